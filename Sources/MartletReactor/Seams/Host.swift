@@ -1,0 +1,12 @@
+/// The machine as the program sees it: the real one, or one of a simulated world. Everything that starts takes one.
+package protocol Host: AnyObject, Sendable {
+    var clock: any Clock { get }
+    var disk: any Disk { get }
+    var network: any Network { get }
+    /// The loops that serve connections; at least one. The first also runs what there is one of.
+    var loops: [any EventLoop] { get }
+    /// A new lane of so many threads, whose queue holds at most `limit` pieces of work.
+    func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane
+    /// Sixteen bytes that nobody has had before: identifiers of clusters, topics, directories. From the seed in a simulated world.
+    func randomBytes(_ count: Int) -> [UInt8]
+}

@@ -1,0 +1,83 @@
+package import MartletBasics
+
+/// Where a socket is, or listens. The host is a literal IPv4 or IPv6 address.
+package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
+    package var host: String
+    package var port: UInt16
+
+    package init(host: String, port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+
+    package var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+}
+
+/// The seam of the network: stream sockets that never block.
+package protocol Network: AnyObject, Sendable {
+    /// The literal addresses of a host name, in the order of preference. Blocks: for start-up and lanes.
+    func resolve(_ host: String) throws(SystemError) -> [String]
+
+    /// Listens; port 0 takes a free one, which `ListeningSocket.address` tells. `accepted` is called on `loop` with sockets that no
+    /// loop watches yet.
+    func listen(
+        on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
+    ) throws(SystemError) -> any ListeningSocket
+
+    /// Connects; `completion` is called on `loop`.
+    func connect(
+        to address: SocketAddress, loop: any EventLoop,
+        completion: @escaping @Sendable (Result<any StreamSocket, SystemError>) -> Void
+    )
+}
+
+package protocol ListeningSocket: AnyObject, Sendable {
+    var address: SocketAddress { get }
+    /// No more is accepted; what was accepted lives on. On its loop.
+    func close()
+    /// Stops accepting for as long as the process is short of something (descriptors, memory). On its loop.
+    func pause(for delay: Interval)
+}
+
+/// What became of an attempt to receive or send.
+package enum Transfer: Equatable, Sendable {
+    /// So many bytes, at least one.
+    case moved(Int)
+    /// None now: wait for readiness.
+    case wouldBlock
+    /// The peer has closed its side (receiving), or the connection is gone (both).
+    case ended
+}
+
+package struct Readiness: OptionSet, Sendable {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    package static let readable = Readiness(rawValue: 1)
+    package static let writable = Readiness(rawValue: 2)
+    /// The peer has gone, even where nobody reads: a connection that waits for something else learns it by this.
+    package static let hungUp = Readiness(rawValue: 4)
+}
+
+/// A connected stream. It belongs to one loop for life, from `attach` on; every call but `attach` is made there.
+package protocol StreamSocket: AnyObject, Sendable {
+    var local: SocketAddress { get }
+    var peer: SocketAddress { get }
+
+    /// Gives the socket to the current loop; `ready` is called there, level-triggered, for what `watch` asks. Watches nothing at first but
+    /// `hungUp`, which is always told, once.
+    func attach(to loop: any EventLoop, ready: @escaping (Readiness) -> Void)
+
+    func watch(_ interest: Readiness)
+
+    /// Receives into the first buffer, and what is more into the second, by one system call.
+    func receive(into first: UnsafeMutableRawBufferPointer, _ second: UnsafeMutableRawBufferPointer) -> Transfer
+
+    /// Sends a part of the bytes; `more` says that more follows at once, so that small pieces share a packet.
+    func send(_ bytes: UnsafeRawBufferPointer, more: Bool) -> Transfer
+
+    /// Sends a part of a range of a file, without a copy through this process where the system can. Throws where the file cannot be read.
+    func send(_ file: any DiskFile, at offset: Int64, count: Int, more: Bool) throws(SystemError) -> Transfer
+
+    /// No callback comes afterwards. A second close is ignored.
+    func close()
+}
