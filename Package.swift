@@ -44,5 +44,6 @@ let package = Package(
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
     ]
 )
