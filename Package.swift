@@ -45,5 +45,6 @@ let package = Package(
 
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
+        tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
     ]
 )
