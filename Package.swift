@@ -33,7 +33,9 @@ let package = Package(
         library("MartletBasics", ["CISAL"]),
         library("MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
+        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletLogTests", ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog"]),
     ]
 )
