@@ -42,9 +42,11 @@ let package = Package(
             plugins: ["GenerateWire"]),
         library("MartletWire", ["MartletBasics", "MartletModel"], exclude: ["Schemas"], plugins: ["GenerateWire"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
+        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
         tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
+        tests("MartletLogTests", ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog"]),
     ]
 )
