@@ -211,7 +211,7 @@ final class Connection: AppendOwner, @unchecked Sendable {
                 return appended
             }
             let size = Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: Int32.self))
-            guard size > 0, size <= broker.config.socketRequestMaxBytes else {
+            guard size > 0, size <= broker.config.requestBytesLimit else {
                 close(refusedSize(UnsafeRawBufferPointer(rebasing: bytes[at...]), size))
                 return appended
             }
@@ -415,6 +415,6 @@ final class Connection: AppendOwner, @unchecked Sendable {
             return "speaks HTTP to listener \(listener.name), which speaks Kafka's protocol"
         }
         if start.starts(with: Array("SSH-".utf8)) { return "speaks SSH to listener \(listener.name), which speaks Kafka's protocol" }
-        return "a frame of \(size) bytes, beyond socket.request.max.bytes (\(broker.config.socketRequestMaxBytes)) or below one"
+        return "a frame of \(size) bytes, beyond socket.request.max.bytes (\(broker.config.requestBytesLimit)) or below one"
     }
 }

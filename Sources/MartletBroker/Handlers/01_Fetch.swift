@@ -54,7 +54,7 @@ enum FetchHandler {
     private static func limits(of asked: FetchRequest, version: Int16, _ broker: Broker) -> FetchLimits {
         let replica = version >= 15 ? asked.replicaState.replicaID : asked.replicaID
         return FetchLimits(
-            minBytes: Int(asked.minBytes), maxBytes: Int(max(0, min(asked.maxBytes, broker.config.fetchMaxBytes))),
+            minBytes: Int(asked.minBytes), maxBytes: Int(max(0, min(asked.maxBytes, broker.config.fetchBytesLimit))),
             maxWait: .milliseconds(Int64(asked.maxWaitMs)), readCommitted: asked.isolationLevel == 1,
             follower: replica >= 0 ? FollowerIdentity(broker: replica) : nil)
     }

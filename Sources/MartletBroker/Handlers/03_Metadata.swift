@@ -31,7 +31,7 @@ enum MetadataHandler {
                 response.topics[index].topicAuthorizedOperations = AuthorizedOperations.topic
             }
         }
-        let mayCreate = broker.config.autoCreateTopicsEnable && (request.version < 4 || asked.allowAutoTopicCreation)
+        let mayCreate = broker.config.autoCreateTopics && (request.version < 4 || asked.allowAutoTopicCreation)
         if mayCreate { for name in missing { broker.cluster.createAutomatically(name) } }
         try request.answer(response)
     }

@@ -1,0 +1,151 @@
+package import MartletBasics
+package import MartletCluster
+package import MartletModel
+package import MartletReactor
+import MartletWire
+
+/// The lines of the log that operators read, one front end a subsystem.
+package struct BrokerLog: Sendable {
+    package let broker: Logger
+    package let network: Logger
+    package let requests: Logger
+
+    package init(_ sink: any LogSink) {
+        broker = Logger("broker", to: sink)
+        network = Logger("network", to: sink)
+        requests = Logger("requests", to: sink)
+    }
+}
+
+/// What stops a broker from starting: a sentence that says what to do.
+package struct StartFault: Error, CustomStringConvertible {
+    package let description: String
+    package init(_ description: String) { self.description = description }
+}
+
+/// A broker: its listeners and connections, over the replicas and the cluster that `ClusterMember` keeps.
+package final class Broker: @unchecked Sendable {
+    /// What "without limit" is at most, and at most a quarter of the machine's memory.
+    private static let requestMemoryMost: Int64 = 400 << 20
+    private static let coldReadThreads = 4
+    private static let coldReadLimit = 256
+
+    package let config: BrokerConfig
+    package let host: any Host
+    package let cluster: ClusterMember
+    let log: BrokerLog
+    let clock: any Clock
+    let requestMemory: RequestMemory
+    let fetchSessions: FetchSessionCache
+    let connections: Connections
+    let coldReads: any Lane
+    private let shared: [ConnectionLoop]
+    private var sockets: [any ListeningSocket] = []
+    private var nextLoop = 0
+
+    var metadata: MetadataStore { cluster.metadata }
+    var topics: LocalTopics { cluster.topics }
+
+    package init(host: any Host, config: BrokerConfig, cluster: ClusterMember, sink: any LogSink, memoryBytes: Int64) {
+        self.host = host
+        self.config = config
+        self.cluster = cluster
+        log = BrokerLog(sink)
+        clock = host.clock
+        let most = min(memoryBytes / 4, Self.requestMemoryMost)
+        requestMemory = RequestMemory(limit: Int(min(config.queuedRequestBytesLimit ?? most, config.memoryBytesLimit ?? most)))
+        let seed = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
+        connections = Connections(config: config, log: log.network)
+        coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
+        let memory = requestMemory
+        shared = host.loops.map { ConnectionLoop($0, memory: memory) }
+    }
+
+    // MARK: Listening
+
+    /// Opens the listeners. On the first loop.
+    package func listen() throws(StartFault) {
+        precondition(host.loops[0].isCurrent, "listeners belong to the first loop")
+        for listener in config.listeners {
+            for address in try addresses(of: listener) {
+                do throws(SystemError) {
+                    let socket = try host.network.listen(on: address, loop: host.loops[0]) { [weak self] socket in
+                        self?.accepted(socket, listener)
+                    }
+                    sockets.append(socket)
+                    boundPorts.append((listener.name, socket.address))
+                } catch {
+                    throw StartFault(Self.sentence(for: error, listener))
+                }
+            }
+        }
+        for loop in host.loops { connections.watch(loop) }
+    }
+
+    /// The addresses that the listeners really have, for those that were given port 0.
+    package private(set) var boundPorts: [(listener: String, address: SocketAddress)] = []
+
+    private func addresses(of listener: Listener) throws(StartFault) -> [SocketAddress] {
+        if listener.host.isEmpty {
+            return [SocketAddress(host: "0.0.0.0", port: listener.port), SocketAddress(host: "::", port: listener.port)]
+        }
+        do throws(SystemError) {
+            let found = try host.network.resolve(listener.host)
+            guard let first = found.first else { throw SystemError(.notFound, code: 0, operation: "resolve", subject: listener.host, reason: "no address") }
+            return [SocketAddress(host: first, port: listener.port)]
+        } catch {
+            throw StartFault("The host of listener \(listener) cannot be resolved (\(error.reason)): correct it in listeners.")
+        }
+    }
+
+    private static func sentence(for error: SystemError, _ listener: Listener) -> String {
+        switch error.kind {
+        case .addressInUse:
+            "Port \(listener.port) is in use: stop the program that listens there, or choose another port in listeners (--set listeners=PLAINTEXT://127.0.0.1:\(listener.port == .max ? 9093 : listener.port + 1))."
+        case .addressNotAvailable:
+            "\(listener.host) is no address of this machine: correct listeners; advertised.listeners is where clients connect to."
+        case .permissionDenied:
+            "Port \(listener.port) may not be listened on by this user: choose one above 1023 in listeners."
+        default: "Listener \(listener) cannot be opened: \(error)."
+        }
+    }
+
+    private func accepted(_ socket: any StreamSocket, _ listener: Listener) {
+        guard let id = connections.admit(socket.peer) else { return socket.close() }
+        let home = shared[nextLoop]
+        nextLoop = (nextLoop + 1) % shared.count
+        let connection = Connection(id: id, socket: socket, listener: listener, shared: home, broker: self)
+        connections.opened(connection)
+        if home.loop.isCurrent { connection.start() } else { home.loop.execute { connection.start() } }
+    }
+
+    // MARK: Requests
+
+    func dispatch(_ request: Request) throws {
+        guard let handle = ServedApis.handler(of: request.header.apiKey, version: request.version) else {
+            throw RequestFault("API \(request.header.apiKey) version \(request.version) is not served")
+        }
+        try handle(request)
+    }
+
+    // MARK: The end
+
+    /// Stops listening and closes the connections; the cluster member is closed by who made it.
+    package func stop() async {
+        for socket in sockets { socket.close() }
+        sockets.removeAll()
+        for loop in host.loops {
+            if loop.isCurrent {
+                connections.closeAll(on: loop)
+            } else {
+                await withUnsafeContinuation { (done: UnsafeContinuation<Void, Never>) in
+                    loop.execute {
+                        self.connections.closeAll(on: loop)
+                        done.resume()
+                    }
+                }
+            }
+        }
+    }
+}

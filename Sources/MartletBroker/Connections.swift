@@ -1,0 +1,84 @@
+import MartletBasics
+import MartletModel
+import MartletReactor
+
+/// The open connections of a broker, and the bounds on them (`max.connections`, `max.connections.per.ip`, `connections.max.idle.ms`).
+final class Connections: @unchecked Sendable {
+    private static let sweepInterval = Interval.seconds(1)
+
+    private let lock = Lock()
+    // guarded by the lock:
+    private var open: [UInt64: Connection] = [:]
+    private var perAddress: [String: Int] = [:]
+    private var nextID: UInt64 = 1
+    private var isClosing = false
+
+    private let config: BrokerConfig
+    private let log: Logger
+
+    init(config: BrokerConfig, log: Logger) {
+        self.config = config
+        self.log = log
+    }
+
+    var count: Int { lock.withLock { open.count } }
+
+    /// A place for a connection from this address: its number, or nil if there is none.
+    func admit(_ peer: SocketAddress) -> UInt64? {
+        let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
+        let refusal: String? = lock.withLock {
+            if isClosing { return "the broker is stopping" }
+            if open.count >= Int(config.connectionLimit) { return "max.connections (\(config.connectionLimit)) are open" }
+            if perAddress[peer.host, default: 0] >= Int(limit) { return "max.connections.per.ip (\(limit)) are open from this address" }
+            perAddress[peer.host, default: 0] += 1
+            nextID += 1
+            return nil
+        }
+        guard let refusal else { return lock.withLock { nextID } }
+        log.warning("a connection was refused", ("client", peer.description), ("reason", refusal))
+        return nil
+    }
+
+    func opened(_ connection: Connection) {
+        lock.withLock { open[connection.id] = connection }
+        log.debug("connection opened", ("client", connection.socket.peer.description), ("listener", connection.listener.name))
+    }
+
+    func closed(_ connection: Connection, _ reason: String) {
+        let host = connection.socket.peer.host
+        let known = lock.withLock {
+            let left = perAddress[host, default: 1] - 1
+            perAddress[host] = left > 0 ? left : nil
+            return open.removeValue(forKey: connection.id) != nil
+        }
+        precondition(known, "a connection is closed once")
+        let isOrdinary = reason == "the peer closed" || reason == "the peer has gone" || reason == "idle"
+        let fields = [("client", connection.socket.peer.description), ("reason", reason)]
+        if isOrdinary { log.debug("connection closed", fields[0], fields[1]) } else { log.warning("connection closed", fields[0], fields[1]) }
+    }
+
+    /// Starts the look at idle and slow connections on each loop.
+    func watch(_ loop: any EventLoop) {
+        loop.execute { [weak self] in self?.sweep(loop) }
+    }
+
+    private func sweep(_ loop: any EventLoop) {
+        let isOver = lock.withLock { isClosing }
+        guard !isOver else { return }
+        let now = loop.clock.now
+        let idle = config.connectionIdleLimit ?? .milliseconds(.max)
+        for connection in all(on: loop) { connection.checkPace(now: now, idleLimit: idle) }
+        loop.schedule(after: Self.sweepInterval) { [weak self] in self?.sweep(loop) }
+    }
+
+    /// In the order in which they came.
+    private func all(on loop: any EventLoop) -> [Connection] {
+        lock.withLock { open.values.filter { $0.loop === loop } }.sorted { $0.id < $1.id }
+    }
+
+    /// Admits no more, and closes those of this loop. On it.
+    func closeAll(on loop: any EventLoop) {
+        lock.withLock { isClosing = true }
+        for connection in all(on: loop) { connection.close("the broker is stopping") }
+    }
+}

@@ -1,0 +1,40 @@
+import MartletWire
+
+/// The APIs that this broker serves: what is advertised, and what a request is dispatched to. An API appears here with its handler, not before.
+enum ServedApis {
+    typealias Handler = (Request) throws -> Void
+
+    private static let handlers: [(api: ApiKey, handle: Handler)] = [
+        (.fetch, FetchHandler.handle),
+        (.listOffsets, ListOffsetsHandler.handle),
+        (.metadata, MetadataHandler.handle),
+        (.findCoordinator, FindCoordinatorHandler.handle),
+        (.apiVersions, ApiVersionsHandler.handle),
+        (.createTopics, CreateTopicsHandler.handle),
+        (.deleteTopics, DeleteTopicsHandler.handle),
+        (.deleteRecords, DeleteRecordsHandler.handle),
+        (.initProducerID, InitProducerIDHandler.handle),
+        (.offsetForLeaderEpoch, OffsetForLeaderEpochHandler.handle),
+        (.describeCluster, DescribeClusterHandler.handle),
+    ]
+
+    /// By rising key, Produce (which connections handle themselves) included.
+    static let advertised: [(key: Int16, versions: ClosedRange<Int16>)] = ([.produce] + handlers.map(\.api)).compactMap { api in
+        AdvertisedVersions.clientRange(of: api).map { (api.rawValue, $0) }
+    }.sorted { $0.key < $1.key }
+
+    static func versions(of key: Int16) -> ClosedRange<Int16>? { advertised.first { $0.key == key }?.versions }
+
+    private static let byKey: [Handler?] = {
+        var table = [Handler?](repeating: nil, count: Int(handlers.map(\.api.rawValue).max()!) + 1)
+        for (api, handle) in handlers { table[Int(api.rawValue)] = handle }
+        return table
+    }()
+
+    /// The handler of a request; nil where the API or its version is not served. ApiVersions answers at every version.
+    static func handler(of key: Int16, version: Int16) -> Handler? {
+        guard key >= 0, Int(key) < byKey.count, let handle = byKey[Int(key)] else { return nil }
+        guard key == ApiKey.apiVersions.rawValue || versions(of: key)?.contains(version) == true else { return nil }
+        return handle
+    }
+}
