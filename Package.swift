@@ -34,6 +34,8 @@ let package = Package(
         library("MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
 
+        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
+
         tests("MartletBasicsTests", ["MartletBasics"]),
     ]
 )
