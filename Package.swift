@@ -34,6 +34,9 @@ let package = Package(
         library("MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
 
+        library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )
