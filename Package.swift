@@ -5,12 +5,14 @@ import PackageDescription
 
 let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 
-func library(_ name: String, _ dependencies: [Target.Dependency], plugins: [Target.PluginUsage] = []) -> Target {
-    .target(name: name, dependencies: dependencies, swiftSettings: strict, plugins: plugins)
+func library(
+    _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], plugins: [Target.PluginUsage] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: strict, plugins: plugins)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+func tests(_ name: String, _ dependencies: [Target.Dependency], plugins: [Target.PluginUsage] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict, plugins: plugins)
 }
 
 func system(_ name: String, pkgConfig: String, apt: String) -> Target {
@@ -30,12 +32,28 @@ let package = Package(
         system("CZlib", pkgConfig: "zlib", apt: "zlib1g-dev"),
         .target(name: "CMartlet"),
 
+        // Codecs are generated from Schemas/ when they are built.
+        .executableTarget(name: "WireGenerator", swiftSettings: strict),
+        .plugin(name: "GenerateWire", capability: .buildTool(), dependencies: ["WireGenerator"]),
+
         library("MartletBasics", ["CISAL"]),
-        library("MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"]),
+        library(
+            "MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"], exclude: ["Schemas"],
+            plugins: ["GenerateWire"]),
+        library("MartletWire", ["MartletBasics", "MartletModel"], exclude: ["Schemas"], plugins: ["GenerateWire"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
+        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
+
+        library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
 
         library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
+        tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
+        tests(
+            "MartletLogTests",
+            ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

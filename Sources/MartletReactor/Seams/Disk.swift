@@ -109,6 +109,9 @@ package protocol DiskFile: AnyObject, Sendable {
     /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may have been written.
     func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError)
 
+    /// As `write` of one piece: what a file of the system does without an array.
+    func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError)
+
     /// Makes the file's data (and size) durable. When it throws, nothing of what was not yet synced may be assumed durable, and a later success means nothing for it.
     func sync() throws(SystemError)
 

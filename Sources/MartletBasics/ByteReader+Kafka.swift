@@ -1,0 +1,155 @@
+/// Strings, bytes, arrays and tagged fields as Kafka's protocol writes them, in both of its encodings:
+///
+///                 not flexible                     flexible
+///     string      int16 length, -1 null            uvarint length + 1, 0 null
+///     bytes       int32 length, -1 null            uvarint length + 1, 0 null
+///     array       int32 count, -1 null             uvarint count + 1, 0 null
+///     tagged      nothing                          uvarint count, then each: uvarint tag, uvarint size, value
+///
+/// As Kafka has it, any negative length is null where null may be, and a string that is not UTF-8 is repaired
+/// with U+FFFD.
+extension ByteReader {
+    /// An array is given room for this many elements before the first is decoded; a count that lies costs no more.
+    package static let elementsReservedLimit = 1024
+
+    // MARK: Lengths
+
+    /// The length of a string, -1 for null; what it says is not yet checked against what remains.
+    @inline(__always)
+    private mutating func stringLength(flexible: Bool) throws(DecodingFault) -> Int {
+        if flexible { return Int(try uvarint()) &- 1 }
+        return max(Int(try int16()), -1)
+    }
+
+    /// The length of bytes or the count of an array, -1 for null.
+    @inline(__always)
+    private mutating func wideLength(flexible: Bool) throws(DecodingFault) -> Int {
+        if flexible { return Int(try uvarint()) &- 1 }
+        return max(Int(try int32()), -1)
+    }
+
+    // MARK: Strings
+
+    package mutating func string(flexible: Bool) throws(DecodingFault) -> String {
+        let start = position
+        let length = try stringLength(flexible: flexible)
+        guard length >= 0 else { throw .unexpectedNull(at: start) }
+        return try text(length)
+    }
+
+    package mutating func nullableString(flexible: Bool) throws(DecodingFault) -> String? {
+        let length = try stringLength(flexible: flexible)
+        return length < 0 ? nil : try text(length)
+    }
+
+    @inline(__always)
+    private mutating func text(_ length: Int) throws(DecodingFault) -> String {
+        let start = try take(length)
+        return String(decoding: UnsafeRawBufferPointer(rebasing: bytes[start..<start &+ length]), as: UTF8.self)
+    }
+
+    // MARK: Bytes
+
+    package mutating func byteRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
+        let start = position
+        let length = try wideLength(flexible: flexible)
+        guard length >= 0 else { throw .unexpectedNull(at: start) }
+        return try range(length)
+    }
+
+    package mutating func nullableByteRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
+        let length = try wideLength(flexible: flexible)
+        return length < 0 ? nil : try range(length)
+    }
+
+    /// A copy of the bytes.
+    package mutating func byteArray(flexible: Bool) throws(DecodingFault) -> [UInt8] {
+        [UInt8](bytes(in: try byteRange(flexible: flexible)))
+    }
+
+    package mutating func nullableByteArray(flexible: Bool) throws(DecodingFault) -> [UInt8]? {
+        guard let range = try nullableByteRange(flexible: flexible) else { return nil }
+        return [UInt8](bytes(in: range))
+    }
+
+    // MARK: Arrays
+
+    /// How many elements follow. `minimum` is the least number of bytes that one takes: a count that what remains
+    /// cannot hold is refused before anything is allocated.
+    package mutating func arrayCount(flexible: Bool, minimum: Int) throws(DecodingFault) -> Int {
+        let start = position
+        let count = try nullableArrayCount(flexible: flexible, minimum: minimum)
+        guard count >= 0 else { throw .unexpectedNull(at: start) }
+        return count
+    }
+
+    /// The same, -1 for null.
+    package mutating func nullableArrayCount(flexible: Bool, minimum: Int) throws(DecodingFault) -> Int {
+        precondition(minimum > 0, "an element of an array takes at least a byte")
+        let start = position
+        let count = try wideLength(flexible: flexible)
+        guard count <= remaining / minimum else { throw .impossibleLength(at: start) }
+        return count
+    }
+
+    package mutating func int8Array(count: Int) throws(DecodingFault) -> [Int8] {
+        var values: [Int8] = []
+        values.reserveCapacity(min(count, Self.elementsReservedLimit))
+        for _ in 0..<count { values.append(try int8()) }
+        return values
+    }
+
+    package mutating func int16Array(count: Int) throws(DecodingFault) -> [Int16] {
+        var values: [Int16] = []
+        values.reserveCapacity(min(count, Self.elementsReservedLimit))
+        for _ in 0..<count { values.append(try int16()) }
+        return values
+    }
+
+    package mutating func int32Array(count: Int) throws(DecodingFault) -> [Int32] {
+        var values: [Int32] = []
+        values.reserveCapacity(min(count, Self.elementsReservedLimit))
+        for _ in 0..<count { values.append(try int32()) }
+        return values
+    }
+
+    package mutating func int64Array(count: Int) throws(DecodingFault) -> [Int64] {
+        var values: [Int64] = []
+        values.reserveCapacity(min(count, Self.elementsReservedLimit))
+        for _ in 0..<count { values.append(try int64()) }
+        return values
+    }
+
+    package mutating func stringArray(count: Int, flexible: Bool) throws(DecodingFault) -> [String] {
+        var values: [String] = []
+        values.reserveCapacity(min(count, Self.elementsReservedLimit))
+        for _ in 0..<count { values.append(try string(flexible: flexible)) }
+        return values
+    }
+
+    // MARK: Tagged fields
+
+    /// The value of a tagged field, whose tag was read: a reader that ends where its declared size does. This reader
+    /// moves past it. Ranges that the inner reader gives out count from the same first byte.
+    package mutating func taggedValue() throws(DecodingFault) -> ByteReader {
+        let size = Int(try uvarint())
+        let start = try take(size)
+        return ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(start &+ size)]), at: start)
+    }
+
+    /// A known field's value fills its declared size; what is left over would be read as something else by others.
+    package func expectEnd() throws(DecodingFault) {
+        guard isAtEnd else { throw .malformed("a tagged field is longer than its value", at: position) }
+    }
+
+    /// A section of tagged fields of which none is known. Repeated and unordered tags are accepted, as Kafka does;
+    /// each takes at least two bytes, so a count that lies ends with the bytes.
+    package mutating func skipTaggedFields() throws(DecodingFault) {
+        var count = try uvarint()
+        while count > 0 {
+            count &-= 1
+            _ = try uvarint()
+            try skip(Int(try uvarint()))
+        }
+    }
+}

@@ -1,0 +1,420 @@
+import MartletBasics
+import MartletCluster
+import MartletModel
+import MartletReactor
+import MartletWire
+
+/// One client's connection: cuts what arrives into frames, starts requests in order, sends answers in order.
+///
+/// Produce requests are pipelined: each is started as it arrives, its appends reserved, and waits in `answers` for its turn. Every other
+/// request is a barrier: it starts when all before it are answered, and what follows waits in `held` until it is answered itself. So the
+/// memory of a connection is bounded: one frame under way, one receive's worth held, and the pipelined answers.
+///
+/// Confined to its loop; an object only, so that those who wait for appends can hold it.
+final class Connection: AppendOwner, @unchecked Sendable {
+    /// Pipelined produce requests beyond these numbers wait in the socket.
+    static let answersLimit = 1024
+    static let outboxLimit = 4 << 20
+    /// The pace that is expected of a frame once it began, after a time of grace: slower ones are closed.
+    static let frameGrace = Interval.seconds(30)
+    static let frameBytesPerSecondLeast: Int64 = 8 * 1024
+
+    let id: UInt64
+    let broker: Broker
+    let shared: ConnectionLoop
+    let listener: Listener
+    let socket: any StreamSocket
+    let loop: any EventLoop
+    var log: Logger { broker.log.network }
+
+    // MARK: input
+    /// The frame whose body is yet to arrive in full.
+    private var partial: FrameBuffer?
+    /// The first bytes of a size prefix that was cut: at most three.
+    private var prefix: [UInt8] = []
+    /// Input that arrived behind a barrier, from the first request that was not started.
+    private var held: FrameBuffer?
+    private var heldFrom = 0
+    private var frameBegan = Instant(nanoseconds: 0)
+    private var waitsForMemory: Int?
+    /// The last request began or an answer was completed then: what `connections.max.idle.ms` counts from.
+    private(set) var lastActive: Instant
+    /// A request is under way that all others wait for.
+    private(set) var isBlocked = false
+    private var isProcessing = false
+
+    // MARK: answers
+    var outbox = Outbox()
+    private(set) var answers = RingQueue<ProduceAnswer>()
+    /// The number of the answer at the head of `answers`.
+    private(set) var firstAnswer: UInt64 = 0
+    private var isNotedUnsent = false
+    private var isWritableWatched = false
+    private(set) var isClosed = false
+    /// What the request under way wants done when the peer goes before it is answered.
+    var onAbandon: (() -> Void)?
+
+    // MARK: what the client said of itself
+    var softwareName = ""
+    var softwareVersion = ""
+    var topicCache = TopicCache()
+    /// The `TimeoutMs` of the produce request being read.
+    var produceTimeoutMs: Int32 = 0
+
+    init(id: UInt64, socket: any StreamSocket, listener: Listener, shared: ConnectionLoop, broker: Broker) {
+        self.id = id
+        self.socket = socket
+        self.listener = listener
+        self.shared = shared
+        self.broker = broker
+        loop = shared.loop
+        lastActive = broker.clock.now
+    }
+
+    func start() {
+        socket.attach(to: loop) { [unowned self] readiness in ready(readiness) }
+        socket.watch(.readable)
+    }
+
+    // MARK: readiness
+
+    private func ready(_ readiness: Readiness) {
+        if readiness.contains(.writable) { flush() }
+        if readiness.contains(.readable), !isClosed { receive() }
+        if readiness.contains(.hungUp), !isClosed { peerHasGone() }
+    }
+
+    /// The peer ended its side. What it sent before is still read, unless a request is under way whose answer nobody will take.
+    private func peerHasGone() {
+        if isBlocked || held != nil {
+            close("the peer has gone")
+        } else {
+            while !isClosed, wantsInput { receive() }
+            if !isClosed, !wantsInput { close("the peer has gone") }
+        }
+    }
+
+    private var wantsInput: Bool {
+        !isBlocked && held == nil && waitsForMemory == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit
+    }
+
+    func updateInterest() {
+        guard !isClosed else { return }
+        var interest: Readiness = wantsInput ? .readable : []
+        if !outbox.isEmpty, isWritableWatched { interest.insert(.writable) }
+        socket.watch(interest)
+    }
+
+    // MARK: receiving
+
+    private func receive() {
+        guard wantsInput else { return updateInterest() }
+        isProcessing = true
+        defer { isProcessing = false }
+        var budget = ConnectionLoop.turnBudget
+        while budget > 0, !isClosed, wantsInput {
+            var space = shared.receiveSpace()
+            for byte in prefix {
+                space[0] = byte
+                space = UnsafeMutableRawBufferPointer(rebasing: space[1...])
+            }
+            let rest = partial?.rest ?? UnsafeMutableRawBufferPointer(start: nil, count: 0)
+            let transfer = socket.receive(into: rest, space)
+            guard case .moved(let count) = transfer else {
+                if transfer == .ended { close(partial == nil && prefix.isEmpty ? "the peer closed" : "the peer closed inside a frame") }
+                break
+            }
+            budget -= count
+            let intoFrame = min(count, rest.count)
+            let intoScratch = count - intoFrame
+            if let frame = partial, intoFrame > 0 {
+                frame.filled += intoFrame
+                if frame.isComplete { finishPartial(frame, scratchBusy: intoScratch) }
+            }
+            guard !isClosed else { return }
+            if intoScratch > 0 {
+                let start = shared.scratchUsed
+                let bytes = UnsafeMutableRawBufferPointer(start: shared.scratch.baseAddress! + start, count: prefix.count + intoScratch)
+                prefix.removeAll(keepingCapacity: true)
+                shared.scratchUsed = start + bytes.count
+                let appended = process(bytes, in: nil)
+                // nothing refers to these bytes unless an append was reserved, or the scratch was given back meanwhile
+                if !appended, shared.scratchUsed == start + bytes.count { shared.scratchUsed = start }
+            }
+            if intoFrame + intoScratch < min(rest.count + space.count, 64 * 1024) { break }
+        }
+        if !isClosed { updateInterest() }
+    }
+
+    /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be overwritten meanwhile.
+    private func finishPartial(_ frame: FrameBuffer, scratchBusy: Int) {
+        partial = nil
+        guard !isBlocked, held == nil else { return hold(frame) }
+        let reserved = shared.scratchUsed
+        shared.scratchUsed += scratchBusy
+        if !handleOwned(frame) { hold(frame) }
+        shared.scratchUsed = reserved
+    }
+
+    /// Handles a frame in a buffer of its own; false if it must wait for its turn.
+    private func handleOwned(_ frame: FrameBuffer) -> Bool {
+        switch handle(frame.bytes) {
+        case .answered: shared.recycle(frame)
+        case .appended: shared.retain(frame)
+        case .mustWait: return false
+        }
+        return true
+    }
+
+    private func hold(_ frame: FrameBuffer) {
+        // the size prefix goes back before the body, so that held input is cut into frames like any other
+        let whole = shared.pool.take(size: frame.size + 4)
+        var size = UInt32(frame.size).bigEndian
+        withUnsafeBytes(of: &size) { whole.fill($0) }
+        whole.fill(UnsafeRawBufferPointer(frame.bytes))
+        whole.charged = frame.charged
+        frame.charged = 0
+        shared.recycle(frame)
+        precondition(held == nil, "what is held is held once")
+        held = whole
+        heldFrom = 0
+    }
+
+    /// Keeps bytes behind what is already held.
+    private func hold(_ bytes: UnsafeRawBufferPointer) {
+        let before = held.map { UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer($0.bytes)[heldFrom...]) }
+        let whole = shared.pool.take(size: (before?.count ?? 0) + bytes.count)
+        if let before { whole.fill(before) }
+        whole.fill(bytes)
+        if let old = held {
+            whole.charged = old.charged
+            old.charged = 0
+            shared.recycle(old)
+        }
+        held = whole
+        heldFrom = 0
+    }
+
+    /// Cuts bytes into frames and starts their requests; true if an append refers to the bytes now. `owner` is the buffer they lie in,
+    /// nil for the scratch.
+    private func process(_ bytes: UnsafeMutableRawBufferPointer, in owner: FrameBuffer?) -> Bool {
+        var at = 0
+        var appended = false
+        while !isClosed {
+            let left = bytes.count - at
+            if isBlocked || held != nil || answers.count >= Self.answersLimit {
+                if left > 0 { hold(UnsafeRawBufferPointer(rebasing: bytes[at...])) }
+                return appended
+            }
+            guard left >= 4 else {
+                prefix = Array(bytes[at...])
+                return appended
+            }
+            let size = Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: Int32.self))
+            guard size > 0, size <= broker.config.socketRequestMaxBytes else {
+                close(refusedSize(UnsafeRawBufferPointer(rebasing: bytes[at...]), size))
+                return appended
+            }
+            guard left - 4 >= Int(size) else {
+                begin(size: Int(size), with: UnsafeRawBufferPointer(rebasing: bytes[(at + 4)...]))
+                return appended
+            }
+            switch handle(UnsafeMutableRawBufferPointer(rebasing: bytes[(at + 4)..<(at + 4 + Int(size))])) {
+            case .answered: at += 4 + Int(size)
+            case .appended:
+                appended = true
+                at += 4 + Int(size)
+            case .mustWait:
+                hold(UnsafeRawBufferPointer(rebasing: bytes[at...]))
+                return appended
+            }
+        }
+        return appended
+    }
+
+    /// A frame began of which only the first bytes are there.
+    private func begin(size: Int, with bytes: UnsafeRawBufferPointer) {
+        frameBegan = broker.clock.now
+        guard broker.requestMemory.reserve(size, for: self) else {
+            // the prefix and the first bytes are kept, few as they are, until there is room for the frame
+            waitsForMemory = size
+            let waiting = shared.pool.take(size: bytes.count + 4)
+            var prefix = UInt32(size).bigEndian
+            withUnsafeBytes(of: &prefix) { waiting.fill($0) }
+            waiting.fill(bytes)
+            held = waiting
+            heldFrom = 0
+            return
+        }
+        let frame = shared.pool.take(size: size)
+        frame.charged = size
+        frame.fill(bytes)
+        partial = frame
+    }
+
+    /// Some request memory was given back: tries again.
+    func memoryMayBeFree() {
+        guard !isClosed, waitsForMemory != nil else { return }
+        waitsForMemory = nil
+        resume()
+    }
+
+    // MARK: going on after a barrier
+
+    /// Takes up what was held, after the request that all waited for is answered or there is room again.
+    func resume() {
+        guard !isClosed, !isProcessing, !isBlocked, waitsForMemory == nil else { return }
+        if let waiting = held, answers.count < Self.answersLimit {
+            isProcessing = true
+            held = nil
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: waiting.bytes[heldFrom...])
+            heldFrom = 0
+            let appended = process(bytes, in: waiting)
+            if appended { shared.retain(waiting) } else { shared.recycle(waiting) }
+            isProcessing = false
+        }
+        updateInterest()
+    }
+
+    /// From now on every request waits, until `unblock`.
+    func block() {
+        precondition(!isBlocked, "one barrier at a time")
+        isBlocked = true
+    }
+
+    func unblock() {
+        precondition(isBlocked, "only a barrier is lifted")
+        isBlocked = false
+        onAbandon = nil
+        lastActive = broker.clock.now
+        resume()
+    }
+
+    // MARK: requests
+
+    enum Handled {
+        /// Answered, or waited for without the frame's bytes.
+        case answered
+        /// An append refers to the frame's bytes until the turn's end.
+        case appended
+        /// Not started: it waits for those before it.
+        case mustWait
+    }
+
+    private func handle(_ frame: UnsafeMutableRawBufferPointer) -> Handled {
+        lastActive = broker.clock.now
+        var reader = ByteReader(UnsafeRawBufferPointer(frame))
+        do {
+            let header = try FrameHeader(&reader)
+            if header.apiKey == ProduceRequest.apiKey, ProduceRequest.versions.contains(header.apiVersion) {
+                return try produce(header, frame, &reader)
+            }
+            guard answers.isEmpty else { return .mustWait }
+            try broker.dispatch(Request(header: header, reader: reader, connection: self))
+            return .answered
+        } catch let fault as RequestFault {
+            close(fault.description)
+        } catch {
+            close("a request that cannot be read: \(error)")
+        }
+        return .answered
+    }
+
+    // MARK: produce answers, in order
+
+    /// Queues the answer of a produce request; it is sent when it and all before it are complete.
+    func enqueue(_ answer: ProduceAnswer) -> UInt64 {
+        answers.append(answer)
+        return firstAnswer + UInt64(answers.count - 1)
+    }
+
+    func withAnswer(_ number: UInt64, _ change: (inout ProduceAnswer) -> Void) {
+        change(&answers[Int(number - firstAnswer)])
+    }
+
+    func appendFinished(_ token: AppendToken, _ outcome: AppendOutcome) {
+        guard !isClosed else { return }
+        let place = Int(token.answer &- firstAnswer)
+        precondition(place >= 0 && place < answers.count, "an append finishes once, before its answer goes")
+        answers[place].finish(token.index, outcome)
+        if place == 0 { sendCompleteAnswers() }
+    }
+
+    /// Encodes the answers at the head of the queue that are complete.
+    func sendCompleteAnswers() {
+        let wasFull = answers.count >= Self.answersLimit
+        while let first = answers.first, first.pending == 0 {
+            answers.popFirst()
+            firstAnswer += 1
+            if first.closesConnection { return close("a produce with acks=0 failed: \(first.failureText)") }
+            if first.acks != 0 { first.encode(into: &outbox.bytes) }
+        }
+        if !outbox.isEmpty { noteUnsent() }
+        if answers.isEmpty || wasFull { resume() }
+    }
+
+    // MARK: sending
+
+    func noteUnsent() {
+        guard !isNotedUnsent, !isClosed else { return }
+        isNotedUnsent = true
+        shared.noteUnsent(self)
+    }
+
+    func flush() {
+        isNotedUnsent = false
+        guard !isClosed, !outbox.isEmpty else { return }
+        do {
+            switch try outbox.flush(to: socket) {
+            case .all:
+                isWritableWatched = false
+                updateInterest()
+            case .blocked:
+                isWritableWatched = true
+                updateInterest()
+            case .ended: close("the peer has gone")
+            }
+        } catch {
+            close("what it asked for cannot be read: \(error)")
+        }
+    }
+
+    // MARK: the end
+
+    func close(_ reason: String) {
+        guard !isClosed else { return }
+        // what was answered before the fault still goes out, as far as the socket takes it at once
+        if !outbox.isEmpty { _ = try? outbox.flush(to: socket) }
+        isClosed = true
+        socket.close()
+        onAbandon?()
+        onAbandon = nil
+        for buffer in [partial, held].compactMap({ $0 }) { shared.recycle(buffer) }
+        partial = nil
+        held = nil
+        broker.connections.closed(self, reason)
+    }
+
+    /// Called now and then: closes what has been idle or slow for too long.
+    func checkPace(now: Instant, idleLimit: Interval) {
+        if let partial {
+            let allowed = Self.frameGrace + Interval.seconds(Int64(partial.filled) / Self.frameBytesPerSecondLeast)
+            if now - frameBegan > allowed { close("a frame that arrives too slowly: \(partial.filled) of \(partial.size) bytes") }
+        } else if now - lastActive > idleLimit, !isBlocked, answers.isEmpty {
+            close("idle")
+        }
+    }
+
+    /// Names those who speak something else to this port.
+    private func refusedSize(_ bytes: UnsafeRawBufferPointer, _ size: Int32) -> String {
+        let start = [UInt8](bytes.prefix(8))
+        if start.starts(with: [0x16, 0x03]) {
+            return "speaks TLS to listener \(listener.name), which is plain text: use the plain protocol, or a TLS listener"
+        }
+        for method in ["GET ", "POST", "PUT ", "HEAD", "OPTI", "DELE", "CONN", "PRI "] where start.starts(with: Array(method.utf8)) {
+            return "speaks HTTP to listener \(listener.name), which speaks Kafka's protocol"
+        }
+        if start.starts(with: Array("SSH-".utf8)) { return "speaks SSH to listener \(listener.name), which speaks Kafka's protocol" }
+        return "a frame of \(size) bytes, beyond socket.request.max.bytes (\(broker.config.socketRequestMaxBytes)) or below one"
+    }
+}

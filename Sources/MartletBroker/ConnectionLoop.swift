@@ -1,0 +1,98 @@
+import MartletBasics
+import MartletCluster
+import MartletModel
+import MartletReactor
+
+/// What the connections of one event loop share: the memory they receive into, and what is put off to the end of the turn, so that
+/// all that a turn brings for one partition is written by one system call.
+///
+/// Confined to its loop.
+final class ConnectionLoop: @unchecked Sendable {
+    /// Large enough that one turn's appends to a partition are one large write; small enough to stay in the cache.
+    static let scratchSize = 1 << 20
+    /// Less room than this, and the turn's appends are written first to have it all again.
+    static let receiveSizeLeast = 256 * 1024
+    /// What one connection may receive before the others get their turn.
+    static let turnBudget = 1 << 20
+
+    let loop: any EventLoop
+    let scratch: UnsafeMutableRawBufferPointer
+    /// Bytes of the scratch that appends of this turn still refer to.
+    var scratchUsed = 0
+    var pool = FrameBufferPool()
+    /// The parts of the produce request being looked at; kept for its memory.
+    var produceParts: ContiguousArray<ProducePart> = []
+    var validator: BatchValidator
+
+    private var touched: ContiguousArray<Partition> = []
+    private var retained: ContiguousArray<FrameBuffer> = []
+    private var unsent: ContiguousArray<Connection> = []
+    private var endOfTurnScheduled = false
+    private var endOfTurn: (() -> Void)!
+    private let memory: RequestMemory
+
+    init(_ loop: any EventLoop, memory: RequestMemory) {
+        self.loop = loop
+        self.memory = memory
+        validator = BatchValidator(contexts: CodecContexts())
+        scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
+        endOfTurn = { [unowned self] in finishTurn() }
+    }
+
+    deinit { scratch.deallocate() }
+
+    private func scheduleEndOfTurn() {
+        guard !endOfTurnScheduled else { return }
+        endOfTurnScheduled = true
+        loop.atEndOfTurn(endOfTurn)
+    }
+
+    /// Where to receive: what is left of the scratch. Writes what was appended first when that is little.
+    func receiveSpace() -> UnsafeMutableRawBufferPointer {
+        if scratch.count - scratchUsed < Self.receiveSizeLeast { writeAppends() }
+        return UnsafeMutableRawBufferPointer(rebasing: scratch[scratchUsed...])
+    }
+
+    /// Notes a partition that has reserved appends which are yet to be written.
+    func touch(_ partition: Partition) {
+        touched.append(partition)
+        scheduleEndOfTurn()
+    }
+
+    /// Keeps a frame's memory until the appends that refer to it are written.
+    func retain(_ buffer: FrameBuffer) { retained.append(buffer) }
+
+    func noteUnsent(_ connection: Connection) {
+        unsent.append(connection)
+        scheduleEndOfTurn()
+    }
+
+    /// Whether the appends reserved so far reach into memory that is about to be used again.
+    func writeAppends() {
+        var effects = PartitionEffects()
+        for partition in touched { partition.writeReserved(&effects) }
+        touched.removeAll(keepingCapacity: true)
+        scratchUsed = 0
+        for buffer in retained { recycle(buffer) }
+        retained.removeAll(keepingCapacity: true)
+        effects.deliver()
+    }
+
+    func recycle(_ buffer: FrameBuffer) {
+        memory.release(buffer.charged)
+        buffer.charged = 0
+        pool.give(buffer)
+    }
+
+    private func finishTurn() {
+        endOfTurnScheduled = false
+        writeAppends()
+        // Completions may add connections while these are flushed: the list is walked by index.
+        var index = 0
+        while index < unsent.count {
+            unsent[index].flush()
+            index += 1
+        }
+        unsent.removeAll(keepingCapacity: true)
+    }
+}

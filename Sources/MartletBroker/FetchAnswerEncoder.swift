@@ -1,0 +1,146 @@
+import MartletBasics
+import MartletCluster
+import MartletLog
+import MartletModel
+import MartletReactor
+import MartletWire
+
+/// Writes the answer of a fetch into a connection's outbox: its own fields as bytes, records as ranges of files where they are large.
+///
+/// It says the same as the generated encoder of `FetchResponse` (a test compares them), whose records would have to be in memory.
+struct FetchAnswerEncoder {
+    /// Below this a copy into the answer is cheaper than a system call of its own.
+    static let copyLimit = 16 * 1024
+
+    var header: FrameHeader
+    var version: Int16
+    var sessionID: Int32
+    private var flexible: Bool { version >= 12 }
+
+    init(header: FrameHeader, version: Int16, sessionID: Int32) {
+        self.header = header
+        self.version = version
+        self.sessionID = sessionID
+    }
+
+    func encode(
+        _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to connection: Connection
+    ) throws {
+        let start = connection.outbox.bytes.count
+        var fileBytes = 0
+        connection.beginAnswer(header)
+        connection.outbox.bytes.int32(0)  // throttle time
+        if version >= 7 {
+            connection.outbox.bytes.int16(0)
+            connection.outbox.bytes.int32(sessionID)
+        }
+        let topics = runs(of: partitions, targets)
+        count(topics.count, &connection.outbox.bytes)
+        for topic in topics {
+            let target = targets[partitions[topic.lowerBound].target]
+            if version >= 13 {
+                connection.outbox.bytes.uuid(target.topicID)
+            } else {
+                connection.outbox.bytes.protocolString(target.topicName, flexible: flexible)
+            }
+            count(topic.count, &connection.outbox.bytes)
+            for index in topic {
+                fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, &connection.outbox)
+            }
+            if flexible { connection.outbox.bytes.uvarint(0) }
+        }
+        if flexible { connection.outbox.bytes.uvarint(0) }
+        let size = connection.outbox.bytes.count - start - 4 + fileBytes
+        connection.outbox.bytes.patch(Int32(size), at: start)
+        connection.noteUnsent()
+    }
+
+    /// Ranges of partitions that follow each other and are of one topic.
+    private func runs(of partitions: [FetchedPartition], _ targets: [FetchTarget]) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        for index in partitions.indices {
+            if let last = runs.last {
+                let (a, b) = (targets[partitions[last.lowerBound].target], targets[partitions[index].target])
+                if a.topicName == b.topicName, a.topicID == b.topicID {
+                    runs[runs.count - 1] = last.lowerBound..<(index + 1)
+                    continue
+                }
+            }
+            runs.append(index..<(index + 1))
+        }
+        return runs
+    }
+
+    private func count(_ count: Int, _ buffer: inout ByteBuffer) {
+        if flexible { buffer.uvarint(UInt32(count + 1)) } else { buffer.int32(Int32(count)) }
+    }
+
+    /// Writes one partition; returns how many bytes of its records are sent from a file.
+    private func encode(
+        _ partition: FetchedPartition, _ targets: [FetchTarget], readCommitted: Bool, _ outbox: inout Outbox
+    ) throws -> Int {
+        let found = partition.found
+        outbox.bytes.int32(targets[partition.target].partition)
+        outbox.bytes.int16(found.error.rawValue)
+        outbox.bytes.int64(found.highWatermark)
+        outbox.bytes.int64(found.lastStableOffset)
+        if version >= 5 { outbox.bytes.int64(found.logStartOffset) }
+        encodeAborted(found, readCommitted: readCommitted, &outbox.bytes)
+        if version >= 11 { outbox.bytes.int32(-1) }  // preferred read replica
+        let fromFile = try encodeRecords(found.slice, &outbox)
+        if flexible { encodeTags(found, &outbox.bytes) }
+        return fromFile
+    }
+
+    private func encodeAborted(_ found: PartitionFetch, readCommitted: Bool, _ buffer: inout ByteBuffer) {
+        guard readCommitted, found.error == .none else {
+            if flexible { buffer.uvarint(0) } else { buffer.int32(-1) }
+            return
+        }
+        count(found.abortedTransactions.count, &buffer)
+        for transaction in found.abortedTransactions {
+            buffer.int64(transaction.producerID)
+            buffer.int64(transaction.firstOffset)
+            if flexible { buffer.uvarint(0) }
+        }
+    }
+
+    private func encodeRecords(_ slice: LogSlice?, _ outbox: inout Outbox) throws -> Int {
+        count(slice?.count ?? 0, bytes: &outbox.bytes)
+        guard let slice, slice.count > 0 else { return 0 }
+        guard slice.count <= Self.copyLimit else {
+            outbox.append(slice.file, at: slice.position, count: slice.count)
+            return slice.count
+        }
+        let start = outbox.bytes.extend(slice.count)
+        let read = try slice.file.read(into: UnsafeMutableRawBufferPointer(start: start, count: slice.count), at: slice.position)
+        guard read == slice.count else { throw RequestFault("\(slice.file.path) ends before offset \(slice.position + Int64(slice.count))") }
+        return 0
+    }
+
+    private func count(_ count: Int, bytes buffer: inout ByteBuffer) {
+        if flexible { buffer.uvarint(UInt32(count + 1)) } else { buffer.int32(Int32(count)) }
+    }
+
+    /// Tag 0: where the logs part; tag 1: who leads now.
+    private func encodeTags(_ found: PartitionFetch, _ buffer: inout ByteBuffer) {
+        var tags: UInt32 = 0
+        if found.divergingEpoch != nil { tags += 1 }
+        if found.currentLeader != nil { tags += 1 }
+        buffer.uvarint(tags)
+        if let diverging = found.divergingEpoch {
+            buffer.uvarint(0)
+            buffer.uvarint(13)
+            buffer.int32(diverging.epoch)
+            buffer.int64(diverging.endOffset)
+            buffer.uvarint(0)
+        }
+        if let leader = found.currentLeader {
+            buffer.uvarint(1)
+            buffer.uvarint(9)
+            buffer.int32(leader.leader)
+            buffer.int32(leader.epoch)
+            buffer.uvarint(0)
+        }
+    }
+}

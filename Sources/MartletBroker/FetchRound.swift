@@ -1,0 +1,64 @@
+import MartletBasics
+import MartletCluster
+import MartletLog
+import MartletModel
+import MartletReactor
+
+/// What one partition of a fetch is answered.
+struct FetchedPartition {
+    /// Which target of the request, or of the session.
+    var target: Int
+    var found: PartitionFetch
+    var recordBytes: Int { found.slice?.count ?? 0 }
+}
+
+/// One look at everything that a fetch asks for: what could be answered now.
+struct FetchRound {
+    var partitions: [FetchedPartition] = []
+    var bytes = 0
+    var hasError = false
+    /// Some partition has moved in another way that must be told at once (the log diverged).
+    var isUrgent = false
+
+    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them.
+    static func look(
+        _ targets: [FetchTarget], partitions hosted: [Partition?], _ limits: FetchLimits, usesTopicIDs: Bool
+    ) -> FetchRound {
+        var round = FetchRound()
+        round.partitions.reserveCapacity(targets.count)
+        for (index, target) in targets.enumerated() {
+            guard let partition = hosted[index] else {
+                let unknownTopic = usesTopicIDs && target.topicName.isEmpty
+                round.add(index, PartitionFetch(error: unknownTopic ? .unknownTopicID : .unknownTopicOrPartition))
+                continue
+            }
+            let left = max(0, limits.maxBytes - round.bytes)
+            let found = partition.fetch(
+                PartitionFetchRequest(
+                    offset: target.fetchOffset, maxBytes: min(Int(max(0, target.maxBytes)), left), firstBatchWhole: round.bytes == 0,
+                    currentLeaderEpoch: target.currentLeaderEpoch, lastFetchedEpoch: target.lastFetchedEpoch,
+                    readCommitted: limits.readCommitted, follower: limits.follower))
+            round.add(index, found)
+        }
+        return round
+    }
+
+    private mutating func add(_ index: Int, _ found: PartitionFetch) {
+        bytes += found.slice?.count ?? 0
+        if found.error != .none { hasError = true }
+        if found.divergingEpoch != nil { isUrgent = true }
+        partitions.append(FetchedPartition(target: index, found: found))
+    }
+
+    func isEnough(_ limits: FetchLimits) -> Bool { hasError || isUrgent || bytes >= limits.minBytes }
+}
+
+/// The limits that one fetch request carries for all of its partitions.
+struct FetchLimits {
+    var minBytes: Int
+    var maxBytes: Int
+    var maxWait: Interval
+    var readCommitted: Bool
+    /// The broker that copies, nil for a consumer.
+    var follower: FollowerIdentity?
+}

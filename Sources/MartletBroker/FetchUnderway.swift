@@ -1,0 +1,184 @@
+import MartletBasics
+import MartletCluster
+import MartletLog
+import MartletModel
+import MartletReactor
+
+/// A fetch from its request to its answer: looks at the partitions, waits for enough, warms what is cold.
+///
+/// Confined to its connection's loop.
+final class FetchUnderway: FetchWatcher, @unchecked Sendable {
+    let loop: any EventLoop
+    private let connection: Connection
+    private let header: FrameHeader
+    private let limits: FetchLimits
+    private let usesTopicIDs: Bool
+    /// Nil for a fetch without a session.
+    private let session: FetchSession?
+    /// The first answer of a session names every partition.
+    private let isFull: Bool
+    private var targets: [FetchTarget]
+    private var hosted: [Partition?]
+
+    private var responder: Responder?
+    private var timer: TimerToken?
+    private var isLookScheduled = false
+    private var isWarming = false
+    private var warmedOnce = false
+    private var isTimeUp = false
+
+    init(
+        _ request: Request, limits: FetchLimits, usesTopicIDs: Bool, session: FetchSession?, isFull: Bool, targets: [FetchTarget]
+    ) {
+        loop = request.connection.loop
+        connection = request.connection
+        header = request.header
+        self.limits = limits
+        self.usesTopicIDs = usesTopicIDs
+        self.session = session
+        self.isFull = isFull
+        self.targets = targets
+        hosted = []
+        resolve()
+    }
+
+    /// Finds the partitions that are served here, and the names of topics asked for by id.
+    private func resolve() {
+        let table = connection.broker.topics.table
+        var lastName: String?, lastID: UUID?
+        var topic: LocalTopic?
+        hosted = targets.indices.map { index in
+            if usesTopicIDs {
+                if lastID != targets[index].topicID { topic = table.topic(targets[index].topicID) }
+                lastID = targets[index].topicID
+                targets[index].topicName = topic?.name ?? ""
+            } else {
+                if lastName != targets[index].topicName { topic = table.topic(targets[index].topicName) }
+                lastName = targets[index].topicName
+            }
+            return topic?.partition(targets[index].partition)
+        }
+    }
+
+    /// Answers now if it can, else waits.
+    func begin(_ request: Request) throws {
+        let round = look()
+        let isDone = round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty
+        if isDone, isHot(round) {
+            finishSession(round)
+            return try encode(round)
+        }
+        responder = request.later()
+        connection.onAbandon = { [self] in abandon() }
+        if isDone { return warm(round) }
+        timer = loop.schedule(after: limits.maxWait) { [self] in
+            timer = nil
+            isTimeUp = true
+            answer()
+        }
+        for partition in hosted { partition?.watch(self) }
+        // what arrived between the look and the watch has told nobody
+        partitionHasNews()
+    }
+
+    private func look() -> FetchRound {
+        FetchRound.look(targets, partitions: hosted, limits, usesTopicIDs: usesTopicIDs)
+    }
+
+    func partitionHasNews() {
+        guard !isLookScheduled, responder != nil, !isWarming else { return }
+        isLookScheduled = true
+        loop.atEndOfTurn { [self] in
+            isLookScheduled = false
+            guard responder != nil, !isWarming else { return }
+            let round = look()
+            if round.isEnough(limits) { answer(round) }
+        }
+    }
+
+    private func answer() {
+        guard responder != nil, !isWarming else { return }
+        answer(look())
+    }
+
+    private func answer(_ round: FetchRound) {
+        guard isHot(round) else { return warm(round) }
+        guard let responder else { return }
+        release()
+        self.responder = nil
+        finishSession(round)
+        responder.finish { try encode(round) }
+    }
+
+    private func release() {
+        if let timer { loop.cancel(timer) }
+        timer = nil
+        for partition in hosted { partition?.unwatch(self) }
+    }
+
+    /// The peer has gone: nobody takes the answer.
+    private func abandon() {
+        release()
+        responder = nil
+        if let session { connection.broker.fetchSessions.release(session) }
+    }
+
+    // MARK: cold data
+
+    /// Whether the records lie in the page cache, so that sending them does not hold up the loop. Asked once a fetch: what was read ahead
+    /// and is gone again by then would be gone the next time too.
+    private func isHot(_ round: FetchRound) -> Bool {
+        warmedOnce || round.partitions.allSatisfy { $0.found.slice?.isCached ?? true }
+    }
+
+    /// Reads what is to be sent on the lane for cold reads, so that it lies in the page cache afterwards.
+    private func warm(_ round: FetchRound) {
+        isWarming = true
+        warmedOnce = true
+        let slices = round.partitions.compactMap { $0.found.slice }.filter { !$0.isCached }
+        let queued = connection.broker.coldReads.submit(
+            { for slice in slices { slice.readAhead() } }, on: loop,
+            then: { [self] in
+                isWarming = false
+                answer()
+            })
+        guard queued else {
+            isWarming = false
+            return answer(round)
+        }
+    }
+
+    // MARK: the answer
+
+    private func finishSession(_ round: FetchRound) {
+        guard let session else { return }
+        var served: Set<Int> = []
+        for partition in round.partitions {
+            if partition.recordBytes > 0 { served.insert(partition.target) }
+        }
+        answered = isFull ? round.partitions : round.partitions.filter { hasNews($0) }
+        for partition in round.partitions {
+            targets[partition.target].toldHighWatermark = partition.found.error == .none ? partition.found.highWatermark : -1
+            targets[partition.target].toldLogStart = partition.found.error == .none ? partition.found.logStartOffset : -1
+        }
+        let described = targets
+        session.targets = targets
+        session.rotate(served)
+        targets = described
+        connection.broker.fetchSessions.release(session)
+    }
+
+    /// What is encoded when a session leaves some out.
+    private var answered: [FetchedPartition]?
+
+    private func hasNews(_ partition: FetchedPartition) -> Bool {
+        let target = targets[partition.target], found = partition.found
+        return found.error != .none || partition.recordBytes > 0 || found.divergingEpoch != nil
+            || found.highWatermark != target.toldHighWatermark || found.logStartOffset != target.toldLogStart
+    }
+
+    private func encode(_ round: FetchRound) throws {
+        let encoder = FetchAnswerEncoder(header: header, version: header.apiVersion, sessionID: session?.id ?? 0)
+        try encoder.encode(answered ?? round.partitions, targets, readCommitted: limits.readCommitted, to: connection)
+    }
+}

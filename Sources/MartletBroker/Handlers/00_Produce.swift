@@ -1,0 +1,175 @@
+import MartletBasics
+import MartletCluster
+import MartletModel
+import MartletReactor
+import MartletWire
+
+/// One partition of a produce request, as ranges of the frame.
+struct ProducePart {
+    /// Empty from version 13 on, where topics go by id.
+    var topicName: ByteRange
+    var topicID: UUID
+    var beginsTopic: Bool
+    var index: Int32
+    /// Nil for null records.
+    var records: ByteRange?
+}
+
+/// Produce 3-13: appends one record batch to each of some partitions. Versions 0 to 2 are advertised (older librdkafka stops compressing where 0
+/// is missing) but not served.
+///
+/// Version 5 tells the log start, 7 allows zstd, 8 names the records that were refused, 9 is flexible, 10 tells the new leader with errors of
+/// leadership, 13 names topics by id.
+///
+/// The request is read by hand, its batches never copied: each is checked where it lies in the receive buffer, given its offset there, and written
+/// from there with what else the turn brings for the partition.
+extension Connection {
+    func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
+        let version = header.apiVersion
+        let acks = try readProduce(&reader, version: version)
+        var answer = ProduceAnswer(correlationID: header.correlationID, version: version, acks: acks)
+        let whole = requestFault(acks: acks, frame)
+        let now = broker.clock.now
+        let number = firstAnswer + UInt64(answers.count)
+        let acknowledgement: Acknowledgement = acks == 0 ? .none : acks == 1 ? .written : .committed
+        let deadline = now + .milliseconds(Int64(produceTimeoutMs))
+        let table = broker.topics.table
+        var appended = false
+        for part in shared.produceParts {
+            var result = ProduceResult(
+                topicName: "", topicID: part.topicID, beginsTopic: part.beginsTopic, index: part.index)
+            let topic = findTopic(part, frame, table, &result)
+            if let whole {
+                result.error = whole
+                _ = answer.add(result)
+                continue
+            }
+            let token = AppendToken(answer: number, index: answer.count)
+            let request = AppendRequest(
+                acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline)
+            let progress = append(part, topic, frame, request, version: version, &result)
+            appended = appended || progress.refersToFrame
+            if progress.isWaiting { answer.pending += 1 }
+            _ = answer.add(result)
+        }
+        _ = enqueue(answer)
+        if answers.count == 1 { sendCompleteAnswers() }
+        return appended ? .appended : .answered
+    }
+
+    /// Reads the fields into `shared.produceParts`; returns acks. The whole request is read before anything of it is acted upon.
+    private func readProduce(_ reader: inout ByteReader, version: Int16) throws -> Int16 {
+        let flexible = version >= 9
+        shared.produceParts.removeAll(keepingCapacity: true)
+        try reader.skipNullableString(flexible: flexible)  // the transactional id: what counts is whether a batch is transactional
+        let acks = try reader.int16()
+        produceTimeoutMs = try reader.int32()
+        let topicCount = try reader.elementCount(flexible: flexible)
+        for _ in 0..<topicCount {
+            var name = ByteRange(offset: 0, count: 0)
+            var id = UUID.zero
+            if version >= 13 { id = try reader.uuid() } else { name = try reader.stringRange(flexible: flexible) }
+            let partitionCount = try reader.elementCount(flexible: flexible)
+            for place in 0..<partitionCount {
+                let index = try reader.int32()
+                let records = try reader.nullableBytesRange(flexible: flexible)
+                if flexible { try reader.skipTaggedFields() }
+                shared.produceParts.append(
+                    ProducePart(topicName: name, topicID: id, beginsTopic: place == 0, index: index, records: records))
+            }
+            if flexible { try reader.skipTaggedFields() }
+        }
+        if flexible { try reader.skipTaggedFields() }
+        return acks
+    }
+
+    /// What is wrong with the request as a whole.
+    private func requestFault(acks: Int16, _ frame: UnsafeMutableRawBufferPointer) -> ErrorCode? {
+        guard acks >= -1, acks <= 1 else { return .invalidRequiredAcks }
+        for part in shared.produceParts {
+            guard let records = part.records, records.count >= BatchHeader.size else { continue }
+            let attributes = frame.loadUnaligned(fromByteOffset: records.offset + BatchHeader.At.attributes, as: Int16.self)
+            // no transactions are served: as Kafka answers a client that may not use its transactional id
+            if Int16(bigEndian: attributes) & 0x10 != 0 { return .transactionalIDAuthorizationFailed }
+        }
+        return nil
+    }
+
+    private func findTopic(
+        _ part: ProducePart, _ frame: UnsafeMutableRawBufferPointer, _ table: LocalTopicTable, _ result: inout ProduceResult
+    ) -> LocalTopic? {
+        if part.topicID != .zero || part.topicName.isEmpty, part.topicName.count == 0 {
+            return table.topic(part.topicID)
+        }
+        let name = UnsafeRawBufferPointer(rebasing: frame[part.topicName.offset..<part.topicName.end])
+        let topic = topicCache.topic(named: name, in: table)
+        result.topicName = topic?.name ?? String(decoding: name, as: UTF8.self)
+        return topic
+    }
+
+    private struct AppendProgress {
+        /// The answer waits for this partition.
+        var isWaiting = false
+        /// What is to be written lies in the frame.
+        var refersToFrame = false
+    }
+
+    private func append(
+        _ part: ProducePart, _ topic: LocalTopic?, _ frame: UnsafeMutableRawBufferPointer, _ request: AppendRequest,
+        version: Int16, _ result: inout ProduceResult
+    ) -> AppendProgress {
+        guard let topic, let partition = topic.partition(part.index) else {
+            result.error = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
+            return AppendProgress()
+        }
+        let records = part.records ?? ByteRange(offset: 0, count: 0)
+        var batch = UnsafeMutableRawBufferPointer(rebasing: frame[records.offset..<records.end])
+        let validated: ValidatedBatch
+        do throws(BatchRejection) {
+            validated = try shared.validator.validate(
+                batch, config: partition.topicConfig, version: version, now: broker.clock.wallMilliseconds)
+        } catch {
+            refused(error, topic, part.index, &result)
+            return AppendProgress()
+        }
+        var owned: FrameBuffer?
+        if validated.isRewritten {
+            let buffer = shared.pool.take(size: validated.header.totalSize)
+            buffer.fill(UnsafeRawBufferPointer(shared.validator.rewritten))
+            batch = buffer.bytes
+            owned = buffer
+        } else {
+            batch = UnsafeMutableRawBufferPointer(rebasing: batch[..<validated.header.totalSize])
+        }
+        let start = partition.append(batch, request)
+        switch start {
+        case .reserved(let baseOffset, let isFirst):
+            result.baseOffset = baseOffset
+            result.logAppendTime = validated.appendTime
+            if let owned { shared.retain(owned) }
+            if isFirst { shared.touch(partition) }
+            return AppendProgress(isWaiting: request.acknowledgement != .none, refersToFrame: owned == nil)
+        case .duplicate(let baseOffset, let logAppendTime, let isWaiting):
+            result.baseOffset = baseOffset
+            result.logAppendTime = logAppendTime
+            if !isWaiting { result.logStartOffset = partition.logStartOffset }
+            if let owned { shared.recycle(owned) }
+            return AppendProgress(isWaiting: isWaiting)
+        case .refused(let error, let message):
+            result.error = error
+            result.message = message
+            if error == .notLeaderOrFollower { result.currentLeader = partition.currentLeader }
+            if let owned { shared.recycle(owned) }
+            return AppendProgress()
+        }
+    }
+
+    private func refused(_ rejection: BatchRejection, _ topic: LocalTopic, _ index: Int32, _ result: inout ProduceResult) {
+        result.error = rejection.code
+        result.message = rejection.answerMessage
+        result.recordErrors = rejection.recordErrors
+        broker.log.requests.info(
+            "a batch was refused", ("partition", "\(topic.name)-\(index)"), ("client", socket.peer.description),
+            ("error", rejection.code.description), ("reason", rejection.reason))
+    }
+}

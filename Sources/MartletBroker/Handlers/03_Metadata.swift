@@ -1,0 +1,124 @@
+import MartletBasics
+import MartletCluster
+import MartletModel
+import MartletWire
+
+/// Metadata 0-13: who is in the cluster, and who leads the partitions of the topics asked for.
+///
+/// Version 0 asks for every topic by an empty list; later ones by null. From 4 on the client may forbid that an unknown topic is created,
+/// from 10 on answers carry topic ids, from 12 on topics may be asked for by id (10 and 11 have the field but refuse it with INVALID_REQUEST).
+enum MetadataHandler {
+    static func handle(_ request: Request) throws {
+        let asked = try request.decode(MetadataRequest.self)
+        let broker = request.broker
+        let image = broker.metadata.current
+        var response = MetadataResponse()
+        response.clusterID = image.clusterID
+        response.controllerID = image.controllerID ?? -1
+
+        if (10...11).contains(request.version), let topics = asked.topics, topics.contains(where: { $0.topicID != .zero || $0.name == nil }) {
+            response.clusterID = nil
+            response.controllerID = -1
+            response.topics = topics.map { failed($0.name, $0.topicID, .invalidRequest) }
+            return try request.answer(response)
+        }
+        response.brokers = image.brokers.map { describe($0, for: request.connection) }
+        if asked.includeClusterAuthorizedOperations { response.clusterAuthorizedOperations = AuthorizedOperations.cluster }
+        var missing: [String] = []
+        response.topics = topics(asked, version: request.version, image: image, missing: &missing)
+        if asked.includeTopicAuthorizedOperations {
+            for index in response.topics.indices where response.topics[index].errorCode == .none {
+                response.topics[index].topicAuthorizedOperations = AuthorizedOperations.topic
+            }
+        }
+        let mayCreate = broker.config.autoCreateTopicsEnable && (request.version < 4 || asked.allowAutoTopicCreation)
+        if mayCreate { for name in missing { broker.cluster.createAutomatically(name) } }
+        try request.answer(response)
+    }
+
+    private static func topics(
+        _ asked: MetadataRequest, version: Int16, image: MetadataImage, missing: inout [String]
+    ) -> [MetadataResponse.MetadataResponseTopic] {
+        guard let wanted = asked.topics, !(version == 0 && wanted.isEmpty) else { return image.topics.map(describe) }
+        var answered: Set<String> = []
+        var described: [MetadataResponse.MetadataResponseTopic] = []
+        for topic in wanted {
+            if topic.topicID != .zero {
+                guard let info = image.topic(topic.topicID) else {
+                    described.append(failed(nil, topic.topicID, .unknownTopicID))
+                    continue
+                }
+                if answered.insert(info.name).inserted { described.append(describe(info)) }
+                continue
+            }
+            let name = topic.name ?? ""
+            guard answered.insert(name).inserted else { continue }
+            if let info = image.topic(name) {
+                described.append(describe(info))
+            } else if !TopicName.isValid(name) {
+                described.append(failed(name, .zero, .invalidTopicException))
+            } else {
+                missing.append(name)
+                described.append(failed(name, .zero, .unknownTopicOrPartition))
+            }
+        }
+        return described
+    }
+
+    private static func failed(_ name: String?, _ id: UUID, _ error: ErrorCode) -> MetadataResponse.MetadataResponseTopic {
+        var topic = MetadataResponse.MetadataResponseTopic()
+        topic.name = name
+        topic.topicID = id
+        topic.errorCode = error
+        return topic
+    }
+
+    private static func describe(_ info: TopicInfo) -> MetadataResponse.MetadataResponseTopic {
+        var topic = MetadataResponse.MetadataResponseTopic()
+        topic.name = info.name
+        topic.topicID = info.id
+        topic.isInternal = info.isInternal
+        topic.partitions.reserveCapacity(info.partitions.count)
+        for partition in info.partitions {
+            var described = MetadataResponse.MetadataResponsePartition()
+            described.errorCode = partition.leader < 0 ? .leaderNotAvailable : .none
+            described.partitionIndex = partition.index
+            described.leaderID = partition.leader
+            described.leaderEpoch = partition.leaderEpoch
+            described.replicaNodes = partition.replicas
+            described.isrNodes = partition.inSyncReplicas
+            described.offlineReplicas = partition.offlineReplicas
+            topic.partitions.append(described)
+        }
+        return topic
+    }
+
+    /// A broker as the client may reach it: at the address of the listener it came in by.
+    private static func describe(_ info: BrokerInfo, for connection: Connection) -> MetadataResponse.MetadataResponseBroker {
+        let endpoint = info.endpoint(for: connection)
+        var broker = MetadataResponse.MetadataResponseBroker()
+        broker.nodeID = info.id
+        broker.host = endpoint.host
+        broker.port = endpoint.port
+        broker.rack = info.rack
+        return broker
+    }
+}
+
+extension BrokerInfo {
+    /// Where a client of this connection's listener finds the broker.
+    func endpoint(for connection: Connection) -> BrokerEndpoint {
+        endpoints.first { $0.listener == connection.listener.name } ?? endpoints.first
+            ?? BrokerEndpoint(listener: connection.listener.name, host: "", port: -1)
+    }
+}
+
+/// What a client may do, as the bits of Kafka's AclOperation; without an authorizer that is everything.
+enum AuthorizedOperations {
+    /// Create 5, Alter 7, Describe 8, ClusterAction 9, DescribeConfigs 10, AlterConfigs 11, IdempotentWrite 12.
+    static let cluster: Int32 = bits(5, 7, 8, 9, 10, 11, 12)
+    /// Read 3, Write 4, Create 5, Delete 6, Alter 7, Describe 8, DescribeConfigs 10, AlterConfigs 11.
+    static let topic: Int32 = bits(3, 4, 5, 6, 7, 8, 10, 11)
+
+    private static func bits(_ operations: Int32...) -> Int32 { operations.reduce(0) { $0 | 1 << $1 } }
+}

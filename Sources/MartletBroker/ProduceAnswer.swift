@@ -1,0 +1,162 @@
+import MartletBasics
+import MartletCluster
+import MartletModel
+
+/// What one partition of a produce request is answered.
+struct ProduceResult {
+    /// The topic as the client called it: by name up to version 12, by id from 13 on.
+    var topicName: String
+    var topicID: UUID
+    /// The first partition of its topic in the request: a new topic begins in the answer.
+    var beginsTopic: Bool
+    var index: Int32
+    var error: ErrorCode = .none
+    var message: String?
+    var recordErrors: [RecordError] = []
+    var baseOffset: Offset = -1
+    var logAppendTime: Int64 = -1
+    var logStartOffset: Offset = -1
+    /// Who leads now, told from version 10 on with errors of leadership.
+    var currentLeader: LeaderHint?
+}
+
+
+/// The answer of a produce request while its partitions are waited for, one after the other or all at once.
+struct ProduceAnswer {
+    var correlationID: Int32
+    var version: Int16
+    var acks: Int16
+    /// How many partitions are not known yet.
+    var pending = 0
+    /// The first partition lies here, so that the common request costs no allocation.
+    private var first: ProduceResult?
+    private var more: ContiguousArray<ProduceResult> = []
+    /// For an answer that is not one of partitions: an empty topic list.
+    private var topicCount = 0
+
+    init(correlationID: Int32, version: Int16, acks: Int16) {
+        self.correlationID = correlationID
+        self.version = version
+        self.acks = acks
+    }
+
+    var count: Int { first == nil ? 0 : 1 + more.count }
+
+    /// Adds a partition's result and returns its index.
+    mutating func add(_ result: ProduceResult) -> Int {
+        if result.beginsTopic { topicCount += 1 }
+        if first == nil { first = result } else { more.append(result) }
+        return more.count
+    }
+
+    mutating func finish(_ index: Int, _ outcome: AppendOutcome) {
+        precondition(pending > 0, "a partition finishes once")
+        pending -= 1
+        if index == 0 {
+            first!.take(outcome)
+        } else {
+            more[index - 1].take(outcome)
+        }
+    }
+
+    /// With acks=0 nothing can tell of an error but the end of the connection.
+    var closesConnection: Bool {
+        acks == 0 && (first?.error != ErrorCode.none && first != nil || more.contains { $0.error != .none })
+    }
+
+    var failureText: String {
+        let failed = first?.error != ErrorCode.none ? first : more.first { $0.error != .none }
+        return failed.map { "\($0.topicName)-\($0.index) \($0.error)" } ?? ""
+    }
+
+    /// Writes the frame of the answer: size, header, body.
+    func encode(into buffer: inout ByteBuffer) {
+        let flexible = version >= 9
+        let start = buffer.count
+        buffer.int32(0)
+        buffer.int32(correlationID)
+        if flexible { buffer.uvarint(0) }
+        if flexible { buffer.uvarint(UInt32(topicCount + 1)) } else { buffer.int32(Int32(topicCount)) }
+        var index = 0
+        while index < count {
+            var end = index + 1
+            while end < count, !result(end).beginsTopic { end += 1 }
+            encodeTopic(index..<end, into: &buffer)
+            index = end
+        }
+        buffer.int32(0)  // throttle time
+        if flexible { buffer.uvarint(0) }
+        buffer.patch(Int32(buffer.count - start - 4), at: start)
+    }
+
+    private func result(_ index: Int) -> ProduceResult { index == 0 ? first! : more[index - 1] }
+
+    private func encodeTopic(_ range: Range<Int>, into buffer: inout ByteBuffer) {
+        let flexible = version >= 9
+        let topic = result(range.lowerBound)
+        if version >= 13 {
+            buffer.uuid(topic.topicID)
+        } else {
+            buffer.protocolString(topic.topicName, flexible: flexible)
+        }
+        if flexible { buffer.uvarint(UInt32(range.count + 1)) } else { buffer.int32(Int32(range.count)) }
+        for index in range { encode(result(index), into: &buffer) }
+        if flexible { buffer.uvarint(0) }
+    }
+
+    private func encode(_ result: ProduceResult, into buffer: inout ByteBuffer) {
+        let flexible = version >= 9
+        buffer.int32(result.index)
+        buffer.int16(result.error.rawValue)
+        buffer.int64(result.baseOffset)
+        buffer.int64(result.logAppendTime)
+        if version >= 5 { buffer.int64(result.logStartOffset) }
+        if version >= 8 {
+            let faults = result.recordErrors
+            if flexible { buffer.uvarint(UInt32(faults.count + 1)) } else { buffer.int32(Int32(faults.count)) }
+            for fault in faults {
+                buffer.int32(fault.batchIndex)
+                buffer.protocolString(fault.message, flexible: flexible)
+                if flexible { buffer.uvarint(0) }
+            }
+            buffer.protocolNullableString(result.message, flexible: flexible)
+        }
+        guard flexible else { return }
+        if version >= 10, let leader = result.currentLeader {
+            buffer.uvarint(1)
+            buffer.uvarint(0)
+            buffer.uvarint(9)
+            buffer.int32(leader.leader)
+            buffer.int32(leader.epoch)
+            buffer.uvarint(0)
+        } else {
+            buffer.uvarint(0)
+        }
+    }
+}
+
+extension ProduceResult {
+    fileprivate mutating func take(_ outcome: AppendOutcome) {
+        error = outcome.error
+        if outcome.error == .none {
+            logStartOffset = outcome.logStartOffset
+        } else {
+            baseOffset = -1
+            logAppendTime = -1
+            logStartOffset = -1
+        }
+    }
+}
+
+extension ByteBuffer {
+    mutating func protocolString(_ string: String, flexible: Bool) {
+        let count = string.utf8.count
+        if flexible { uvarint(UInt32(count + 1)) } else { int16(Int16(clamping: count)) }
+        append(utf8: string)
+    }
+
+    mutating func protocolNullableString(_ string: String?, flexible: Bool) {
+        if let string { return protocolString(string, flexible: flexible) }
+        if flexible { uvarint(0) } else { int16(-1) }
+    }
+}

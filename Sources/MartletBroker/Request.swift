@@ -1,0 +1,119 @@
+import MartletBasics
+import MartletModel
+import MartletReactor
+import MartletWire
+
+/// Why a request cannot be answered at all, and its connection is closed.
+struct RequestFault: Error, CustomStringConvertible {
+    var description: String
+    init(_ description: String) { self.description = description }
+}
+
+/// The header of a frame, its client id still in place.
+struct FrameHeader {
+    var apiKey: Int16
+    var apiVersion: Int16
+    var correlationID: Int32
+    /// Nil where the client gave none.
+    var clientID: ByteRange?
+
+    init(_ reader: inout ByteReader) throws {
+        apiKey = try reader.int16()
+        apiVersion = try reader.int16()
+        correlationID = try reader.int32()
+        let flexible = WireCatalog.isRequestFlexible(apiKey: apiKey, version: apiVersion)
+        let length = try reader.int16()
+        guard length >= -1 else { throw RequestFault("a client id of length \(length)") }
+        clientID = length < 0 ? nil : try reader.range(Int(length))
+        if flexible { try reader.skipTaggedFields() }
+    }
+}
+
+/// A request other than produce, whose turn it is: nothing else of its connection is under way.
+struct Request {
+    let header: FrameHeader
+    /// Stands at the body. The bytes live until the handler returns.
+    var reader: ByteReader
+    let connection: Connection
+
+    var version: Int16 { header.apiVersion }
+    var broker: Broker { connection.broker }
+    var clientID: String? { header.clientID.map { String(decoding: reader.bytes(in: $0), as: UTF8.self) } }
+
+    func decode<R: WireRequest>(_: R.Type) throws -> R {
+        var body = reader
+        return try R.decode(from: &body, version: version)
+    }
+
+    /// Answers now.
+    func answer<R: WireResponse>(_ response: R) throws {
+        try connection.encode(response, for: header)
+    }
+
+    /// Promises an answer for later: until then the connection's other requests wait.
+    func later() -> Responder {
+        connection.block()
+        return Responder(header: header, connection: connection)
+    }
+}
+
+/// The right, and the duty, to answer one request that is waited for. On its connection's loop.
+final class Responder: @unchecked Sendable {
+    let header: FrameHeader
+    let connection: Connection
+    private var isAnswered = false
+
+    fileprivate init(header: FrameHeader, connection: Connection) {
+        self.header = header
+        self.connection = connection
+    }
+
+    deinit { precondition(isAnswered || connection.isClosed, "every request is answered once") }
+
+    func answer<R: WireResponse>(_ response: R) {
+        finish { try connection.encode(response, for: header) }
+    }
+
+    /// Answers by writing to the connection's outbox; what it throws closes the connection.
+    func finish(_ write: () throws -> Void) {
+        precondition(!isAnswered, "a request is answered once")
+        isAnswered = true
+        guard !connection.isClosed else { return }
+        do {
+            try write()
+            connection.noteUnsent()
+            connection.unblock()
+        } catch {
+            connection.close("an answer that cannot be encoded: \(error)")
+        }
+    }
+
+    /// Ends without an answer: the connection is closed.
+    func fail(_ reason: String) {
+        isAnswered = true
+        connection.close(reason)
+    }
+}
+
+extension Connection {
+    /// Appends a whole answer to what is sent: size, header, body.
+    func encode<R: WireResponse>(_ response: R, for header: FrameHeader) throws {
+        let start = outbox.bytes.count
+        beginAnswer(header)
+        do {
+            try response.encode(into: &outbox.bytes, version: header.apiVersion)
+        } catch {
+            outbox.bytes.truncate(to: start)
+            throw error
+        }
+        outbox.bytes.patch(Int32(outbox.bytes.count - start - 4), at: start)
+        noteUnsent()
+    }
+
+    /// Room for the size, then the answer's header.
+    func beginAnswer(_ header: FrameHeader) {
+        outbox.bytes.int32(0)
+        outbox.bytes.int32(header.correlationID)
+        if WireCatalog.isResponseHeaderFlexible(apiKey: header.apiKey, version: header.apiVersion) { outbox.bytes.uvarint(0) }
+    }
+}

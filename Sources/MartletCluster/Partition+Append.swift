@@ -1,0 +1,211 @@
+package import MartletBasics
+package import MartletLog
+package import MartletModel
+package import MartletReactor
+
+/// What became of an append at once.
+package enum AppendStart {
+    /// Offsets are given; the owner is told the rest, unless it wanted no acknowledgement.
+    case reserved(baseOffset: Offset, isFirstOfTurn: Bool)
+    /// The batch was appended before, at this offset; the owner is told when that is as durable as it asks for.
+    case duplicate(baseOffset: Offset, logAppendTime: Int64, isWaiting: Bool)
+    case refused(ErrorCode, String?)
+}
+
+/// Who appends, and what for.
+package struct AppendRequest {
+    package var acknowledgement: Acknowledgement
+    /// Nil where nobody waits.
+    package var owner: (any AppendOwner)?
+    package var token: AppendToken
+    package var deadline: Instant
+    package var origin: AppendOrigin
+
+    package init(
+        _ acknowledgement: Acknowledgement, owner: (any AppendOwner)?, token: AppendToken, deadline: Instant,
+        origin: AppendOrigin = .client
+    ) {
+        precondition(owner != nil || acknowledgement == .none, "an acknowledgement is for somebody")
+        self.acknowledgement = acknowledgement
+        self.owner = owner
+        self.token = token
+        self.deadline = deadline
+        self.origin = origin
+    }
+}
+
+extension Partition {
+    /// Reserves a place for batches that were checked. They are written by the next `writeReserved`, until which the bytes must stay.
+    package func append(_ batches: UnsafeMutableRawBufferPointer, _ request: AppendRequest) -> AppendStart {
+        lock.withLock {
+            let fault = leadershipFault(currentLeaderEpoch: -1)
+            guard fault == .none else { return .refused(fault, nil) }
+            // min.insync.replicas beyond the number of replicas acts as that number: else such a topic could take nothing
+            let needed = min(Int(config.minInsyncReplicas), leadership.replicas.count)
+            if request.acknowledgement == .committed, leadership.inSyncReplicas.count < needed {
+                return .refused(.notEnoughReplicas, "\(leadership.inSyncReplicas.count) of \(needed) replicas are in sync")
+            }
+            let isFirst = !log.hasReservations
+            do throws(LogError) {
+                let reservation = try log.reserve(batches, leaderEpoch: leadership.leaderEpoch, origin: request.origin)
+                if reservation.isDuplicate {
+                    let isWaiting = waitForDuplicate(reservation, request)
+                    return .duplicate(
+                        baseOffset: reservation.baseOffset, logAppendTime: reservation.logAppendTime, isWaiting: isWaiting)
+                }
+                wait(upTo: reservation.lastOffset + 1, request)
+                return .reserved(baseOffset: reservation.baseOffset, isFirstOfTurn: isFirst)
+            } catch {
+                if error.takesDirectoryOffline { directory.failed(error) }
+                return .refused(error.code, "\(error)")
+            }
+        }
+    }
+
+    private func wait(upTo end: Offset, _ request: AppendRequest) {
+        guard let owner = request.owner, request.acknowledgement != .none else { return }
+        let waiter = AppendWaiter(
+            owner: owner, token: request.token, endOffset: end, epoch: leadership.leaderEpoch, deadline: request.deadline,
+            needsLocalSync: false)
+        if request.acknowledgement == .written { writtenWaiters.append(waiter) } else { committedWaiters.append(waiter) }
+    }
+
+    /// A batch that was sent again is answered when its first copy would be; false if that is now.
+    private func waitForDuplicate(_ reservation: Reservation, _ request: AppendRequest) -> Bool {
+        let end = reservation.lastOffset + 1
+        guard request.owner != nil else { return false }
+        switch request.acknowledgement {
+        case .none: return false
+        case .written where end <= log.logEndOffset: return false
+        case .committed where end <= leadership.highWatermark: return false
+        case .written, .committed: break
+        }
+        // The waiters are in the order of their offsets, and this one may belong in the middle. Waiting for the last is later than
+        // need be, never earlier.
+        let queue = request.acknowledgement == .written ? writtenWaiters : committedWaiters
+        let last = queue.isEmpty ? end : max(end, queue[queue.count - 1].endOffset)
+        wait(upTo: last, request)
+        return true
+    }
+
+    /// Writes what was reserved since the last call, publishes it, and collects whom that concerns.
+    package func writeReserved(_ effects: inout PartitionEffects) {
+        let (armed, urgent) = lock.withLock { () -> (Bool, Bool) in
+            guard log.hasReservations else { return (false, false) }
+            do throws(LogError) {
+                try log.writeReserved()
+            } catch {
+                reservationsFailed(error, &effects)
+                return (false, false)
+            }
+            return published(&effects)
+        }
+        if armed { directory.syncer.arm(self, urgent: urgent) }
+    }
+
+    /// What follows from a longer log: acknowledgements, the high watermark, a sync. Under the lock; whether to arm the syncer, and
+    /// whether somebody waits for it.
+    func published(_ effects: inout PartitionEffects) -> (arm: Bool, urgent: Bool) {
+        let end = log.logEndOffset
+        let mustFlush = config.flushMessages != .max && end - max(log.durableOffset, flushRequestedUpTo) >= config.flushMessages
+        if mustFlush { flushRequestedUpTo = end }
+        completeWritten(end, mustFlush: mustFlush, &effects)
+        if mustFlush { markCommittedAsFlushed() }
+        advanceHighWatermark(&effects)
+        if unsyncedSince == nil { unsyncedSince = clock.now }
+        let waits = !committedWaiters.isEmpty || !durableWaiters.isEmpty
+        switch config.durability {
+        case .fsync: return (true, waits)
+        case .pageCache: return (mustFlush || !durableWaiters.isEmpty, true)
+        }
+    }
+
+    private func completeWritten(_ end: Offset, mustFlush: Bool, _ effects: inout PartitionEffects) {
+        while let waiter = writtenWaiters.first, waiter.endOffset <= end {
+            writtenWaiters.popFirst()
+            if mustFlush || waiter.needsLocalSync {
+                durableWaiters.append(waiter)
+            } else {
+                effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
+            }
+        }
+    }
+
+    /// `flush.messages` was reached: who waits for the replicas waits for this disk too.
+    private func markCommittedAsFlushed() {
+        guard config.durability == .pageCache else { return }
+        for index in 0..<committedWaiters.count { committedWaiters[index].needsLocalSync = true }
+    }
+
+    /// Raises the high watermark as far as the in-sync replicas allow, and collects who waits for it.
+    func advanceHighWatermark(_ effects: inout PartitionEffects) {
+        guard leadership.isLeader else { return }
+        let moved = leadership.advanceHighWatermark(
+            localDurable: log.durableOffset, localEnd: log.logEndOffset, durability: config.durability)
+        if moved {
+            log.highWatermarkMoved(to: leadership.highWatermark)
+            if !watchers.isEmpty { effects.wake(watchers) }
+        }
+        completeCommitted(&effects)
+    }
+
+    private func completeCommitted(_ effects: inout PartitionEffects) {
+        while let waiter = committedWaiters.first, waiter.endOffset <= leadership.highWatermark,
+            !waiter.needsLocalSync || waiter.endOffset <= log.durableOffset
+        {
+            committedWaiters.popFirst()
+            // the in-sync set may have shrunk below the topic's minimum since: the record is there, but not as safe as was asked for
+            let needed = min(Int(config.minInsyncReplicas), leadership.replicas.count)
+            let error: ErrorCode = leadership.inSyncReplicas.count < needed ? .notEnoughReplicasAfterAppend : .none
+            effects.complete(waiter, error, logStartOffset: log.logStartOffset)
+        }
+    }
+
+    // MARK: What fails
+
+    /// The write of what was reserved failed: all of it, and the log is as before.
+    private func reservationsFailed(_ error: LogError, _ effects: inout PartitionEffects) {
+        directory.writeFailed(error, id)
+        fail(&writtenWaiters, above: log.logEndOffset, error.code, &effects)
+        fail(&committedWaiters, above: log.logEndOffset, error.code, &effects)
+    }
+
+    /// Fails the waiters whose records are not below this offset (any more).
+    func fail(
+        _ waiters: inout RingQueue<AppendWaiter>, above offset: Offset, _ error: ErrorCode, _ effects: inout PartitionEffects
+    ) {
+        var kept = RingQueue<AppendWaiter>()
+        while let waiter = waiters.popFirst() {
+            if waiter.endOffset > offset {
+                effects.complete(waiter, error, logStartOffset: -1)
+            } else {
+                kept.append(waiter)
+            }
+        }
+        waiters = kept
+    }
+
+    func failAllWaiters(_ error: ErrorCode, _ effects: inout PartitionEffects) {
+        fail(&writtenWaiters, above: -1, error, &effects)
+        fail(&committedWaiters, above: -1, error, &effects)
+        fail(&durableWaiters, above: -1, error, &effects)
+    }
+
+    /// Answers those who have waited for the replicas for as long as they wanted. Called now and then.
+    package func expireWaiters(now: Instant) {
+        var effects = PartitionEffects()
+        lock.withLock {
+            guard !committedWaiters.isEmpty else { return }
+            var kept = RingQueue<AppendWaiter>()
+            while let waiter = committedWaiters.popFirst() {
+                if waiter.deadline <= now {
+                    effects.complete(waiter, .requestTimedOut, logStartOffset: -1)
+                } else {
+                    kept.append(waiter)
+                }
+            }
+            committedWaiters = kept
+        }
+        effects.deliver()
+    }
+}

@@ -1,0 +1,208 @@
+package import MartletBasics
+package import MartletLog
+package import MartletModel
+package import MartletReactor
+
+/// The broker that fetches as a follower.
+package struct FollowerIdentity: Sendable, Equatable {
+    package var broker: BrokerID
+    /// Everything below is on its disk, as it tells; nil from a broker that cannot tell.
+    package var durable: Offset?
+
+    package init(broker: BrokerID, durable: Offset? = nil) {
+        self.broker = broker
+        self.durable = durable
+    }
+}
+
+/// What a fetch wants of one partition.
+package struct PartitionFetchRequest: Sendable {
+    package var offset: Offset
+    package var maxBytes: Int
+    /// The first batch comes whole, however large.
+    package var firstBatchWhole: Bool
+    package var currentLeaderEpoch: LeaderEpoch
+    package var lastFetchedEpoch: LeaderEpoch
+    package var readCommitted: Bool
+    package var follower: FollowerIdentity?
+
+    package init(
+        offset: Offset, maxBytes: Int, firstBatchWhole: Bool, currentLeaderEpoch: LeaderEpoch = -1,
+        lastFetchedEpoch: LeaderEpoch = -1, readCommitted: Bool = false, follower: FollowerIdentity? = nil
+    ) {
+        self.offset = offset
+        self.maxBytes = maxBytes
+        self.firstBatchWhole = firstBatchWhole
+        self.currentLeaderEpoch = currentLeaderEpoch
+        self.lastFetchedEpoch = lastFetchedEpoch
+        self.readCommitted = readCommitted
+        self.follower = follower
+    }
+}
+
+package struct EpochEnd: Sendable, Equatable {
+    package var epoch: LeaderEpoch
+    package var endOffset: Offset
+
+    package init(epoch: LeaderEpoch, endOffset: Offset) {
+        self.epoch = epoch
+        self.endOffset = endOffset
+    }
+}
+
+/// What one partition answers to a fetch.
+package struct PartitionFetch: Sendable {
+    package var error: ErrorCode
+    package var highWatermark: Offset = -1
+    package var lastStableOffset: Offset = -1
+    package var logStartOffset: Offset = -1
+    /// Where the reader's log and this one part: it has nothing to copy before it has gone back.
+    package var divergingEpoch: EpochEnd?
+    package var currentLeader: LeaderHint?
+    package var abortedTransactions: [AbortedTransaction] = []
+    package var slice: LogSlice?
+
+    package init(error: ErrorCode) { self.error = error }
+}
+
+/// A place in a log that can be asked for.
+package enum LogPlace: Sendable, Equatable {
+    case earliest, latest, highestTimestamp, nowhere
+    case time(Int64)
+}
+
+package struct LogPosition: Sendable, Equatable {
+    package var offset: Offset
+    package var timestamp: Int64
+    package var leaderEpoch: LeaderEpoch
+}
+
+extension Partition {
+    /// Reads from an offset: for consumers up to the high watermark (or the last stable offset), for followers up to the log's end.
+    package func fetch(_ request: PartitionFetchRequest) -> PartitionFetch {
+        var effects = PartitionEffects()
+        let found = lock.withLock { () -> PartitionFetch in
+            let fault = leadershipFault(currentLeaderEpoch: request.currentLeaderEpoch)
+            guard fault == .none else {
+                var found = PartitionFetch(error: fault)
+                if fault == .notLeaderOrFollower || fault == .fencedLeaderEpoch { found.currentLeader = leaderHint }
+                return found
+            }
+            var found = PartitionFetch(error: .none)
+            if let diverging = divergence(request) {
+                found.divergingEpoch = diverging
+            } else {
+                if let follower = request.follower, !note(follower, request.offset, &effects) {
+                    return PartitionFetch(error: .unknownLeaderEpoch)
+                }
+                read(request, &found)
+            }
+            guard found.error == .none else { return found }
+            found.highWatermark = leadership.highWatermark
+            found.lastStableOffset = lastStableOffset
+            found.logStartOffset = log.logStartOffset
+            return found
+        }
+        effects.deliver()
+        return found
+    }
+
+    /// Where the reader's log parts from this one, by the epoch of its last record.
+    private func divergence(_ request: PartitionFetchRequest) -> EpochEnd? {
+        guard request.lastFetchedEpoch >= 0 else { return nil }
+        guard let end = log.epochs.endOffset(for: request.lastFetchedEpoch, logEnd: log.logEndOffset) else {
+            return EpochEnd(epoch: -1, endOffset: -1)
+        }
+        guard end.epoch < request.lastFetchedEpoch || end.endOffset < request.offset else { return nil }
+        return EpochEnd(epoch: end.epoch, endOffset: end.endOffset)
+    }
+
+    private func note(_ follower: FollowerIdentity, _ offset: Offset, _ effects: inout PartitionEffects) -> Bool {
+        let known = leadership.followerFetched(
+            follower.broker, logEnd: offset, durable: follower.durable, leaderEnd: log.logEndOffset, now: clock.now)
+        if known { advanceHighWatermark(&effects) }
+        return known
+    }
+
+    private func read(_ request: PartitionFetchRequest, _ found: inout PartitionFetch) {
+        let limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
+        // between the limit and the log's end there is something, but not for this reader yet
+        guard request.offset >= log.logStartOffset, request.offset <= log.logEndOffset else {
+            found = PartitionFetch(error: .offsetOutOfRange)
+            return
+        }
+        guard request.offset < limit else { return }
+        do throws(LogError) {
+            found.slice = try log.read(
+                from: request.offset, maxBytes: request.maxBytes, limit: limit, firstBatchWhole: request.firstBatchWhole)
+            if request.readCommitted, let slice = found.slice {
+                found.abortedTransactions = try log.abortedTransactions(from: request.offset, upTo: slice.endOffset)
+            }
+        } catch {
+            logger.error("a read failed", ("partition", id.description), ("offset", "\(request.offset)"), ("reason", "\(error)"))
+            if error.takesDirectoryOffline { directory.failed(error) }
+            found = PartitionFetch(error: error.code)
+        }
+    }
+
+    // MARK: Lookups
+
+    package func lookUp(
+        _ place: LogPlace, currentLeaderEpoch: LeaderEpoch, readCommitted: Bool, forReplica: Bool
+    ) -> Result<LogPosition?, ErrorCode> {
+        lock.withLock {
+            let fault = leadershipFault(currentLeaderEpoch: currentLeaderEpoch)
+            guard fault == .none else { return .failure(fault) }
+            let limit = forReplica ? log.logEndOffset : readCommitted ? lastStableOffset : leadership.highWatermark
+            switch place {
+            case .nowhere: return .success(nil)
+            case .earliest:
+                let start = log.logStartOffset
+                let epoch = log.epochs.epoch(at: start) ?? (log.epochs.latestEpoch == nil ? leadership.leaderEpoch : -1)
+                return .success(LogPosition(offset: start, timestamp: -1, leaderEpoch: epoch))
+            case .latest:
+                return .success(LogPosition(offset: limit, timestamp: -1, leaderEpoch: leadership.leaderEpoch))
+            case .highestTimestamp, .time:
+                do throws(LogError) {
+                    let found = place == .highestTimestamp ? try log.offsetOfMaxTimestamp() : try log.offset(forTime: place)
+                    guard let found, found.offset < limit || place == .highestTimestamp else { return .success(nil) }
+                    return .success(found)
+                } catch {
+                    logger.error("a lookup failed", ("partition", id.description), ("reason", "\(error)"))
+                    return .failure(error.code)
+                }
+            }
+        }
+    }
+
+    /// Where a leader epoch ends. An epoch that is not known has none: -1 and -1.
+    package func epochEnd(of epoch: LeaderEpoch, currentLeaderEpoch: LeaderEpoch) -> Result<EpochEnd, ErrorCode> {
+        lock.withLock {
+            let fault = leadershipFault(currentLeaderEpoch: currentLeaderEpoch)
+            guard fault == .none else { return .failure(fault) }
+            if epoch == leadership.leaderEpoch { return .success(EpochEnd(epoch: epoch, endOffset: log.logEndOffset)) }
+            guard let end = log.epochs.endOffset(for: epoch, logEnd: log.logEndOffset) else {
+                return .success(EpochEnd(epoch: -1, endOffset: -1))
+            }
+            return .success(EpochEnd(epoch: end.epoch, endOffset: end.endOffset))
+        }
+    }
+
+    /// Moves the log's start up; the new start.
+    package func deleteRecords(before offset: Offset) -> Result<Offset, ErrorCode> {
+        lock.withLock {
+            let fault = leadershipFault(currentLeaderEpoch: -1)
+            guard fault == .none else { return .failure(fault) }
+            guard config.cleanupPolicy.contains(.delete) else { return .failure(.policyViolation) }
+            let target = offset == -1 ? leadership.highWatermark : offset
+            guard target >= 0, target <= leadership.highWatermark else { return .failure(.offsetOutOfRange) }
+            do throws(LogError) {
+                try log.advanceLogStart(to: target)
+                directory.logStartMoved()
+                return .success(log.logStartOffset)
+            } catch {
+                return .failure(error.code)
+            }
+        }
+    }
+}

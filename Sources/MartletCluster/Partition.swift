@@ -1,0 +1,115 @@
+package import MartletBasics
+package import MartletLog
+package import MartletModel
+package import MartletReactor
+
+/// One replica of a partition on this broker: its log, its part in replication, and who waits for it.
+///
+/// All state is guarded by `lock`, which is held for microseconds (a write of what a turn brought included). What has to be told to others is
+/// collected as `PartitionEffects` under the lock and delivered after it.
+///
+/// The offsets: the log owns *log start ≤ recovery point ≤ durable ≤ log end*; here *last stable ≤ high watermark ≤ the least position of
+/// the in-sync replicas* (durable or log end, as the topic's durability says).
+package final class Partition: SyncParticipant, @unchecked Sendable {
+    package let id: TopicPartition
+    package let topicID: UUID
+    package let arming = SyncArming()
+    /// The log directory that holds it.
+    package let directory: LogDirectoryUnit
+    let clock: any Clock
+    let logger: Logger
+
+    let lock = Lock()
+    // guarded by the lock:
+    var log: PartitionLog
+    var leadership: PartitionLeadership
+    var config: TopicConfig
+    /// Why it serves nothing, where it does not.
+    var offlineReason: String?
+    /// Appends that wait to be written, in the order of their offsets.
+    var writtenWaiters = RingQueue<AppendWaiter>()
+    /// Appends that wait for the high watermark, in the order of their offsets.
+    var committedWaiters = RingQueue<AppendWaiter>()
+    /// Appends with acks=1 that wait for this disk, `flush.messages` being reached.
+    var durableWaiters = RingQueue<AppendWaiter>()
+    var watchers: ContiguousArray<any FetchWatcher> = []
+    /// The log end up to which `flush.messages` has asked for a sync.
+    var flushRequestedUpTo: Offset = 0
+    /// When the oldest append that is not synced was written.
+    var unsyncedSince: Instant?
+
+    package init(
+        id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,
+        config: TopicConfig, clock: any Clock, logger: Logger
+    ) {
+        self.id = id
+        self.topicID = topicID
+        self.log = log
+        self.directory = directory
+        self.config = config
+        self.clock = clock
+        self.logger = logger
+        let start = min(max(highWatermark, log.logStartOffset), log.logEndOffset)
+        leadership = PartitionLeadership(brokerID: brokerID, highWatermark: start)
+    }
+
+    // MARK: What it says of itself
+
+    package var isLeader: Bool { lock.withLock { leadership.isLeader && offlineReason == nil } }
+    package var leaderEpoch: LeaderEpoch { lock.withLock { leadership.leaderEpoch } }
+    package var highWatermark: Offset { lock.withLock { leadership.highWatermark } }
+    package var logEndOffset: Offset { lock.withLock { log.logEndOffset } }
+    package var logStartOffset: Offset { lock.withLock { log.logStartOffset } }
+    package var durableOffset: Offset { lock.withLock { log.durableOffset } }
+    package var recoveryPoint: Offset { lock.withLock { log.recoveryPoint } }
+    package var sizeBytes: Int64 { lock.withLock { log.size } }
+    package var topicConfig: TopicConfig { lock.withLock { config } }
+    package var currentLeader: LeaderHint { lock.withLock { leaderHint } }
+    package var isOffline: Bool { lock.withLock { offlineReason != nil } }
+
+    /// Everything below is decided: no transaction that began below it is open. Under the lock.
+    var lastStableOffset: Offset {
+        min(log.producers.firstUnstableOffset ?? leadership.highWatermark, leadership.highWatermark)
+    }
+
+    package func configChanged(_ config: TopicConfig) {
+        lock.withLock {
+            self.config = config
+            log.config = config
+        }
+    }
+
+    /// The error for who wants something of the leader, in the order in which Kafka looks: what it serves, the epoch the client knows.
+    func leadershipFault(currentLeaderEpoch: LeaderEpoch) -> ErrorCode {
+        if offlineReason != nil { return .kafkaStorageError }
+        if currentLeaderEpoch >= 0 {
+            if currentLeaderEpoch < leadership.leaderEpoch { return .fencedLeaderEpoch }
+            if currentLeaderEpoch > leadership.leaderEpoch { return .unknownLeaderEpoch }
+        }
+        return leadership.isLeader ? .none : .notLeaderOrFollower
+    }
+
+    var leaderHint: LeaderHint {
+        switch leadership.role {
+        case .leader: LeaderHint(leader: leadership.brokerID, epoch: leadership.leaderEpoch)
+        case .follower(let leader): LeaderHint(leader: leader, epoch: leadership.leaderEpoch)
+        case .offline: LeaderHint(leader: -1, epoch: leadership.leaderEpoch)
+        }
+    }
+
+    // MARK: Those who want to know of news
+
+    package func watch(_ watcher: any FetchWatcher) { lock.withLock { watchers.append(watcher) } }
+
+    package func unwatch(_ watcher: any FetchWatcher) {
+        lock.withLock {
+            if let index = watchers.firstIndex(where: { $0 === watcher }) { watchers.remove(at: index) }
+        }
+    }
+}
+
+/// Who leads a partition, as far as this broker knows: told with errors of leadership.
+package struct LeaderHint: Sendable, Equatable {
+    package var leader: BrokerID
+    package var epoch: LeaderEpoch
+}

@@ -1,0 +1,223 @@
+internal import MartletBasics
+package import MartletModel
+package import MartletReactor
+internal import Synchronization
+
+/// Who a log directory is expected to belong to; nil where that is not known yet.
+package struct DirectoryOwner: Equatable, Sendable {
+    package var brokerID: BrokerID?
+    package var clusterID: String?
+
+    package init(brokerID: BrokerID? = nil, clusterID: String? = nil) {
+        self.brokerID = brokerID
+        self.clusterID = clusterID
+    }
+}
+
+/// One of the directories in `log.dirs`, open: locked against other processes, its small files read.
+///
+///     meta.properties                      whose it is                        MetaProperties
+///     .lock                                held while it is open
+///     .kafka_cleanshutdown                 there after a clean stop only      CleanShutdownMarker
+///     recovery-point-offset-checkpoint     below it everything is synced      OffsetCheckpoint
+///     replication-offset-checkpoint        high watermarks
+///     log-start-offset-checkpoint          only where not a segment's start
+///     cleaner-offset-checkpoint            first offset not yet cleaned
+///     martlet-durable-offset-checkpoint    ours                               DurableOffsets
+///     topic-N/                             partitions                         PartitionFolder
+///
+/// Opening reads everything before it changes anything, so that a directory that is refused is left as it was found, its clean marker
+/// too. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it tells no lie.
+package final class LogDirectory: @unchecked Sendable {
+    package enum Checkpoint: String, Sendable, CaseIterable {
+        case recoveryPoint = "recovery-point-offset-checkpoint"
+        case highWatermark = "replication-offset-checkpoint"
+        case logStart = "log-start-offset-checkpoint"
+        case cleaner = "cleaner-offset-checkpoint"
+    }
+
+    /// What was found when the directory was opened.
+    package struct Found: Sendable {
+        package var metaProperties: MetaProperties?
+        /// Nil after an unclean stop. Then the logs must be recovered from their recovery points on.
+        package var cleanStop: CleanStop?
+        package var checkpoints: [Checkpoint: OffsetCheckpoint] = [:]
+        /// By name.
+        package var partitions: [PartitionFolder] = []
+        /// Folders that are no partition's, by name: not touched.
+        package var unknownFolders: [String] = []
+
+        package func offset(_ checkpoint: Checkpoint, _ partition: TopicPartition) -> Offset? {
+            checkpoints[checkpoint]?[partition]
+        }
+    }
+
+    package struct CleanStop: Equatable, Sendable {
+        package var brokerEpoch: Int64?
+    }
+
+    package let path: String
+    package let disk: any Disk
+    package let found: Found
+    package let durableOffsets: DurableOffsets
+
+    private let lockFile: any DiskLock
+    private let lock = Lock()
+    // Guarded by `lock`:
+    private var offlineReason: LogError?
+    private var isClosed = false
+    private var meta: MetaProperties?
+    /// One write of a small file at a time, for two would share a `.tmp`. Held while the disk works.
+    private let writing = Mutex(())
+
+    private init(_ path: String, _ disk: any Disk, _ lockFile: any DiskLock, _ found: Found, _ durable: DurableOffsets) {
+        self.path = path
+        self.disk = disk
+        self.lockFile = lockFile
+        self.found = found
+        meta = found.metaProperties
+        durableOffsets = durable
+    }
+
+    // MARK: Opening
+
+    /// Opens the directory, which is made where it is not there. Blocks: while starting, or on a lane.
+    package static func open(
+        _ path: String, on disk: any Disk, owner: DirectoryOwner = DirectoryOwner(),
+        durableOffsets settings: DurableOffsets.Settings = DurableOffsets.Settings()
+    ) throws(LogError) -> LogDirectory {
+        try onDisk { () throws(SystemError) in try disk.makeDirectory(path) }
+        guard let lockFile = try onDisk({ () throws(SystemError) in try disk.lock(path + "/.lock") }) else {
+            throw .directoryLocked(path: path)
+        }
+        do throws(LogError) {
+            let found = try read(path, disk, owner)
+            let bounds = try openBounds(path, disk, found)
+            if found.cleanStop != nil {
+                try onDisk { () throws(SystemError) in
+                    try disk.remove(path + "/" + CleanShutdownMarker.fileName)
+                    try disk.syncDirectory(path)
+                }
+            }
+            let durable = DurableOffsets(disk, directory: path, found: bounds, settings: settings)
+            return LogDirectory(path, disk, lockFile, found, durable)
+        } catch {
+            lockFile.close()
+            throw error
+        }
+    }
+
+    private static func read(_ path: String, _ disk: any Disk, _ owner: DirectoryOwner) throws(LogError) -> Found {
+        var found = Found()
+        if let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path + "/" + MetaProperties.fileName) }) {
+            let meta = try MetaProperties.decode(bytes, path: path + "/" + MetaProperties.fileName)
+            try check(meta, owner, path)
+            found.metaProperties = meta
+        }
+        if let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path + "/" + CleanShutdownMarker.fileName) }) {
+            found.cleanStop = CleanStop(brokerEpoch: CleanShutdownMarker.decode(bytes))
+        }
+        for checkpoint in Checkpoint.allCases {
+            found.checkpoints[checkpoint] = try OffsetCheckpoint.read(disk, path + "/" + checkpoint.rawValue)
+        }
+        for name in try onDisk({ () throws(SystemError) in try disk.list(path) }) {
+            guard try onDisk({ () throws(SystemError) in try disk.status(path + "/" + name) })?.isDirectory == true else { continue }
+            if let folder = PartitionFolder(parsing: name) { found.partitions.append(folder) } else { found.unknownFolders.append(name) }
+        }
+        return found
+    }
+
+    /// The bounds of durable offsets count after an unclean stop only: a clean marker of Kafka may be newer than they are.
+    private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError) -> OffsetCheckpoint {
+        let file = path + "/" + DurableOffsets.fileName
+        guard found.cleanStop != nil else { return try OffsetCheckpoint.read(disk, file) }
+        try onDisk { () throws(SystemError) in try disk.remove(file) }
+        return OffsetCheckpoint()
+    }
+
+    private static func check(_ meta: MetaProperties, _ owner: DirectoryOwner, _ path: String) throws(LogError) {
+        if let expected = owner.clusterID, let found = meta.clusterID, found != expected {
+            throw .wrongIdentity(path: path, what: "cluster.id", found: found, expected: expected)
+        }
+        if let expected = owner.brokerID, let found = meta.brokerID, found != expected {
+            let key = meta.version == 0 ? "broker.id" : "node.id"
+            throw .wrongIdentity(path: path, what: key, found: String(found), expected: String(expected))
+        }
+    }
+
+    // MARK: Whose it is
+
+    package var metaProperties: MetaProperties? { lock.withLock { meta } }
+
+    /// Who the broker is has been settled: the directory is checked against it, and one that is nobody's becomes this broker's.
+    package func claim(brokerID: BrokerID, clusterID: String, wallMilliseconds: Int64) throws(LogError) {
+        if let meta = metaProperties {
+            try Self.check(meta, DirectoryOwner(brokerID: brokerID, clusterID: clusterID), path)
+            if meta.brokerID != nil, meta.clusterID != nil { return }
+        }
+        let own = MetaProperties(brokerID: brokerID, clusterID: clusterID, wallMilliseconds: wallMilliseconds)
+        try write(MetaProperties.fileName, own.encode())
+        lock.withLock { meta = own }
+    }
+
+    // MARK: Writing
+
+    /// Replaces a checkpoint as a whole: the offsets of all partitions that are to be in it. On a lane.
+    package func write(_ checkpoint: Checkpoint, _ offsets: OffsetCheckpoint) throws(LogError) {
+        try write(checkpoint.rawValue, offsets.encode())
+    }
+
+    private func write(_ name: String, _ bytes: [UInt8]) throws(LogError) {
+        try lock.withLock { () throws(LogError) in
+            if isClosed { throw .closed("the log directory \(path)") }
+            if let offlineReason { throw .directoryOffline(path: path, reason: "\(offlineReason)") }
+        }
+        do throws(LogError) {
+            try writing.withLock { (_) throws(LogError) in
+                try onDisk { () throws(SystemError) in try disk.replace(path + "/" + name, with: bytes) }
+            }
+        } catch {
+            takeOffline(error)
+            throw error
+        }
+    }
+
+    // MARK: Offline
+
+    /// Why the directory can be used no more; nil while it can.
+    package var reasonOffline: LogError? { lock.withLock { offlineReason } }
+    package var isOffline: Bool { reasonOffline != nil }
+
+    /// The disk failed under the directory. The first reason stays. True for the first call, which has to tell everybody.
+    @discardableResult
+    package func takeOffline(_ reason: LogError) -> Bool {
+        lock.withLock {
+            guard offlineReason == nil else { return false }
+            offlineReason = reason
+            return true
+        }
+    }
+
+    // MARK: Closing
+
+    /// All logs are closed and synced and their checkpoints written: the next start need not read them. An offline directory is closed
+    /// without saying so.
+    package func closeCleanly(brokerEpoch: Int64) throws(LogError) {
+        if isOffline { return close() }
+        defer { close() }
+        try durableOffsets.close(removingFile: true)
+        try write(CleanShutdownMarker.fileName, CleanShutdownMarker.encode(brokerEpoch: brokerEpoch))
+    }
+
+    /// Gives up the lock and says nothing on disk: the next start recovers.
+    package func close() {
+        let isFirst = lock.withLock {
+            defer { isClosed = true }
+            return !isClosed
+        }
+        guard isFirst else { return }
+        // closing writes nothing, so it cannot fail
+        try? durableOffsets.close(removingFile: false)
+        lockFile.close()
+    }
+}

@@ -1,0 +1,97 @@
+package import MartletModel
+package import MartletReactor
+
+/// What can go wrong with a log and its directory. Every case says what happened, to what, and what to do about it.
+package enum LogError: Error, Equatable, Sendable {
+    /// The disk refused: the directory it happened in is taken offline.
+    case storage(SystemError)
+    /// Bytes of a file that do not say what they must; the position is where they begin.
+    case corrupt(path: String, position: Int64, reason: String)
+    /// Bytes that were synced, and perhaps acknowledged, are not there any more as they were: nothing that follows them is dropped.
+    case damagedBelowDurable(path: String, offset: Offset, durable: Offset, reason: String)
+    /// Asked for what the log does not have: below its start or above its end.
+    case offsetOutOfRange(offset: Offset, start: Offset, end: Offset)
+    /// A replica was given a batch that does not continue its log.
+    case outOfOrder(offset: Offset, expected: Offset)
+    /// An append was given something else than Kafka lets in; the code is the answer to the client.
+    case refused(ErrorCode, String)
+    /// A small text file (a checkpoint, `meta.properties`, …) that cannot be read: the directory is taken offline, as Kafka does.
+    case malformedFile(path: String, line: Int, reason: String)
+    /// Another process has the directory open.
+    case directoryLocked(path: String)
+    /// The directory belongs to another cluster, broker, or is another one than was here before.
+    case wrongIdentity(path: String, what: String, found: String, expected: String)
+    /// The directory was taken offline before, for the reason given.
+    case directoryOffline(path: String, reason: String)
+    /// The log or the directory was closed.
+    case closed(String)
+}
+
+extension LogError {
+    /// What a client is told.
+    package var code: ErrorCode {
+        switch self {
+        case .storage, .directoryLocked, .malformedFile, .directoryOffline, .damagedBelowDurable: .kafkaStorageError
+        case .corrupt: .corruptMessage
+        case .offsetOutOfRange: .offsetOutOfRange
+        case .outOfOrder: .unknownServerError
+        case .refused(let code, _): code
+        case .wrongIdentity: .inconsistentClusterID
+        case .closed: .notLeaderOrFollower
+        }
+    }
+
+    /// Whether the directory as a whole can be trusted no longer.
+    package var takesDirectoryOffline: Bool {
+        switch self {
+        case .storage, .malformedFile, .directoryLocked, .wrongIdentity, .directoryOffline: true
+        case .corrupt, .damagedBelowDurable, .offsetOutOfRange, .outOfOrder, .refused, .closed: false
+        }
+    }
+}
+
+extension LogError: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .storage(let cause):
+            "\(cause). The log directory is taken offline: look at the disk and the kernel's log, then start the broker again"
+        case .corrupt(let path, let position, let reason):
+            "\(path) is damaged at byte \(position): \(reason)"
+        case .damagedBelowDurable(let path, let offset, let durable, let reason):
+            """
+            \(path) is damaged at offset \(offset), although everything below \(durable) had been synced: \(reason). \
+            Nothing was cut. Restore the partition's folder from a replica or a copy, or move it away to give up what it holds
+            """
+        case .offsetOutOfRange(let offset, let start, let end):
+            "offset \(offset) is not in the log, which holds \(start) up to \(end)"
+        case .outOfOrder(let offset, let expected):
+            "a batch at offset \(offset) does not continue the log, which ends at \(expected)"
+        case .refused(_, let reason):
+            reason
+        case .malformedFile(let path, let line, let reason):
+            """
+            \(path), line \(line): \(reason). The log directory is taken offline. \
+            Restore the file from a copy; a checkpoint may instead be removed, which makes recovery read more
+            """
+        case .directoryLocked(let path):
+            """
+            \(path) is in use by another process, which holds the lock on \(path)/.lock. \
+            Stop that broker, or give this one another directory in log.dirs
+            """
+        case .wrongIdentity(let path, let what, let found, let expected):
+            """
+            \(path)/meta.properties has \(what) \(found), but this broker's is \(expected). \
+            The directory belongs to another broker or cluster: give this one its own in log.dirs, or correct its settings
+            """
+        case .directoryOffline(let path, let reason):
+            "the log directory \(path) is offline: \(reason)"
+        case .closed(let what):
+            "\(what) is closed"
+        }
+    }
+}
+
+/// Runs what the disk may refuse, in this target's words.
+package func onDisk<R: ~Copyable>(_ body: () throws(SystemError) -> R) throws(LogError) -> R {
+    do throws(SystemError) { return try body() } catch { throw .storage(error) }
+}

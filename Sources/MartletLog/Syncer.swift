@@ -1,0 +1,338 @@
+package import MartletBasics
+package import MartletReactor
+internal import Synchronization
+
+/// The group commit of one log directory.
+///
+/// Writers arm it. A *cycle* takes all participants that were armed since the last, asks each what it wrote, syncs that by the cheapest
+/// means, and tells each that its writes are durable. One cycle runs at a time; what is armed meanwhile makes up the next.
+///
+///     idle ── armed, urgent ──────────> start queued (end of the loop's turn, so that the whole turn shares the cycle) ──> running
+///     idle ── armed, nobody waits ────> timer, `delay` after the first ──> running
+///     running ── all parts done ──────> published; then as from idle, the age of the first armed counted
+///
+/// A handful of files is synced by parallel `fdatasync` on the lane, more than `fileSystemThreshold` by one `syncfs`: a thousand files
+/// take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and back.
+///
+/// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing for them. So the
+/// participants concerned hear `syncFailed`, the directory is reported as failed, and every later cycle fails without touching the disk.
+package final class Syncer: @unchecked Sendable {
+    package struct Settings: Sendable {
+        /// How old the first unsynced append may be when its sync begins, where nobody waits for it: `martlet.sync.delay.ms`.
+        package var delay: Interval = .milliseconds(2)
+        /// Files that are synced at once; more than the lane has threads gains nothing.
+        package var parallelism = 8
+        /// With more files (and folders) than this the whole file system is synced instead.
+        package var fileSystemThreshold = 64
+        package init() {}
+    }
+
+    /// A full lane is asked again after this long.
+    private static let refusedDelay = Interval.milliseconds(1)
+
+    private struct Work {
+        var participant: any SyncParticipant
+        var writes: UnsyncedWrites
+    }
+
+    private enum Next { case nothing, start, timer(Interval) }
+
+    private let disk: any Disk
+    private let path: String
+    private let lane: any Lane
+    private let loop: any EventLoop
+    private let settings: Settings
+    private let failed: @Sendable (SystemError) -> Void
+
+    private let lock = Lock()
+    // Guarded by `lock`:
+    private var armed: [any SyncParticipant] = []
+    private var firstArmed = Instant(nanoseconds: 0)
+    private var isUrgent = false
+    private var isStartQueued = false
+    private var isTimerSet = false
+    private var isRunning = false
+    /// The number of the cycle that runs, or ran last.
+    private var cycle: UInt64 = 0
+    private var drains: [(cycle: UInt64, then: @Sendable () -> Void)] = []
+    private var counts = SyncStatistics()
+
+    // On the loop only:
+    private var taken: [any SyncParticipant] = []
+    private var works: [Work] = []
+    private var jobs = SyncJobs()
+    private var faults: [SyncFault] = []
+    private var partsRunning = 0
+    private var began = Instant(nanoseconds: 0)
+    private var failure: SystemError?
+
+    /// `failed` is called once, on the loop, with the first sync that the disk refused.
+    package init(
+        disk: any Disk, path: String, lane: any Lane, loop: any EventLoop, settings: Settings = Settings(),
+        failed: @escaping @Sendable (SystemError) -> Void
+    ) {
+        precondition(settings.parallelism > 0 && settings.fileSystemThreshold > 0, "a sync needs a thread and a file")
+        self.disk = disk
+        self.path = path
+        self.lane = lane
+        self.loop = loop
+        self.settings = settings
+        self.failed = failed
+    }
+
+    package var statistics: SyncStatistics { lock.withLock { counts } }
+
+    // MARK: Arming
+
+    /// The participant has written. From any thread, also while the participant's own lock is held: nothing is called back from here.
+    /// After each write; where it is armed already this costs one load.
+    ///
+    /// Why the load needs no ordering: the cycle puts the level down *before* it takes the participant's lock in `takeUnsynced`. A
+    /// write that this call did not see taken was therefore made after the level went down, and the call sees that.
+    @inline(__always)
+    package func arm(_ participant: some SyncParticipant, urgent: Bool) {
+        let arming = participant.arming
+        if arming.level.load(ordering: .relaxed) < (urgent ? 2 : 1) { arm(participant, arming, urgent: urgent) }
+    }
+
+    @inline(never)
+    private func arm(_ participant: any SyncParticipant, _ arming: SyncArming, urgent: Bool) {
+        let next: Next = lock.withLock {
+            let before = arming.level.load(ordering: .relaxed)
+            arming.level.store(max(before, urgent ? 2 : 1), ordering: .relaxed)
+            if before == 0 {
+                if armed.isEmpty { firstArmed = loop.clock.now }
+                armed.append(participant)
+            }
+            if urgent { isUrgent = true }
+            return plan()
+        }
+        perform(next)
+    }
+
+    /// Calls `then` on the loop when everything that was armed until now is synced, or has failed. Does not wait for the delay.
+    package func drain(then: @escaping @Sendable () -> Void) {
+        let (isDone, next): (Bool, Next) = lock.withLock {
+            guard isRunning || !armed.isEmpty else { return (true, .nothing) }
+            drains.append((armed.isEmpty ? cycle : cycle + 1, then))
+            if !armed.isEmpty { isUrgent = true }
+            return (false, plan())
+        }
+        if isDone { loop.execute(then) } else { perform(next) }
+    }
+
+    /// What must be set going; the lock is held. What is already under way is not begun twice.
+    private func plan() -> Next {
+        guard !isRunning, !armed.isEmpty else { return .nothing }
+        let rest = settings.delay - (loop.clock.now - firstArmed)
+        if isUrgent || rest <= .zero {
+            if isStartQueued { return .nothing }
+            isStartQueued = true
+            return .start
+        }
+        if isTimerSet || isStartQueued { return .nothing }
+        isTimerSet = true
+        return .timer(rest)
+    }
+
+    private func perform(_ next: Next) {
+        switch next {
+        case .nothing: break
+        case .start where loop.isCurrent: queueStart()
+        case .start: loop.execute { self.queueStart() }
+        case .timer(let rest) where loop.isCurrent: loop.schedule(after: rest) { self.timerFired() }
+        case .timer(let rest): loop.execute { self.loop.schedule(after: rest) { self.timerFired() } }
+        }
+    }
+
+    /// At the end of the turn, behind the appends that were put off to it, so that they are part of the cycle.
+    private func queueStart() {
+        loop.atEndOfTurn { self.loop.atEndOfTurn { self.startCycle() } }
+    }
+
+    private func timerFired() {
+        perform(
+            lock.withLock {
+                isTimerSet = false
+                return plan()
+            })
+    }
+
+    // MARK: A cycle, on the loop
+
+    private func startCycle() {
+        lock.withLock {
+            precondition(!isRunning && works.isEmpty, "one sync cycle at a time")
+            isStartQueued = false
+            isUrgent = false
+            isRunning = true
+            cycle += 1
+            swap(&armed, &taken)
+            for participant in taken { participant.arming.level.store(0, ordering: .relaxed) }
+        }
+        for participant in taken {
+            guard let writes = participant.takeUnsynced() else { continue }
+            works.append(Work(participant: participant, writes: writes))
+            jobs.folders.append(contentsOf: writes.folders)
+            jobs.files.append(contentsOf: writes.files)
+        }
+        taken.removeAll(keepingCapacity: true)
+        began = loop.clock.now
+        if failure != nil || jobs.count == 0 { finish() } else { submitParts() }
+    }
+
+    private func submitParts() {
+        if jobs.count > settings.fileSystemThreshold {
+            let (disk, path) = (disk, path)
+            submit {
+                do throws(SystemError) {
+                    try disk.syncFileSystem(path)
+                    return []
+                } catch { return [SyncFault(job: SyncFault.allJobs, error: error)] }
+            }
+        } else {
+            let (disk, jobs) = (disk, jobs)
+            for _ in 0..<min(jobs.count, settings.parallelism) where !submit({ jobs.run(on: disk) }) { break }
+        }
+        guard partsRunning == 0 else { return }
+        // Nothing was accepted. What was accepted in part is enough: the parts share the jobs.
+        lock.withLock { counts.refusals += 1 }
+        loop.schedule(after: Self.refusedDelay) { self.submitParts() }
+    }
+
+    @discardableResult
+    private func submit(_ part: @escaping @Sendable () -> [SyncFault]) -> Bool {
+        // counted first, should a lane complete at once
+        partsRunning += 1
+        if lane.submit(part, on: loop, then: { self.partEnded($0) }) { return true }
+        partsRunning -= 1
+        return false
+    }
+
+    private func partEnded(_ found: [SyncFault]) {
+        if !found.isEmpty { faults.append(contentsOf: found) }
+        partsRunning -= 1
+        if partsRunning == 0 { finish() }
+    }
+
+    private func finish() {
+        count()
+        let newFailure = failure == nil ? faults.min { $0.job < $1.job }?.error : nil
+        publish()
+        jobs.clear()
+        works.removeAll(keepingCapacity: works.capacity <= 1024)
+        faults.removeAll()
+        if let newFailure {
+            failure = newFailure
+            failed(newFailure)
+        }
+        var ended: [@Sendable () -> Void] = []
+        let next: Next = lock.withLock {
+            isRunning = false
+            if !drains.isEmpty {
+                ended = drains.filter { $0.cycle <= cycle }.map(\.then)
+                drains.removeAll { $0.cycle <= cycle }
+            }
+            return plan()
+        }
+        for then in ended { then() }
+        perform(next)
+    }
+
+    /// In the order of arming. What a participant arms in here belongs to the next cycle.
+    private func publish() {
+        var (folder, file) = (0, jobs.folders.count)
+        for work in works {
+            let folders = folder..<(folder + work.writes.folders.count)
+            let files = file..<(file + work.writes.files.count)
+            (folder, file) = (folders.upperBound, files.upperBound)
+            if let error = failure ?? fault(in: folders, files) {
+                work.participant.syncFailed(work.writes, error)
+            } else {
+                work.participant.synced(work.writes)
+            }
+        }
+    }
+
+    private func fault(in folders: Range<Int>, _ files: Range<Int>) -> SystemError? {
+        if faults.isEmpty { return nil }
+        return faults.first { $0.job == SyncFault.allJobs || folders.contains($0.job) || files.contains($0.job) }?.error
+    }
+
+    private func count() {
+        guard failure == nil, jobs.count > 0 else { return }
+        let taken = loop.clock.now - began
+        lock.withLock {
+            counts.cycles += 1
+            if jobs.count > settings.fileSystemThreshold { counts.fileSystemSyncs += 1 }
+            counts.files += UInt64(jobs.files.count)
+            counts.folders += UInt64(jobs.folders.count)
+            counts.bytes += works.reduce(0) { $0 + UInt64($1.writes.bytes) }
+            counts.failures += UInt64(faults.count)
+            counts.latency.count(taken)
+        }
+    }
+}
+
+/// One job that failed: folders count from 0, files go on from there.
+struct SyncFault: Sendable {
+    /// Every job of the cycle: the sync of the file system failed.
+    static let allJobs = -1
+    var job: Int
+    var error: SystemError
+}
+
+/// What a cycle has to sync. The parts on the lane take one job after the other; the loop changes the lists only while no part runs.
+private final class SyncJobs: @unchecked Sendable {
+    var folders: [String] = []
+    var files: [any DiskFile] = []
+    private let next = Atomic<Int>(0)
+
+    var count: Int { folders.count + files.count }
+
+    func run(on disk: any Disk) -> [SyncFault] {
+        var faults: [SyncFault] = []
+        while true {
+            let job = next.wrappingAdd(1, ordering: .relaxed).oldValue
+            guard job < count else { return faults }
+            do throws(SystemError) {
+                if job < folders.count { try disk.syncDirectory(folders[job]) } else { try files[job - folders.count].sync() }
+            } catch { faults.append(SyncFault(job: job, error: error)) }
+        }
+    }
+
+    func clear() {
+        folders.removeAll(keepingCapacity: folders.capacity <= 1024)
+        files.removeAll(keepingCapacity: files.capacity <= 1024)
+        next.store(0, ordering: .relaxed)
+    }
+}
+
+/// What a syncer has done since it was made.
+package struct SyncStatistics: Sendable, Equatable {
+    package var cycles: UInt64 = 0
+    package var fileSystemSyncs: UInt64 = 0
+    package var files: UInt64 = 0
+    package var folders: UInt64 = 0
+    package var bytes: UInt64 = 0
+    /// Syncs that the disk refused.
+    package var failures: UInt64 = 0
+    /// How often the lane was full.
+    package var refusals: UInt64 = 0
+    package var latency = LatencyCounts()
+}
+
+/// How many cycles took how long, by powers of two.
+package struct LatencyCounts: Sendable, Equatable {
+    /// From under a microsecond to four seconds and more.
+    package static let bucketCount = 24
+    /// At `i`, those that took less than 2^i microseconds and not less than half of that; the last holds all above.
+    package private(set) var buckets = [UInt64](repeating: 0, count: bucketCount)
+    package private(set) var total = Interval.zero
+
+    package mutating func count(_ taken: Interval) {
+        let microseconds = UInt64(max(0, taken.nanoseconds / 1000))
+        buckets[min(UInt64.bitWidth - microseconds.leadingZeroBitCount, Self.bucketCount - 1)] += 1
+        total = total + taken
+    }
+}

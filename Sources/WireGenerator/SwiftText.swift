@@ -1,0 +1,32 @@
+/// Swift source, line by line, with its indentation.
+struct SwiftText {
+    private(set) var text = ""
+    private var depth = 0
+
+    mutating func line(_ content: String = "") {
+        if !content.isEmpty {
+            for _ in 0..<depth { text += "    " }
+            text += content
+        }
+        text += "\n"
+    }
+
+    /// `opening {`, what `body` writes, and `}`.
+    mutating func block(_ opening: String, _ body: (inout SwiftText) -> Void) {
+        line(opening.isEmpty ? "{" : opening + " {")
+        depth += 1
+        body(&self)
+        depth -= 1
+        line("}")
+    }
+
+    /// The body, inside `if condition { }` where there is a condition.
+    mutating func onlyIf(_ condition: String?, _ body: (inout SwiftText) -> Void) {
+        if let condition { block("if \(condition)", body) } else { body(&self) }
+    }
+
+    /// Lines written by another text, at this one's depth.
+    mutating func append(_ other: SwiftText) {
+        for part in other.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() { line(String(part)) }
+    }
+}
