@@ -44,9 +44,16 @@ let package = Package(
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
         library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
 
+        library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+
+        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
+
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
         tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
-        tests("MartletLogTests", ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog"]),
+        tests(
+            "MartletLogTests",
+            ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )
