@@ -34,10 +34,12 @@ struct RecordRules {
         takesNoTime = !claimsAppendTime
         switch config.messageTimestampType {
         case .createTime:
-            let (low, lowOverflow) = now.subtractingReportingOverflow(config.messageTimestampBeforeMaxMs)
-            let (high, highOverflow) = now.addingReportingOverflow(config.messageTimestampAfterMaxMs)
-            earliest = lowOverflow ? .min : low
-            latest = highOverflow ? .max : high
+            // the highest number means that there is no bound
+            let (before, after) = (config.messageTimestampBeforeMaxMs, config.messageTimestampAfterMaxMs)
+            let (low, lowOverflow) = now.subtractingReportingOverflow(before)
+            let (high, highOverflow) = now.addingReportingOverflow(after)
+            earliest = lowOverflow || before == .max ? .min : low
+            latest = highOverflow || after == .max ? .max : high
         case .logAppendTime:
             // the client's times do not count, but it may not claim to know the time of the append
             earliest = claimsAppendTime ? .max : .min

@@ -18,7 +18,7 @@ extension CodecContexts {
 
     func unsnap(_ source: UnsafeRawBufferPointer, into output: inout ByteBuffer, limit: Int) throws(CompressionFault) {
         guard beginsXerial(source, at: 0) else {
-            return try unsnapBlock(source, into: &output, limit: limit)
+            return try unsnapBlock(source, into: &output, produced: 0, limit: limit)
         }
         let end = source.count
         let start = output.count
@@ -39,13 +39,13 @@ extension CodecContexts {
                 throw .unreadable(.snappy, "a block of \(size) bytes where \(end - position) remain")
             }
             let block = UnsafeRawBufferPointer(rebasing: source[position..<position + size])
-            try unsnapBlock(block, into: &output, limit: limit - (output.count - start))
+            try unsnapBlock(block, into: &output, produced: output.count - start, limit: limit)
             position += size
         }
     }
 
     private func unsnapBlock(
-        _ block: UnsafeRawBufferPointer, into output: inout ByteBuffer, limit: Int
+        _ block: UnsafeRawBufferPointer, into output: inout ByteBuffer, produced: Int, limit: Int
     ) throws(CompressionFault) {
         let characters = block.assumingMemoryBound(to: CChar.self)
         var size = 0
@@ -55,7 +55,7 @@ extension CodecContexts {
         guard size <= block.count * Self.largestExpansion + 64 else {
             throw .unreadable(.snappy, "\(block.count) bytes cannot hold the \(size) they declare")
         }
-        guard size <= limit else { throw .tooLarge(limit: limit) }
+        guard size <= limit - produced else { throw .tooLarge(limit: limit) }
         let start = output.count
         // a null pointer is no place to write even nothing to
         let room = output.extend(max(size, 1)).assumingMemoryBound(to: CChar.self)
