@@ -11,8 +11,10 @@ func library(
     .target(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: strict, plugins: plugins)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency], plugins: [Target.PluginUsage] = []) -> Target {
-    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict, plugins: plugins)
+func tests(
+    _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], plugins: [Target.PluginUsage] = []
+) -> Target {
+    .testTarget(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: strict, plugins: plugins)
 }
 
 func system(_ name: String, pkgConfig: String, apt: String) -> Target {
@@ -33,7 +35,8 @@ let package = Package(
         .target(name: "CMartlet"),
 
         // Codecs are generated from Schemas/ when they are built.
-        .executableTarget(name: "WireGenerator", swiftSettings: strict),
+        library("SchemaCompiler", []),
+        .executableTarget(name: "WireGenerator", dependencies: ["SchemaCompiler"], swiftSettings: strict),
         .plugin(name: "GenerateWire", capability: .buildTool(), dependencies: ["WireGenerator"]),
 
         library("MartletBasics", ["CISAL"]),
@@ -55,5 +58,8 @@ let package = Package(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests(
+            "MartletWireTests", ["MartletBasics", "MartletModel", "MartletWire", "SchemaCompiler"],
+            exclude: ["check_samples.py"], plugins: ["GenerateWire"]),
     ]
 )

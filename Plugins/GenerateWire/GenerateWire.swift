@@ -22,7 +22,7 @@ struct GenerateWire: BuildToolPlugin {
             outputs = records.map { swiftFileName($0) }
         default:
             (mode, inputs) = ("catalog", apis + records)
-            outputs = ["Catalog.swift"]
+            outputs = ["RandomMessages.swift"]
         }
         outputs.sort()
         let tool = try context.tool(named: "WireGenerator").url

@@ -74,21 +74,26 @@ extension ByteReader {
 
     // MARK: Arrays
 
-    /// How many elements follow. `minimum` is the least number of bytes that one takes: a count that what remains
-    /// cannot hold is refused before anything is allocated.
-    package mutating func arrayCount(flexible: Bool, minimum: Int) throws(DecodingFault) -> Int {
+    /// How many elements follow. `minimum` is the least number of bytes that one takes here, `stride` what it takes in
+    /// memory: a count that what remains cannot hold, or that would take too much, is refused before anything is
+    /// allocated.
+    package mutating func arrayCount(flexible: Bool, minimum: Int, stride: Int) throws(DecodingFault) -> Int {
         let start = position
-        let count = try nullableArrayCount(flexible: flexible, minimum: minimum)
+        let count = try nullableArrayCount(flexible: flexible, minimum: minimum, stride: stride)
         guard count >= 0 else { throw .unexpectedNull(at: start) }
         return count
     }
 
     /// The same, -1 for null.
-    package mutating func nullableArrayCount(flexible: Bool, minimum: Int) throws(DecodingFault) -> Int {
+    package mutating func nullableArrayCount(
+        flexible: Bool, minimum: Int, stride: Int
+    ) throws(DecodingFault) -> Int {
         precondition(minimum > 0, "an element of an array takes at least a byte")
         let start = position
         let count = try wideLength(flexible: flexible)
         guard count <= remaining / minimum else { throw .impossibleLength(at: start) }
+        if count > 0 { elementBytesLeft -= count * stride }
+        guard elementBytesLeft >= 0 else { throw .malformed("more elements than may be decoded", at: start) }
         return count
     }
 
@@ -134,12 +139,16 @@ extension ByteReader {
     package mutating func taggedValue() throws(DecodingFault) -> ByteReader {
         let size = Int(try uvarint())
         let start = try take(size)
-        return ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(start &+ size)]), at: start)
+        var value = ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(start &+ size)]), at: start)
+        value.elementBytesLeft = elementBytesLeft
+        return value
     }
 
-    /// A known field's value fills its declared size; what is left over would be read as something else by others.
-    package func expectEnd() throws(DecodingFault) {
-        guard isAtEnd else { throw .malformed("a tagged field is longer than its value", at: position) }
+    /// To be called with the reader of a known field's value when that was decoded: the value has to fill its declared
+    /// size, since what is left over would be read as something else by others.
+    package mutating func finish(_ value: ByteReader) throws(DecodingFault) {
+        guard value.isAtEnd else { throw .malformed("a tagged field is longer than its value", at: value.position) }
+        elementBytesLeft = value.elementBytesLeft
     }
 
     /// A section of tagged fields of which none is known. Repeated and unordered tags are accepted, as Kafka does;

@@ -39,11 +39,15 @@ package struct ByteReader {
     package let bytes: UnsafeRawBufferPointer
     /// The offset of the next unread byte.
     package var position: Int
+    /// How much memory the elements of arrays may still take once decoded. An empty string takes a byte in an array
+    /// and 16 in memory: without a bound a frame of 100 MB could become several gigabytes.
+    package var elementBytesLeft: Int
 
     @inlinable package init(_ bytes: UnsafeRawBufferPointer, at position: Int = 0) {
         precondition(position >= 0 && position <= bytes.count, "a reader starts inside its bytes")
         self.bytes = bytes
         self.position = position
+        elementBytesLeft = (16 << 20) &+ bytes.count &* 4
     }
 
     @inlinable package var remaining: Int { bytes.count &- position }

@@ -19,6 +19,9 @@ package protocol WireMessage: Equatable, Sendable {
     func encode(
         into buffer: inout ByteBuffer, version: Int16, frame: UnsafeRawBufferPointer?
     ) throws(EncodingFault)
+
+    /// Copies the bytes that lie in the frame, so that the message can outlive it.
+    mutating func ownBytes(of frame: UnsafeRawBufferPointer)
 }
 
 extension WireMessage {

@@ -33,6 +33,8 @@ enum Files {
         guard fclose(file) == 0, written == bytes.count else { throw Failure(description: "cannot write \(path)") }
     }
 
+    static func succeed() -> Never { exit(0) }
+
     static func fail(_ message: String) -> Never {
         if let errors = fdopen(2, "w") {
             fputs(message + "\n", errors)

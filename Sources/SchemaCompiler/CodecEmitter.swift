@@ -12,6 +12,18 @@ struct CodecEmitter {
     }
     /// Fields in line, and fields in the tagged section by rising tag.
     private var inline: [Field] { structure.fields.filter { $0.tag == nil && exists($0) } }
+    /// The same, neighbours that exist in the same versions together.
+    private var runs: [[Field]] {
+        var runs: [[Field]] = []
+        for field in inline {
+            if let last = runs.last, condition(last[0]) == condition(field) {
+                runs[runs.count - 1].append(field)
+            } else {
+                runs.append([field])
+            }
+        }
+        return runs
+    }
     private var tagged: [Field] {
         structure.fields.filter { $0.tag != nil && exists($0) }.sorted { ($0.tag ?? 0) < ($1.tag ?? 0) }
     }
@@ -71,8 +83,10 @@ struct CodecEmitter {
                 }
             }
             var body = SwiftText()
-            for field in inline {
-                body.onlyIf(condition(field)) { self.emitDecode(field, from: "reader", into: &$0) }
+            for group in runs {
+                body.onlyIf(condition(group[0])) { out in
+                    for field in group { self.emitDecode(field, from: "reader", into: &out) }
+                }
             }
             emitDecodeTags(into: &body)
             emitFlexible(for: body, into: &out)
@@ -91,7 +105,7 @@ struct CodecEmitter {
             return emitDecode(field, isNullable: false, from: reader, to: place, into: &out)
         }
         out.block("if \(nullable)") { self.emitDecode(field, isNullable: true, from: reader, to: place, into: &$0) }
-        out.block("else") { self.emitDecode(field, isNullable: false, from: reader, to: place, into: &$0) }
+        out.otherwise { self.emitDecode(field, isNullable: false, from: reader, to: place, into: &$0) }
     }
 
     private func emitDecode(
@@ -109,7 +123,7 @@ struct CodecEmitter {
             let decode = "\(place) = try \(types.swift(field.type)).decode(from: &\(reader), version: version)"
             if isNullable {
                 out.block("if try \(reader).int8() >= 0") { $0.line(decode) }
-                out.block("else") { $0.line("\(place) = nil") }
+                out.otherwise { $0.line("\(place) = nil") }
             } else {
                 out.line(decode)
             }
@@ -128,10 +142,12 @@ struct CodecEmitter {
         let minimum = MinimumSizes(message: message).expression(element, field, in: versions(field), flexible)
         let name = isNullable ? "nullableArrayCount" : "arrayCount"
         out.block("do") { out in
-            out.line("let count: Int = try \(reader).\(name)(flexible: \(flexible), minimum: \(minimum))")
+            let stride = "MemoryLayout<\(types.swift(element))>.stride"
+            out.line("let count: Int = try \(reader).\(name)(")
+            out.line("    flexible: \(flexible), minimum: \(minimum), stride: \(stride))")
             if isNullable {
                 out.block("if count < 0") { $0.line("\(place) = nil") }
-                out.block("else") { self.emitDecodeElements(element, flexible, from: reader, to: place, into: &$0) }
+                out.otherwise { self.emitDecodeElements(element, flexible, from: reader, to: place, into: &$0) }
             } else {
                 emitDecodeElements(element, flexible, from: reader, to: place, into: &out)
             }
@@ -174,13 +190,11 @@ struct CodecEmitter {
                 for tagged in tagged {
                     let known = condition(tagged).map { " where \($0)" } ?? ""
                     out.line("case \(tagged.tag ?? 0)\(known):")
-                    var body = SwiftText()
-                    body.block("do") { self.emitDecode(tagged, from: "field", into: &$0) }
-                    out.append(body)
+                    out.indented { self.emitDecode(tagged, from: "field", into: &$0) }
                 }
                 out.line("default: continue")
                 out.line("}")
-                out.line("try field.expectEnd()")
+                out.line("try reader.finish(field)")
             }
         }
     }
@@ -199,28 +213,36 @@ struct CodecEmitter {
             }
             var body = SwiftText()
             for field in structure.fields where !exists(field) || field.tag != nil { emitRefusal(field, into: &body) }
-            for field in inline { emitEncodeInline(field, into: &body) }
+            for group in runs { emitEncode(group, into: &body) }
             emitEncodeTags(into: &body)
             emitFlexible(for: body, into: &out)
             out.append(body)
         }
     }
 
-    /// A field that the version lacks: an error where it holds something, unless the schema lets it be dropped.
+    /// A field that this struct never has, or a tagged one that the version lacks.
     private func emitRefusal(_ field: Field, into out: inout SwiftText) {
-        guard !field.isIgnorable, let condition = condition(field) else { return }
-        let absent = condition == "false" ? "" : "!(\(condition)), "
+        guard let condition = condition(field) else { return }
+        emitRefusal(field, where: condition == "false" ? "" : "!(\(condition)), ", into: &out)
+    }
+
+    /// A field that the version lacks is an error where it holds something, unless the schema lets it be dropped.
+    private func emitRefusal(_ field: Field, where absent: String, into out: inout SwiftText) {
+        if field.isIgnorable { return }
         out.block("if \(absent)\(defaults.differs(field))") { out in
             out.line("throw .unsupportedField(\"\(self.path(field))\", version: version)")
         }
     }
 
-    private func emitEncodeInline(_ field: Field, into out: inout SwiftText) {
-        guard let condition = condition(field) else { return emitEncode(field, into: &out) }
-        out.block("if \(condition)") { self.emitEncode(field, into: &$0) }
-        if field.isIgnorable { return }
-        out.block("else if \(defaults.differs(field))") { out in
-            out.line("throw .unsupportedField(\"\(self.path(field))\", version: version)")
+    /// Fields that the same versions have.
+    private func emitEncode(_ group: [Field], into out: inout SwiftText) {
+        let condition = condition(group[0])
+        out.onlyIf(condition) { out in
+            for field in group { self.emitEncode(field, into: &out) }
+        }
+        if condition == nil || group.allSatisfy(\.isIgnorable) { return }
+        out.otherwise { out in
+            for field in group { self.emitRefusal(field, where: "", into: &out) }
         }
     }
 
@@ -261,7 +283,7 @@ struct CodecEmitter {
             if nullable != "false" { out.onlyIf(nullable) { $0.line("buffer.int8(1)") } }
             out.line("try item.\(call)")
         }
-        if nullable != "false" { out.block("else") { $0.line("buffer.int8(-1)") } }
+        if nullable != "false" { out.otherwise { $0.line("buffer.int8(-1)") } }
     }
 
     private func emitEncodeArray(_ field: Field, _ element: FieldType, _ flexible: String, into out: inout SwiftText) {
@@ -273,7 +295,7 @@ struct CodecEmitter {
         out.block("if let list = self.\(field.property)") { out in
             self.emitEncodeElements("list", field, element, flexible, into: &out)
         }
-        out.block("else") { $0.line("buffer.nullArray(flexible: \(flexible))") }
+        out.otherwise { $0.line("buffer.nullArray(flexible: \(flexible))") }
     }
 
     private func emitEncodeElements(

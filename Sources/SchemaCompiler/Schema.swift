@@ -91,7 +91,7 @@ struct Message {
     func structure(_ name: String) -> Structure? { structures.first { $0.name == name } }
 }
 
-struct Schema {
+package struct Schema {
     /// The name of the file without folder and extension, and the whole path for messages.
     var path: String
     var name: String
@@ -99,10 +99,10 @@ struct Schema {
     var messages: [Message] = []
 }
 
-struct SchemaError: Error, CustomStringConvertible {
+package struct SchemaError: Error, CustomStringConvertible {
     var path: String
     var line: Int
     var reason: String
 
-    var description: String { "\(path):\(line): error: \(reason)" }
+    package var description: String { "\(path):\(line): error: \(reason)" }
 }

@@ -20,6 +20,24 @@ struct SwiftText {
         line("}")
     }
 
+    /// `} else {` instead of the brace that the last block ended with.
+    mutating func otherwise(_ body: (inout SwiftText) -> Void) {
+        precondition(text.hasSuffix("}\n"), "only a block has an else")
+        text.removeLast()
+        text += " else {\n"
+        depth += 1
+        body(&self)
+        depth -= 1
+        line("}")
+    }
+
+    /// The body, one level deeper.
+    mutating func indented(_ body: (inout SwiftText) -> Void) {
+        depth += 1
+        body(&self)
+        depth -= 1
+    }
+
     /// The body, inside `if condition { }` where there is a condition.
     mutating func onlyIf(_ condition: String?, _ body: (inout SwiftText) -> Void) {
         if let condition { block("if \(condition)", body) } else { body(&self) }

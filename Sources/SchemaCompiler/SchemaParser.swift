@@ -1,6 +1,6 @@
 /// Reads one schema file. Whatever it does not understand is an error that names file and line: a schema that is
 /// half understood would become a codec that is half right.
-struct SchemaParser {
+package struct SchemaParser {
     private struct Line {
         var number: Int
         var depth: Int
@@ -12,7 +12,7 @@ struct SchemaParser {
     private var lines: [Line] = []
     private var at = 0
 
-    static func parse(path: String, text: String) throws -> Schema {
+    package static func parse(path: String, text: String) throws -> Schema {
         var parser = try SchemaParser(path: path, text: text)
         return try parser.schema()
     }

@@ -13,8 +13,8 @@ struct CatalogEmitter {
                 out.line()
             }
         }
-        for (name, kinds) in [("wire", [Message.Kind.request, .response]), ("records", [])] {
-            let listed = messages.filter { kinds.contains($0.kind) == (name == "wire") }
+        for (name, isWire) in [("wire", true), ("records", false)] {
+            let listed = messages.filter { $0.kind.isWire == isWire }
             out.block("extension Catalog") { out in
                 out.line("static let \(name): [CatalogEntry] = [")
                 for message in listed { out.line("    CatalogEntry(\(name): \(message.name).self),") }
