@@ -416,7 +416,16 @@ int64_t martlet_raise_descriptor_limit(int64_t wanted) {
 
 int64_t martlet_memory_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages < 0 || size < 0 ? -ENOSYS : (int64_t)pages * size;
+    if (pages < 0 || size < 0) return -ENOSYS;
+    int64_t bytes = (int64_t)pages * size;
+    // the limit of a container: "max", or a number of bytes
+    FILE *limit = fopen("/sys/fs/cgroup/memory.max", "re");
+    if (limit != NULL) {
+        long long allowed = 0;
+        if (fscanf(limit, "%lld", &allowed) == 1 && allowed > 0 && allowed < bytes) bytes = allowed;
+        fclose(limit);
+    }
+    return bytes;
 }
 
 ssize_t martlet_write(int fd, const void *bytes, size_t count) {
