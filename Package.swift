@@ -33,7 +33,9 @@ let package = Package(
         library("MartletBasics", ["CISAL"]),
         library("MartletModel", ["MartletBasics", "CZstd", "CLZ4", "CSnappy", "CZlib"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
+        library("MartletKeeper", ["MartletBasics", "MartletReactor"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
     ]
 )
