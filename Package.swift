@@ -61,5 +61,9 @@ let package = Package(
         tests(
             "MartletWireTests", ["MartletBasics", "MartletModel", "MartletWire", "SchemaCompiler"],
             exclude: ["check_samples.py"], plugins: ["GenerateWire"]),
+        library("MartletKeeper", ["MartletBasics", "MartletReactor"]),
+
+        tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
     ]
 )
