@@ -35,5 +35,6 @@ let package = Package(
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
+        tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
     ]
 )
