@@ -163,7 +163,7 @@ private let facts = packageRoot + "/../shared/protocol/configs.txt"
     @Test(arguments: [
         (0.5, "0.5"), (1, "1.0"), (-0.0, "-0.0"), (100, "100.0"), (9_999_999, "9999999.0"), (1e7, "1.0E7"), (12_345_678.5, "1.23456785E7"),
         (0.001, "0.001"), (0.000_123, "1.23E-4"), (.greatestFiniteMagnitude, "1.7976931348623157E308"), (1e21, "1.0E21"),
-        (-2.5, "-2.5"), (.infinity, "Infinity"), (.nan, "NaN"), (5e-324, "5.0E-324"), (0.05, "0.05"), (123_456.789, "123456.789"),
+        (-2.5, "-2.5"), (.infinity, "Infinity"), (.nan, "NaN"), (.leastNonzeroMagnitude, "5.0E-324"), (0.05, "0.05"), (123_456.789, "123456.789"),
     ] as [(Double, String)])
     func numbersAreWrittenAsJavaWritesThem(_ number: Double, _ text: String) {
         #expect(javaText(number) == text)
