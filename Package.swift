@@ -65,5 +65,6 @@ let package = Package(
 
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
+        tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
     ]
 )

@@ -1,0 +1,102 @@
+/// The settings that a user gave a broker, checked one by one; the others have their defaults.
+package struct BrokerSettings: Sendable {
+    private var given: [String: ConfigValue] = [:]
+    /// A sentence for each setting given that has no effect, in the order in which they were given.
+    package private(set) var warnings: [String] = []
+    /// How many settings were given that have no effect.
+    package private(set) var inertCount = 0
+
+    /// What `--set` gives counts before what the file gives.
+    package init(
+        file: [Property] = [], overrides: [(name: String, value: String)] = []
+    ) throws(ConfigError) {
+        for property in file {
+            do {
+                try take(property.name, property.value)
+            } catch {
+                throw ConfigError(error.reason, error.setting, "line \(property.line): \(error.description)")
+            }
+        }
+        for (name, value) in overrides {
+            do {
+                try take(name, value)
+            } catch {
+                throw ConfigError(error.reason, error.setting, "--set: \(error.description)")
+            }
+        }
+        var warned: Set<String> = []
+        for name in file.map(\.name) + overrides.map(\.name) where warned.insert(name).inserted {
+            warnIfInert(name)
+        }
+    }
+
+    /// What the user gave, if anything.
+    package func given(_ name: String) -> ConfigValue? { given[name] }
+
+    /// What counts: what the user gave, or else the default; nil where there is neither.
+    package func value(_ name: String) -> ConfigValue? {
+        if let value = given[name] { return value }
+        guard let definition = ConfigTable.shared[name] else { preconditionFailure("\(name) is no setting") }
+        return definition.parsedDefault
+    }
+
+    package mutating func warn(_ sentence: String) { warnings.append(sentence) }
+
+    private mutating func take(_ name: String, _ text: String) throws(ConfigError) {
+        if let definition = ConfigTable.shared.definition(name, for: .broker) {
+            given[name] = try definition.parse(text)
+        } else if !Self.belongsToPlugin(name) {
+            throw ConfigTable.shared.unknownName(name, for: .broker, kind: "broker")
+        }
+    }
+
+    private mutating func warnIfInert(_ name: String) {
+        let definition = ConfigTable.shared[name]
+        guard definition?.acts != true else { return }
+        inertCount += 1
+        if let instead = Self.replacements.first(where: { $0.old == name })?.current {
+            warnings.append("\(name) has no effect: Kafka has long replaced it by \(instead)")
+        } else if name == "authorizer.class.name", given[name]?.text != "" {
+            warnings.append("\(name) has no effect: there is no authorization yet, and whoever connects may do everything")
+        } else if definition?.flags.contains(.kraft) == true {
+            warnings.append("\(name) has no effect: it concerns KRaft, which this broker does without")
+        } else if definition?.flags.contains(.old) == true {
+            warnings.append("\(name) has no effect: it concerns how Kafka worked before release 4")
+        } else if definition == nil {
+            warnings.append("\(name) has no effect: what it configures is not part of this broker")
+        } else {
+            warnings.append("\(name) has no effect in this release")
+        }
+    }
+
+    private static let replacements = [
+        (old: "host.name", current: "listeners"), (old: "port", current: "listeners"),
+        (old: "advertised.host.name", current: "advertised.listeners"),
+        (old: "advertised.port", current: "advertised.listeners"),
+        (old: "replica.lag.max.messages", current: "replica.lag.time.max.ms"),
+        (old: "log.message.timestamp.difference.max.ms", current: "log.message.timestamp.before.max.ms and after.max.ms"),
+    ]
+
+    /// Names that no table can list, because they end in what a user chose or belong to a class that is plugged in.
+    private static func belongsToPlugin(_ name: String) -> Bool {
+        if name == "super.users" || name == "allow.everyone.if.no.acl.found" { return true }
+        return ["listener.name.", "config.providers.", "rlmm.config.", "rsm.config."].contains {
+            name.hasPrefix($0) && name.utf8.count > $0.utf8.count
+        }
+    }
+}
+
+/// Values of settings whose type the table gives; asking for another is a mistake of ours.
+extension BrokerSettings {
+    package func int64(_ name: String) -> Int64 { required(value(name)?.integer, name) }
+    /// For settings of type int and short, whose values fit.
+    package func int32(_ name: String) -> Int32 { Int32(int64(name)) }
+    package func bool(_ name: String) -> Bool { required(value(name)?.boolean, name) }
+    package func string(_ name: String) -> String { required(value(name)?.string, name) }
+    package func list(_ name: String) -> [String] { required(value(name)?.list, name) }
+
+    private func required<T>(_ value: T?, _ name: String) -> T {
+        guard let value else { preconditionFailure("\(name) has a value of the type asked for") }
+        return value
+    }
+}

@@ -1,0 +1,100 @@
+import MartletBasics
+import Testing
+
+@Suite struct CommandLines {
+    typealias Flag = CommandLineArguments.Flag
+
+    let commands = [
+        CommandLineArguments.Command(
+            "server", "Runs a broker.",
+            flags: [
+                Flag("config", value: "FILE", "The file of settings."),
+                Flag("set", value: "NAME=VALUE", mayRepeat: true, "One setting."),
+                Flag("help-config", "Prints all settings."),
+            ],
+            operands: ["directory"]),
+        CommandLineArguments.Command("version", "Prints the version."),
+    ]
+
+    func read(_ arguments: String...) throws(CommandLineArguments.Fault) -> CommandLineArguments {
+        try CommandLineArguments(arguments, commands: commands)
+    }
+
+    func refusal(_ arguments: [String]) -> String {
+        do throws(CommandLineArguments.Fault) {
+            _ = try CommandLineArguments(arguments, commands: commands)
+            return ""
+        } catch {
+            return error.description
+        }
+    }
+
+    @Test func aValueFollowsItsFlagOrAnEqualsSign() throws {
+        let line = try read("server", "--config", "a.properties", "dir", "--set=a=1", "--set", "b=2=3", "--help-config", "--set=")
+        #expect(line.command == "server")
+        #expect(line.value("config") == "a.properties")
+        #expect(line.values("set") == ["a=1", "b=2=3", ""])
+        #expect(line.has("help-config"))
+        #expect(line.operands == ["dir"])
+        #expect(line.value("none") == nil)
+        #expect(!line.has("none"))
+    }
+
+    @Test func afterTwoDashesEverythingIsAnOperand() throws {
+        #expect(try read("server", "--", "--config").operands == ["--config"])
+        #expect(try read("server", "-").operands == ["-"])
+        #expect(try read("server", "--set", "-1").values("set") == ["-1"])
+    }
+
+    @Test(arguments: [
+        ([], "a command is missing: one of server, version"),
+        (["serve"], "there is no command 'serve'; the nearest is 'server': there are server, version"),
+        (["x"], "there is no command 'x': there are server, version"),
+        (["server", "--confg", "x"], "'server' has no flag '--confg'; the nearest is '--config'"),
+        (["server", "--"] + ["a", "b"], "'b' is one argument too many for 'server'"),
+        (["server", "--zzzzzz=1"], "'server' has no flag '--zzzzzz'"),
+        (["server", "-c", "x"], "'-c' is no flag of 'server': flags begin with two dashes"),
+        (["server", "--config"], "--config needs a value: --config FILE"),
+        (["server", "--config", "--help-config"], "--config needs a value: --config FILE"),
+        (["server", "--config=a", "--config=b"], "--config can be given only once"),
+        (["server", "--help-config=yes"], "--help-config takes no value"),
+        (["version", "x"], "'x' is one argument too many for 'version'"),
+        (["version", "--config"], "'version' has no flag '--config'"),
+    ] as [([String], String)])
+    func aMistakeIsAnsweredWithASentence(_ arguments: [String], _ expected: String) {
+        #expect(refusal(arguments) == expected)
+    }
+
+    @Test func helpTellsEveryFlag() {
+        #expect(commands[0].help(program: "martlet") == """
+            Runs a broker.
+
+            usage: martlet server [flags] [directory]
+              --config FILE     The file of settings.
+              --set NAME=VALUE  One setting. (may be repeated)
+              --help-config     Prints all settings.
+
+            """)
+    }
+}
+
+@Suite struct NearestNames {
+    @Test(arguments: [
+        ("", "", 0), ("a", "", 1), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "abxc", 1), ("abc", "axc", 1), ("kitten", "sitting", 3),
+        ("ca", "abc", 3),
+    ])
+    func changesAreCounted(_ a: String, _ b: String, _ count: Int) {
+        #expect(editDistance(a, b, limit: 10) == count)
+        #expect(editDistance(b, a, limit: 10) == count)
+        #expect(editDistance(a, b, limit: count) == count)
+        if count > 0 { #expect(editDistance(a, b, limit: count - 1) == nil) }
+    }
+
+    @Test func theNearestIsTheFirstOfEqualsAndNoneIfAllAreFar() {
+        #expect(nearestName(to: "lst", among: ["last", "list", "lost"]) == "last")
+        #expect(nearestName(to: "list", among: ["last", "list"]) == "list")
+        #expect(nearestName(to: "xyz", among: ["last", "list"]) == nil)
+        #expect(nearestName(to: "", among: ["a"]) == nil)
+        #expect(nearestName(to: String(repeating: "a", count: 1_000), among: [String(repeating: "a", count: 999)]) == nil)
+    }
+}
