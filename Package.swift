@@ -3,7 +3,9 @@
 // table of who may import whom (SwiftPM itself would let a target import whatever its dependencies import).
 import PackageDescription
 
-let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6), .enableUpcomingFeature("InternalImportsByDefault"), .treatAllWarnings(as: .error),
+]
 
 func library(
     _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], plugins: [Target.PluginUsage] = []
@@ -46,25 +48,28 @@ let package = Package(
         library("MartletWire", ["MartletBasics", "MartletModel"], exclude: ["Schemas"], plugins: ["GenerateWire"]),
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
         library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
-
+        library("MartletKeeper", ["MartletBasics", "MartletReactor"]),
+        library(
+            "MartletCluster",
+            ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper"]),
+        library(
+            "MartletBroker",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster",
+            ]),
         library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
 
-        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
-
         tests("MartletBasicsTests", ["MartletBasics"]),
-        tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
+        tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
+        tests(
+            "MartletWireTests", ["MartletBasics", "MartletModel", "MartletWire", "SchemaCompiler"],
+            exclude: ["check_samples.py"], plugins: ["GenerateWire"]),
         tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
         tests(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
-        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
-        tests(
-            "MartletWireTests", ["MartletBasics", "MartletModel", "MartletWire", "SchemaCompiler"],
-            exclude: ["check_samples.py"], plugins: ["GenerateWire"]),
-        library("MartletKeeper", ["MartletBasics", "MartletReactor"]),
-
-        tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
-        tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

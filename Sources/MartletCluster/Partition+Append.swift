@@ -1,7 +1,7 @@
 package import MartletBasics
 package import MartletLog
 package import MartletModel
-package import MartletReactor
+import MartletReactor
 
 /// What became of an append at once.
 package enum AppendStart {
@@ -143,7 +143,7 @@ extension Partition {
         let moved = leadership.advanceHighWatermark(
             localDurable: log.durableOffset, localEnd: log.logEndOffset, durability: config.durability)
         if moved {
-            log.highWatermarkMoved(to: leadership.highWatermark)
+            log.noteHighWatermark(leadership.highWatermark)
             if !watchers.isEmpty { effects.wake(watchers) }
         }
         completeCommitted(&effects)

@@ -1,7 +1,7 @@
-package import MartletBasics
+import MartletBasics
 package import MartletLog
 package import MartletModel
-package import MartletReactor
+import MartletReactor
 
 /// The broker that fetches as a follower.
 package struct FollowerIdentity: Sendable, Equatable {

@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 package import MartletLog
 import MartletModel
 package import MartletReactor
@@ -15,7 +15,7 @@ extension Partition {
         var effects = PartitionEffects()
         lock.withLock {
             guard offlineReason == nil else { return }
-            log.markDurable(writes)
+            log.synced(writes)
             while let waiter = durableWaiters.first, waiter.endOffset <= log.durableOffset {
                 durableWaiters.popFirst()
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)

@@ -296,3 +296,5 @@ extension ErrorCode: CustomStringConvertible {
         136: "CONTROLLER_ID_NOT_REGISTERED",
     ]
 }
+
+extension ErrorCode: Error {}
