@@ -46,8 +46,6 @@ let package = Package(
 
         library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
 
-        library("MartletLog", ["MartletBasics", "MartletModel", "MartletReactor"]),
-
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletBasics", "MartletModel"]),
         tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),

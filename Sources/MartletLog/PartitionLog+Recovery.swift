@@ -74,10 +74,9 @@ extension PartitionLog {
 
     /// Reads and checks a segment from its start; the place of its first bad batch.
     private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent) throws(LogError) -> Cut? {
-        let file = try files.open(segment.path(.log), .readWrite)
+        let file = try segment.file(files)
         let end = segment.size
         segment.forget()
-        segment.hold(file)
         if extent == .everything {
             try segment.transactions.clear(files)
         } else if try !segment.transactions.open(files) {
@@ -120,7 +119,7 @@ extension PartitionLog {
         }
         guard header.lastOffset >= producers.nextOffset else { return }
         guard header.isControl else { return producers.apply(header, baseOffset: header.baseOffset) }
-        let aborted = applyControl(header, try scanner.controlRecord(header))
+        let aborted = applyControl(header, try scanner.marker(header))
         if let aborted, let segment {
             segment.transactions.append(aborted)
             if segment.transactions.mustWrite, let file = try segment.transactions.write(files) { unsyncedFiles.append(file) }
@@ -202,10 +201,11 @@ extension PartitionLog {
         while segments.count > index {
             let segment = segments[segments.count - 1]
             // its size may have been counted anew by a scan: what lies in the file goes aside
-            let file = try files.open(segment.path(.log), .read)
+            let file = try segment.file(files)
             try putAside(file, segment.baseOffset, from: 0, to: Int(try files.size(file)), into: directory)
             segments.removeLast()
             segment.close()
+            segment.forgetFiles(files)
             for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
             noteFolderChanged()
         }

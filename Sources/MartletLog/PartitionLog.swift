@@ -9,6 +9,7 @@ package struct LogParameters {
     package var folder: String
     package var config: TopicConfig
     package var disk: any Disk
+    package var descriptors: DescriptorCache
     package var clock: any Clock
     package var logger: Logger
     /// For the jitter of segment ages.
@@ -25,13 +26,14 @@ package struct LogParameters {
     package var cutDirectory: String
 
     package init(
-        partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, clock: any Clock, logger: Logger,
-        cutDirectory: String
+        partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, descriptors: DescriptorCache,
+        clock: any Clock, logger: Logger, cutDirectory: String
     ) {
         self.partition = partition
         self.folder = folder
         self.config = config
         self.disk = disk
+        self.descriptors = descriptors
         self.clock = clock
         self.logger = logger
         self.cutDirectory = cutDirectory
@@ -139,7 +141,7 @@ package final class PartitionLog {
         folder = parameters.folder
         config = parameters.config
         disk = parameters.disk
-        files = LogFiles(disk: parameters.disk)
+        files = LogFiles(disk: parameters.disk, descriptors: parameters.descriptors)
         clock = parameters.clock
         logger = parameters.logger
         random = SeededRandom(seed: parameters.seed)
@@ -198,7 +200,7 @@ package final class PartitionLog {
             baseOffset: baseOffset, folder: folder, createdMilliseconds: clock.wallMilliseconds,
             jitterMilliseconds: jitterLimit == 0 ? 0 : Int64.random(in: 0..<jitterLimit, using: &random))
         // what a crash or a failed roll left under the same names holds nothing
-        for kind in [SegmentFile.log, .offsetIndex, .timeIndex, .transactionIndex] { try files.remove(segment.path(kind)) }
+        for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
         try segment.make(files, indexBytes: Int(config.segmentIndexBytes))
         segments.append(segment)
         noteFolderChanged()
