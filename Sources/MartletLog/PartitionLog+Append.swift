@@ -270,7 +270,8 @@ extension PartitionLog {
             throw .refused(.invalidRecord, "batches whose offsets span more than a segment can")
         }
         guard exceedsOffsets || isRollDue(segment, shape) else { return }
-        try roll(at: max(firstOffset, reservedEnd))
+        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkGap`
+        try roll(at: shape.lastOffset - reservedEnd > Int64(Int32.max) ? firstOffset : reservedEnd)
     }
 
     private func isRollDue(_ segment: LogSegment, _ shape: AppendShape) -> Bool {

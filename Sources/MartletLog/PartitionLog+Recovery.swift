@@ -6,8 +6,10 @@ internal import MartletReactor
 struct LogRecovery {
     let durableLowerBound: Offset?
     let cutDirectory: String
+    let mayHaveGaps: Bool
 
     init(_ parameters: LogParameters) {
+        mayHaveGaps = parameters.mayHaveGaps
         durableLowerBound = parameters.durableLowerBound
         cutDirectory = parameters.cutDirectory
     }
@@ -39,6 +41,7 @@ extension PartitionLog {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
+            if index < segments.count - 1 { try checkGap(after: index, expected: expected, recovery) }
             if index < segments.count - 1 {
                 unsyncedFiles.append(try segment.file(files))
                 unsyncedFiles += try segment.completeIndexes(files)
@@ -150,6 +153,29 @@ extension PartitionLog {
         // what is appended next must not meet the old tail again after another crash
         try onDisk { () throws(SystemError) in try file.sync() }
         epochsChanged = epochs.truncateFromEnd(expected) || epochsChanged
+    }
+
+    /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
+    /// leaves such a gap between two segments (a compaction does, in what had been synced), so that above the bound it is a crash's.
+    private func checkGap(after index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let next = segments[index + 1]
+        guard next.baseOffset > expected else { return }
+        guard let bound = recovery.durableLowerBound, !(recovery.mayHaveGaps && expected < bound) else {
+            if !recovery.mayHaveGaps {
+                logger.warning(
+                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(expected)"),
+                    ("next", "\(next.baseOffset)"))
+            }
+            return
+        }
+        let reason = "segment \(segments[index].baseOffset) ends at \(expected) and the next begins at \(next.baseOffset)"
+        guard expected >= bound else {
+            throw .damagedBelowDurable(path: segments[index].path(.log), offset: expected, durable: bound, reason: reason)
+        }
+        logger.warning(
+            "cutting what a crash left after the last record that had been synced", ("partition", "\(partition)"),
+            ("offset", "\(expected)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
+        try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
     }
 
     /// Copies a segment's bytes to a file of their own, unless they are all zero, which a crash leaves where a file had grown.

@@ -22,6 +22,9 @@ package struct LogParameters {
     package var wasClosedCleanly = false
     /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka wrote.
     package var durableLowerBound: Offset?
+    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a row in
+    /// `cleaner-offset-checkpoint`.
+    package var mayHaveGaps: Bool
     /// Where recovery puts aside what it cuts.
     package var cutDirectory: String
 
@@ -37,6 +40,7 @@ package struct LogParameters {
         self.clock = clock
         self.logger = logger
         self.cutDirectory = cutDirectory
+        mayHaveGaps = config.cleanupPolicy.contains(.compact)
     }
 }
 
