@@ -5,8 +5,8 @@ internal import MartletReactor
 /// Why the bytes at a place of a segment are no batch.
 enum BatchFault: Equatable, CustomStringConvertible {
     case shortHeader(Int), shortBatch(needed: Int, there: Int), impossibleLength(Int32), unknownFormat(Int8)
-    case checksum(said: UInt32, found: UInt32), offsetFalls(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
-    case malformedMarker
+    case checksum(said: UInt32, found: UInt32)
+    case offsetFalls(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
 
     var description: String {
         switch self {
@@ -18,7 +18,6 @@ enum BatchFault: Equatable, CustomStringConvertible {
         case .offsetFalls(let offset, let expected): "base offset \(offset) where \(expected) is the least that can follow"
         case .offsetTooFar(let offset): "offset \(offset) is too far from the segment's base offset"
         case .impossibleCount: "a count of records or a last offset that no batch has"
-        case .malformedMarker: "a transaction marker that cannot be read"
         }
     }
 }
@@ -110,43 +109,25 @@ struct BatchScanner: ~Copyable {
         return crc
     }
 
-    /// What the control record of the batch at `position` says; nil where it is none that can be read.
-    mutating func controlRecord(_ header: BatchHeader) throws(LogError) -> ControlRecord? {
-        let there = try bytes(at: position, min(header.totalSize, BatchHeader.size + ControlRecord.sizeLimit))
-        return ControlRecord(batch: there)
+    /// What the control batch at `position` says; nil where it ends no transaction.
+    mutating func marker(_ header: BatchHeader) throws(LogError) -> EndTransactionMarker? {
+        let there = try bytes(at: position, min(header.totalSize, BatchHeader.size + EndTransactionMarker.recordSizeLimit))
+        return EndTransactionMarker(batch: there)
     }
 }
 
-/// The one record of a control batch, as far as the log has to know it.
-///
-/// A record: `length varint, attributes int8, timestampDelta varlong, offsetDelta varint, keyLength varint, key, valueLength varint,
-/// value`. The key: `version int16, type int16`. The value of a transaction marker: `version int16, coordinatorEpoch int32`.
-struct ControlRecord: Equatable {
-    /// More than any record of a marker takes.
-    static let sizeLimit = 128
-    static let abort: Int16 = 0
-    static let commit: Int16 = 1
+extension EndTransactionMarker {
+    /// More than the record of a marker takes.
+    static let recordSizeLimit = 128
 
-    var type: Int16
-    /// -1 for what is no transaction marker.
-    var coordinatorEpoch: Int32
-
+    /// From the bytes of a control batch, at least its first record; nil where it ends no transaction, or cannot be read.
     init?(batch: UnsafeRawBufferPointer) {
         guard batch.count > BatchHeader.size else { return nil }
-        var reader = ByteReader(batch, at: BatchHeader.size)
-        do throws(DecodingFault) {
-            _ = try reader.varint()
-            _ = try reader.int8()
-            _ = try reader.varlong()
-            _ = try reader.varint()
-            guard try reader.varint() >= 4 else { return nil }
-            _ = try reader.int16()
-            type = try reader.int16()
-            coordinatorEpoch = -1
-            guard type == Self.abort || type == Self.commit else { return }
-            guard try reader.varint() >= 6 else { return nil }
-            _ = try reader.int16()
-            coordinatorEpoch = try reader.int32()
+        var cursor = RecordCursor(UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), count: 1)
+        do throws(RecordFault) {
+            guard let record = try cursor.next(), let key = cursor.bytes(in: record.key), let value = cursor.bytes(in: record.value)
+            else { return nil }
+            self.init(key: key, value: value)
         } catch {
             return nil
         }

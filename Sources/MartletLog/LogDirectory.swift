@@ -54,6 +54,7 @@ package final class LogDirectory: @unchecked Sendable {
 
     package struct CleanStop: Equatable, Sendable {
         package var brokerEpoch: Int64?
+        package init(brokerEpoch: Int64?) { self.brokerEpoch = brokerEpoch }
     }
 
     package let path: String

@@ -4,6 +4,11 @@ internal import MartletReactor
 /// The files of one partition's folder: opened through what bounds the descriptors of the process, failures said in this target's words.
 struct LogFiles {
     let disk: any Disk
+    let descriptors: DescriptorCache
+
+    func cached(_ file: CachedFile) throws(LogError) -> any DiskFile {
+        try onDisk { () throws(SystemError) in try descriptors.file(file) }
+    }
 
     func open(_ path: String, _ mode: OpenMode) throws(LogError) -> any DiskFile {
         try onDisk { () throws(SystemError) in try disk.open(path, mode) }

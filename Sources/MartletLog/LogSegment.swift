@@ -22,9 +22,8 @@ struct BatchPlace: Equatable {
 
 /// A part of a log: a file of batches, and the indexes that find them. Guarded by its log's owner, as the log is.
 ///
-/// *Active*: the last one of its log, which is written to; its sparse indexes lie in memory and its file is held open. Can become
-/// *closed*, by a roll: its index files are complete, and it keeps nothing in memory and no file open. A closed one can become active
-/// again, by a truncation.
+/// *Active*: the last one of its log, which is written to; its sparse indexes lie in memory. Can become *closed*, by a roll:
+/// its index files are complete, and it keeps nothing in memory. A closed one can become active again, by a truncation.
 final class LogSegment {
     let baseOffset: Offset
     let folder: String
@@ -46,7 +45,9 @@ final class LogSegment {
     var indexes: SparseIndexes?
     var transactions: TransactionIndex
     private var bytesSinceIndexEntry = 0
-    private var heldFile: (any DiskFile)?
+    private let logFile: CachedFile
+    private let offsetIndexFile: CachedFile
+    private let timeIndexFile: CachedFile
 
     init(baseOffset: Offset, folder: String, createdMilliseconds: Int64, jitterMilliseconds: Int64) {
         self.baseOffset = baseOffset
@@ -54,23 +55,28 @@ final class LogSegment {
         nextOffset = baseOffset
         self.createdMilliseconds = createdMilliseconds
         self.jitterMilliseconds = jitterMilliseconds
+        logFile = CachedFile(SegmentFile.log.path(folder, baseOffset))
+        offsetIndexFile = CachedFile(SegmentFile.offsetIndex.path(folder, baseOffset))
+        timeIndexFile = CachedFile(SegmentFile.timeIndex.path(folder, baseOffset))
         transactions = TransactionIndex(path: SegmentFile.transactionIndex.path(folder, baseOffset))
     }
 
     func path(_ kind: SegmentFile) -> String { kind.path(folder, baseOffset) }
     var isActive: Bool { indexes != nil }
 
-    /// The batches; held open while the segment is active.
-    func file(_ files: LogFiles) throws(LogError) -> any DiskFile {
-        if let heldFile { return heldFile }
-        return try files.open(path(.log), .readWrite)
+    /// The batches.
+    func file(_ files: LogFiles) throws(LogError) -> any DiskFile { try files.cached(logFile) }
+
+    /// Before the files get other names or go: nothing is opened under the old ones any more.
+    func forgetFiles(_ files: LogFiles) {
+        for file in [logFile, offsetIndexFile, timeIndexFile] { files.descriptors.forget(file) }
     }
 
     // MARK: becoming active and closed
 
     /// Makes the files of a segment that is written from now on. The index files get their full size, as Kafka's do.
     func make(_ files: LogFiles, indexBytes: Int) throws(LogError) {
-        heldFile = try files.open(path(.log), .createNew)
+        files.descriptors.insert(try files.open(path(.log), .createNew), as: logFile)
         indexes = SparseIndexes(baseOffset: baseOffset)
         for (kind, entrySize) in [(SegmentFile.offsetIndex, 8), (.timeIndex, 12)] {
             let file = try files.open(path(kind), .truncate)
@@ -94,7 +100,6 @@ final class LogSegment {
                 baseOffset: baseOffset, offsetFile: offsetFile, timeFile: timeFile, segmentSize: max(size, 1))
         else { return false }
         indexes = loaded
-        heldFile = try files.open(path(.log), .readWrite)
         bytesSinceIndexEntry = size - (loaded.lastOffsetEntry?.position ?? 0)
         return true
     }
@@ -122,11 +127,8 @@ final class LogSegment {
         return written
     }
 
-    /// After `completeIndexes`: lets go of memory and of the open file.
-    func close() {
-        indexes = nil
-        heldFile = nil
-    }
+    /// After `completeIndexes`: lets go of memory.
+    func close() { indexes = nil }
 
     // MARK: writing
 
@@ -158,9 +160,6 @@ final class LogSegment {
         bytesSinceIndexEntry = 0
         indexes = SparseIndexes(baseOffset: baseOffset)
     }
-
-    /// Holds the file open from now on: the segment is written to.
-    func hold(_ file: any DiskFile) { heldFile = file }
 
     /// Cuts the file at a batch, and what the indexes say of the cut part. The segment is active.
     func truncate(to position: Int, nextOffset: Offset, _ files: LogFiles) throws(LogError) {
@@ -217,7 +216,7 @@ final class LogSegment {
         if let indexes {
             entry = indexes.floor(offset)
         } else {
-            let index = try IndexFile(try files.open(path(.offsetIndex), .read), entrySize: 8)
+            let index = try IndexFile(try files.cached(offsetIndexFile), entrySize: 8)
             entry = try index?.floor(offset, baseOffset)
         }
         guard let entry, entry.position < size else { return 0 }
@@ -230,7 +229,7 @@ final class LogSegment {
         if let indexes {
             entry = indexes.floor(timestamp: timestamp - 1)
         } else {
-            let index = try IndexFile(try files.open(path(.timeIndex), .read), entrySize: 12)
+            let index = try IndexFile(try files.cached(timeIndexFile), entrySize: 12)
             entry = try index?.floor(timestamp: timestamp - 1, baseOffset)
         }
         return try entry.map { (entry) throws(LogError) in try startOfSearch(entry.offset, files) } ?? 0

@@ -38,7 +38,7 @@ package struct OffsetCheckpoint: Equatable, Sendable {
             if word != name {
                 name = word
                 topic = String(decoding: word, as: UTF8.self)
-                guard PartitionFolder.isLegalTopic(topic) else { throw text.malformed("no topic can have the name in this row") }
+                guard TopicName.isValid(topic) else { throw text.malformed("no topic can have the name in this row") }
             }
             let partition = TopicPartition(topic, try text.number(Int32.self))
             let offset = try text.number(Offset.self)

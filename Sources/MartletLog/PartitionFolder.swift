@@ -17,7 +17,6 @@ package struct PartitionFolder: Hashable, Sendable {
     }
 
     package static let nameLimit = 255
-    package static let topicLimit = 249
 
     package let name: String
     package let kind: Kind
@@ -32,7 +31,7 @@ package struct PartitionFolder: Hashable, Sendable {
 
     /// Where a live partition lies.
     package init(_ partition: TopicPartition) {
-        precondition(Self.isLegalTopic(partition.topic) && partition.partition >= 0, "a partition's folder is named by a legal topic")
+        precondition(TopicName.isValid(partition.topic) && partition.partition >= 0, "a partition's folder is named by a legal topic")
         self.init(name: partition.description, kind: .live, partition: partition)
     }
 
@@ -68,7 +67,7 @@ package struct PartitionFolder: Hashable, Sendable {
         let topic = String(decoding: bytes[..<dash], as: UTF8.self)
         let digits = bytes[(dash + 1)...]
         // Int32 takes a sign and leading zeros; a folder's name has neither
-        guard isLegalTopic(topic), let number = Int32(String(decoding: digits, as: UTF8.self)), number >= 0,
+        guard TopicName.isValid(topic), let number = Int32(String(decoding: digits, as: UTF8.self)), number >= 0,
             String(number).utf8.elementsEqual(digits)
         else { return nil }
         return TopicPartition(topic, number)
@@ -76,18 +75,5 @@ package struct PartitionFolder: Hashable, Sendable {
 
     private static func isHex(_ byte: UInt8) -> Bool {
         (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains(byte)
-    }
-
-    /// Letters, digits, dot, underscore and dash; not `.` or `..`; at most 249.
-    package static func isLegalTopic(_ topic: String) -> Bool {
-        guard !topic.isEmpty, topic.utf8.count <= topicLimit, topic != ".", topic != ".." else { return false }
-        return topic.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-                UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
-                true
-            default: false
-            }
-        }
     }
 }

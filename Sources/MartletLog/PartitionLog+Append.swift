@@ -135,8 +135,8 @@ extension PartitionLog {
     /// Takes one batch over: into the producers' state and the list of what will be published.
     private func take(_ header: BatchHeader, _ bytes: UnsafeRawBufferPointer, _ place: inout WriteProgress) {
         if header.isControl {
-            let record = ControlRecord(batch: UnsafeRawBufferPointer(rebasing: bytes[..<header.totalSize]))
-            if let aborted = applyControl(header, record) { pending.aborted.append(aborted) }
+            let marker = EndTransactionMarker(batch: UnsafeRawBufferPointer(rebasing: bytes[..<header.totalSize]))
+            if let aborted = applyControl(header, marker) { pending.aborted.append(aborted) }
         } else {
             producers.apply(header, baseOffset: header.baseOffset)
         }
@@ -147,13 +147,13 @@ extension PartitionLog {
     }
 
     /// What a control batch does to the producers' state; the transaction that it aborts.
-    func applyControl(_ header: BatchHeader, _ record: ControlRecord?) -> AbortedTransaction? {
-        guard let record, let type = ControlRecordType(rawValue: record.type), type == .abort || type == .commit else {
+    func applyControl(_ header: BatchHeader, _ marker: EndTransactionMarker?) -> AbortedTransaction? {
+        guard let marker else {
             producers.apply(header, baseOffset: header.baseOffset)
             return nil
         }
         let completed = producers.applyMarker(
-            header, type: type, coordinatorEpoch: record.coordinatorEpoch, offset: header.baseOffset)
+            header, type: marker.type, coordinatorEpoch: marker.coordinatorEpoch, offset: header.baseOffset)
         guard let completed, completed.isAborted else { return nil }
         return AbortedTransaction(
             producerID: completed.producerID, firstOffset: completed.firstOffset, lastOffset: completed.lastOffset,
@@ -255,10 +255,10 @@ extension PartitionLog {
         _ header: BatchHeader, _ batch: UnsafeRawBufferPointer, _ origin: AppendOrigin
     ) -> ProducerStateTable.Verdict {
         guard header.isControl else { return producers.check(header, origin: origin) }
-        guard let record = ControlRecord(batch: UnsafeRawBufferPointer(rebasing: batch[..<header.totalSize])) else {
-            return .refused(.invalidRecord, "a control batch whose record cannot be read")
+        guard let marker = EndTransactionMarker(batch: UnsafeRawBufferPointer(rebasing: batch[..<header.totalSize])) else {
+            return .refused(.invalidRecord, "a control batch with a producer that ends no transaction")
         }
-        return producers.checkMarker(header, coordinatorEpoch: record.coordinatorEpoch)
+        return producers.checkMarker(header, coordinatorEpoch: marker.coordinatorEpoch)
     }
 
     // MARK: Roll
@@ -270,7 +270,8 @@ extension PartitionLog {
             throw .refused(.invalidRecord, "batches whose offsets span more than a segment can")
         }
         guard exceedsOffsets || isRollDue(segment, shape) else { return }
-        try roll(at: max(firstOffset, reservedEnd))
+        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkGap`
+        try roll(at: shape.lastOffset - reservedEnd > Int64(Int32.max) ? firstOffset : reservedEnd)
     }
 
     private func isRollDue(_ segment: LogSegment, _ shape: AppendShape) -> Bool {
@@ -424,6 +425,7 @@ extension PartitionLog {
             while segments.count > 1, active.baseOffset > offsets.logEnd {
                 let segment = segments.removeLast()
                 segment.close()
+                segment.forgetFiles(files)
                 for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
                 unsealedCount -= segments.count > 0 && unsealedCount > 0 ? 1 : 0
                 noteFolderChanged()

@@ -6,8 +6,10 @@ internal import MartletReactor
 struct LogRecovery {
     let durableLowerBound: Offset?
     let cutDirectory: String
+    let mayHaveGaps: Bool
 
     init(_ parameters: LogParameters) {
+        mayHaveGaps = parameters.mayHaveGaps
         durableLowerBound = parameters.durableLowerBound
         cutDirectory = parameters.cutDirectory
     }
@@ -39,6 +41,7 @@ extension PartitionLog {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
+            if index < segments.count - 1 { try checkGap(after: index, expected: expected, recovery) }
             if index < segments.count - 1 {
                 unsyncedFiles.append(try segment.file(files))
                 unsyncedFiles += try segment.completeIndexes(files)
@@ -74,10 +77,9 @@ extension PartitionLog {
 
     /// Reads and checks a segment from its start; the place of its first bad batch.
     private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent) throws(LogError) -> Cut? {
-        let file = try files.open(segment.path(.log), .readWrite)
+        let file = try segment.file(files)
         let end = segment.size
         segment.forget()
-        segment.hold(file)
         if extent == .everything {
             try segment.transactions.clear(files)
         } else if try !segment.transactions.open(files) {
@@ -120,7 +122,7 @@ extension PartitionLog {
         }
         guard header.lastOffset >= producers.nextOffset else { return }
         guard header.isControl else { return producers.apply(header, baseOffset: header.baseOffset) }
-        let aborted = applyControl(header, try scanner.controlRecord(header))
+        let aborted = applyControl(header, try scanner.marker(header))
         if let aborted, let segment {
             segment.transactions.append(aborted)
             if segment.transactions.mustWrite, let file = try segment.transactions.write(files) { unsyncedFiles.append(file) }
@@ -151,6 +153,29 @@ extension PartitionLog {
         // what is appended next must not meet the old tail again after another crash
         try onDisk { () throws(SystemError) in try file.sync() }
         epochsChanged = epochs.truncateFromEnd(expected) || epochsChanged
+    }
+
+    /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
+    /// leaves such a gap between two segments (a compaction does, in what had been synced), so that above the bound it is a crash's.
+    private func checkGap(after index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let next = segments[index + 1]
+        guard next.baseOffset > expected else { return }
+        guard let bound = recovery.durableLowerBound, !(recovery.mayHaveGaps && expected < bound) else {
+            if !recovery.mayHaveGaps {
+                logger.warning(
+                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(expected)"),
+                    ("next", "\(next.baseOffset)"))
+            }
+            return
+        }
+        let reason = "segment \(segments[index].baseOffset) ends at \(expected) and the next begins at \(next.baseOffset)"
+        guard expected >= bound else {
+            throw .damagedBelowDurable(path: segments[index].path(.log), offset: expected, durable: bound, reason: reason)
+        }
+        logger.warning(
+            "cutting what a crash left after the last record that had been synced", ("partition", "\(partition)"),
+            ("offset", "\(expected)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
+        try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
     }
 
     /// Copies a segment's bytes to a file of their own, unless they are all zero, which a crash leaves where a file had grown.
@@ -202,10 +227,11 @@ extension PartitionLog {
         while segments.count > index {
             let segment = segments[segments.count - 1]
             // its size may have been counted anew by a scan: what lies in the file goes aside
-            let file = try files.open(segment.path(.log), .read)
+            let file = try segment.file(files)
             try putAside(file, segment.baseOffset, from: 0, to: Int(try files.size(file)), into: directory)
             segments.removeLast()
             segment.close()
+            segment.forgetFiles(files)
             for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
             noteFolderChanged()
         }

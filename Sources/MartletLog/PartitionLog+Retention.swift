@@ -97,6 +97,7 @@ extension PartitionLog {
         var removed = RemovedSegments(reason: reason)
         for _ in 0..<count {
             let segment = segments[0]
+            segment.forgetFiles(files)
             for kind in SegmentFile.allCases where try files.status(segment.path(kind)) != nil {
                 let path = segment.path(kind) + SegmentFile.deletedSuffix
                 try files.rename(segment.path(kind), to: path)

@@ -69,6 +69,7 @@ extension PartitionLog {
         while segments.count > index {
             let segment = segments.removeLast()
             segment.close()
+            segment.forgetFiles(files)
             for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
             noteFolderChanged()
         }

@@ -9,6 +9,7 @@ package struct LogParameters {
     package var folder: String
     package var config: TopicConfig
     package var disk: any Disk
+    package var descriptors: DescriptorCache
     package var clock: any Clock
     package var logger: Logger
     /// For the jitter of segment ages.
@@ -21,20 +22,25 @@ package struct LogParameters {
     package var wasClosedCleanly = false
     /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka wrote.
     package var durableLowerBound: Offset?
+    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a row in
+    /// `cleaner-offset-checkpoint`.
+    package var mayHaveGaps: Bool
     /// Where recovery puts aside what it cuts.
     package var cutDirectory: String
 
     package init(
-        partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, clock: any Clock, logger: Logger,
-        cutDirectory: String
+        partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, descriptors: DescriptorCache,
+        clock: any Clock, logger: Logger, cutDirectory: String
     ) {
         self.partition = partition
         self.folder = folder
         self.config = config
         self.disk = disk
+        self.descriptors = descriptors
         self.clock = clock
         self.logger = logger
         self.cutDirectory = cutDirectory
+        mayHaveGaps = config.cleanupPolicy.contains(.compact)
     }
 }
 
@@ -139,7 +145,7 @@ package final class PartitionLog {
         folder = parameters.folder
         config = parameters.config
         disk = parameters.disk
-        files = LogFiles(disk: parameters.disk)
+        files = LogFiles(disk: parameters.disk, descriptors: parameters.descriptors)
         clock = parameters.clock
         logger = parameters.logger
         random = SeededRandom(seed: parameters.seed)
@@ -198,7 +204,7 @@ package final class PartitionLog {
             baseOffset: baseOffset, folder: folder, createdMilliseconds: clock.wallMilliseconds,
             jitterMilliseconds: jitterLimit == 0 ? 0 : Int64.random(in: 0..<jitterLimit, using: &random))
         // what a crash or a failed roll left under the same names holds nothing
-        for kind in [SegmentFile.log, .offsetIndex, .timeIndex, .transactionIndex] { try files.remove(segment.path(kind)) }
+        for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
         try segment.make(files, indexBytes: Int(config.segmentIndexBytes))
         segments.append(segment)
         noteFolderChanged()

@@ -108,4 +108,12 @@ package struct CompletedTransaction: Equatable, Sendable {
     package var isAborted: Bool
     /// The last stable offset after this transaction: where the oldest one that is still open begins, or the marker's successor.
     package var lastStableOffset: Offset
+
+    package init(producerID: ProducerID, firstOffset: Offset, lastOffset: Offset, isAborted: Bool, lastStableOffset: Offset) {
+        self.producerID = producerID
+        self.firstOffset = firstOffset
+        self.lastOffset = lastOffset
+        self.isAborted = isAborted
+        self.lastStableOffset = lastStableOffset
+    }
 }

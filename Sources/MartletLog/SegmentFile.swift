@@ -26,7 +26,7 @@ package enum SegmentFile: String, Sendable, CaseIterable {
     /// The offset and kind of a name, and what follows them (`.deleted`, …); nil for any other name.
     package static func parse(_ name: String) -> (baseOffset: Offset, kind: SegmentFile, suffix: String)? {
         let characters = Array(name.utf8)
-        guard characters.count > 24, characters[20] == UInt8(ascii: ".") else { return nil }
+        guard characters.count >= 24, characters[20] == UInt8(ascii: ".") else { return nil }
         var offset: Int64 = 0
         for character in characters[..<20] {
             guard character >= 0x30, character <= 0x39 else { return nil }

@@ -14,7 +14,7 @@ internal import MartletBasics
 /// All big-endian. The last four fields of the left and middle columns are those of the producer's last batch (the timestamp may be a
 /// marker's). A producer known only by a marker, or whose epoch a marker raised, has no batch. We write entries by rising id; Kafka
 /// in the order of its hash table.
-package enum ProducerSnapshot {
+package enum ProducerSnapshotFile {
     package static let version: Int16 = 1
     package static let headerSize = 10
     package static let entrySize = 46
@@ -56,11 +56,11 @@ extension ProducerStateTable {
         do {
             var reader = ByteReader(bytes)
             let version = try reader.int16()
-            guard version == ProducerSnapshot.version else { throw bad(0, "producer snapshot of version \(version), not 1") }
+            guard version == ProducerSnapshotFile.version else { throw bad(0, "producer snapshot of version \(version), not 1") }
             let crc = try reader.uint32()
             guard crc == crc32c(UnsafeRawBufferPointer(rebasing: bytes[6...])) else { throw bad(2, "the checksum does not match") }
             let count = Int(try reader.int32())
-            guard count >= 0, reader.remaining == count * ProducerSnapshot.entrySize else {
+            guard count >= 0, reader.remaining == count * ProducerSnapshotFile.entrySize else {
                 throw bad(6, "\(count) producers in \(bytes.count) bytes")
             }
             for _ in 0..<count {
@@ -102,8 +102,8 @@ extension ProducerStateTable {
     /// The snapshot of what is known now, for the file named by `nextOffset`.
     package func encodeSnapshot() -> [UInt8] {
         let entries = sortedEntries
-        var buffer = ByteBuffer(capacity: ProducerSnapshot.headerSize + entries.count * ProducerSnapshot.entrySize)
-        buffer.int16(ProducerSnapshot.version)
+        var buffer = ByteBuffer(capacity: ProducerSnapshotFile.headerSize + entries.count * ProducerSnapshotFile.entrySize)
+        buffer.int16(ProducerSnapshotFile.version)
         buffer.uint32(0)
         buffer.int32(Int32(entries.count))
         for entry in entries {
