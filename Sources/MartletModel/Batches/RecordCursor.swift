@@ -57,10 +57,27 @@ package struct RecordView {
     @inlinable package var key: ByteRange? { keyCount < 0 ? nil : ByteRange(offset: keyOffset, count: keyCount) }
     @inlinable package var value: ByteRange? { valueCount < 0 ? nil : ByteRange(offset: valueOffset, count: valueCount) }
 
-    /// Reads the record at `position` and moves `position` behind it. Nothing beyond `end` is touched.
-    @inlinable @inline(__always)
-    package init(_ base: UnsafeRawPointer, at position: inout Int, end: Int) throws(RecordFault) {
-        let first = position
+    @usableFromInline @inline(__always)
+    init(
+        range: ByteRange, attributes: Int8, timestampDelta: Int64, offsetDelta: Int32, headerCount: Int32,
+        key: (offset: Int, count: Int), value: (offset: Int, count: Int), headers: ByteRange
+    ) {
+        self.range = range
+        self.attributes = attributes
+        self.timestampDelta = timestampDelta
+        self.offsetDelta = offsetDelta
+        self.headerCount = headerCount
+        keyOffset = key.offset
+        keyCount = key.count
+        valueOffset = value.offset
+        valueCount = value.count
+        self.headers = headers
+    }
+
+    /// Reads the record at `position`, whatever its shape. Nothing beyond `end` is touched.
+    @usableFromInline @inline(never)
+    package init(_ base: UnsafeRawPointer, at first: Int, end: Int) throws(RecordFault) {
+        var position = first
         let size = Int(try recordVarint(base, &position, end))
         guard size >= 0, size <= end &- position else { throw .sizeBeyondBatch }
         let stop = position &+ size
@@ -82,15 +99,66 @@ package struct RecordView {
 
         headerCount = try recordVarint(base, &position, stop)
         headers = ByteRange(offset: position, count: stop &- position)
-        if headerCount != 0 { try skipHeaders(base, &position, stop, count: headerCount) }
+        if headerCount != 0 { position = try endOfHeaders(base, position, stop, count: headerCount) }
         guard position == stop else { throw .sizeDisagrees }
         range = ByteRange(offset: first, count: stop &- first)
     }
+
+    /// Reads the record at `position` if it has the usual shape: numbers of one or two bytes each, no headers, and not at
+    /// the very end. Anything else, sound or not, gives nil and is for `init(_:at:end:)`.
+    ///
+    /// The bytes read lie before `end`, though perhaps after the record's own end; as `cursor` only ever grows, it
+    /// meets the record's end only if every field lay before it.
+    @inlinable @inline(__always)
+    package static func usual(_ base: UnsafeRawPointer, at first: Int, end: Int) -> RecordView? {
+        guard end &- first >= 12 else { return nil }
+        var cursor = first
+        let size = shortNumber(base, &cursor)
+        guard size >= 0, size < tooLongForShort else { return nil }
+        let stop = cursor &+ Int(size)
+        guard stop <= end, end &- cursor >= 8 else { return nil }
+        let attributes = base.load(fromByteOffset: cursor, as: Int8.self)
+        cursor &+= 1
+        let timestampDelta = shortNumber(base, &cursor)
+        let offsetDelta = shortNumber(base, &cursor)
+        let keySize = shortNumber(base, &cursor)
+        guard max(timestampDelta, max(offsetDelta, keySize)) < tooLongForShort else { return nil }
+        let key = (offset: cursor, count: max(-1, Int(keySize)))
+        cursor &+= max(0, Int(keySize))
+        guard end &- cursor >= 2 else { return nil }
+        let valueSize = shortNumber(base, &cursor)
+        guard valueSize < tooLongForShort else { return nil }
+        let value = (offset: cursor, count: max(-1, Int(valueSize)))
+        cursor &+= max(0, Int(valueSize))
+        guard cursor &+ 1 == stop, base.load(fromByteOffset: cursor, as: UInt8.self) == 0 else { return nil }
+        return RecordView(
+            range: ByteRange(offset: first, count: stop &- first), attributes: attributes,
+            timestampDelta: Int64(timestampDelta), offsetDelta: offsetDelta, headerCount: 0,
+            key: key, value: value, headers: ByteRange(offset: stop, count: 0))
+    }
 }
 
-/// Walks over the headers of one record, checking all of them.
-@usableFromInline @inline(never)
-package func skipHeaders(_ base: UnsafeRawPointer, _ position: inout Int, _ stop: Int, count: Int32) throws(RecordFault) {
+/// What `shortNumber` gives for a number of more than two bytes; none of two bytes is as large.
+@inlinable package var tooLongForShort: Int32 { 1 << 20 }
+
+/// A varint of one or two bytes. The caller knows that two bytes are there.
+@inlinable @inline(__always)
+package func shortNumber(_ base: UnsafeRawPointer, _ position: inout Int) -> Int32 {
+    let first = UInt32(base.load(fromByteOffset: position, as: UInt8.self))
+    guard first >= 0x80 else {
+        position &+= 1
+        return unzigzag(first)
+    }
+    let second = UInt32(base.load(fromByteOffset: position &+ 1, as: UInt8.self))
+    position &+= 2
+    return second < 0x80 ? unzigzag(first & 0x7F | second &<< 7) : tooLongForShort
+}
+
+/// Walks over the headers of one record, checking all of them, and says where they end.
+func endOfHeaders(
+    _ base: UnsafeRawPointer, _ start: Int, _ stop: Int, count: Int32
+) throws(RecordFault) -> Int {
+    var position = start
     // a header is two bytes at the least
     guard count >= 0, Int(count) &* 2 <= stop &- position else { throw .malformedHeaders }
     for _ in 0..<count {
@@ -102,29 +170,17 @@ package func skipHeaders(_ base: UnsafeRawPointer, _ position: inout Int, _ stop
         guard valueSize <= stop &- position else { throw .fieldBeyondRecord }
         position &+= valueSize
     }
-}
-
-/// Nearly all varints of records are one or two bytes; the rest is out of line.
-@inlinable @inline(__always)
-package func recordVarint(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int32 {
-    guard position < end else { throw .truncated }
-    let byte = base.load(fromByteOffset: position, as: UInt8.self)
-    guard byte < 0x80 else { return try longVarint(base, &position, end) }
-    position &+= 1
-    return Int32(byte >> 1) ^ -Int32(byte & 1)
+    return position
 }
 
 @inlinable @inline(__always)
-package func recordVarlong(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int64 {
-    guard position < end else { throw .truncated }
-    let byte = base.load(fromByteOffset: position, as: UInt8.self)
-    guard byte < 0x80 else { return try longVarlong(base, &position, end) }
-    position &+= 1
-    return Int64(byte >> 1) ^ -Int64(byte & 1)
-}
+package func unzigzag(_ raw: UInt32) -> Int32 { Int32(bitPattern: raw >> 1) ^ (0 &- Int32(bitPattern: raw & 1)) }
 
-@usableFromInline @inline(never)
-package func longVarint(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int32 {
+@inlinable @inline(__always)
+package func unzigzag(_ raw: UInt64) -> Int64 { Int64(bitPattern: raw >> 1) ^ (0 &- Int64(bitPattern: raw & 1)) }
+
+/// A varint of any length up to its type's.
+func recordVarint(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int32 {
     var raw: UInt32 = 0
     var shift: UInt32 = 0
     while position < end {
@@ -132,14 +188,14 @@ package func longVarint(_ base: UnsafeRawPointer, _ position: inout Int, _ end: 
         position &+= 1
         if shift == 28, byte > 0x0F { throw .malformedVarint }
         raw |= UInt32(byte & 0x7F) &<< shift
-        if byte < 0x80 { return Int32(bitPattern: raw >> 1) ^ -Int32(bitPattern: raw & 1) }
+        if byte < 0x80 { return unzigzag(raw) }
         shift &+= 7
     }
     throw .truncated
 }
 
-@usableFromInline @inline(never)
-package func longVarlong(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int64 {
+/// A varlong of any length up to its type's.
+func recordVarlong(_ base: UnsafeRawPointer, _ position: inout Int, _ end: Int) throws(RecordFault) -> Int64 {
     var raw: UInt64 = 0
     var shift: UInt64 = 0
     while position < end {
@@ -147,7 +203,7 @@ package func longVarlong(_ base: UnsafeRawPointer, _ position: inout Int, _ end:
         position &+= 1
         if shift == 63, byte > 1 { throw .malformedVarint }
         raw |= UInt64(byte & 0x7F) &<< shift
-        if byte < 0x80 { return Int64(bitPattern: raw >> 1) ^ -Int64(bitPattern: raw & 1) }
+        if byte < 0x80 { return unzigzag(raw) }
         shift &+= 7
     }
     throw .truncated
@@ -158,10 +214,10 @@ package func longVarlong(_ base: UnsafeRawPointer, _ position: inout Int, _ end:
 /// It keeps no bytes alive: it must not outlive the buffer it was made over.
 package struct RecordCursor {
     package let bytes: UnsafeRawBufferPointer
-    /// The offset of the next record's first byte; after a fault, where reading stopped.
-    package private(set) var position: Int
+    /// The offset of the next record's first byte; after a fault, of the record that could not be read.
+    @usableFromInline package internal(set) var position: Int
     /// How many records were read.
-    package private(set) var index: Int32
+    @usableFromInline package internal(set) var index: Int32
     package let count: Int32
 
     /// Over the bytes after the header (decompressed), and with the header's record count.
@@ -173,13 +229,19 @@ package struct RecordCursor {
     }
 
     /// The next record; nil after the last, if nothing follows it. After a fault the cursor is of no more use.
-    package mutating func next() throws(RecordFault) -> RecordView? {
+    @inlinable package mutating func next() throws(RecordFault) -> RecordView? {
         guard index < count else {
             guard position == bytes.count else { throw .bytesAfterLastRecord }
             return nil
         }
         guard let base = bytes.baseAddress else { throw .truncated }
-        let record = try RecordView(base, at: &position, end: bytes.count)
+        let record: RecordView
+        if let usual = RecordView.usual(base, at: position, end: bytes.count) {
+            record = usual
+        } else {
+            record = try RecordView(base, at: position, end: bytes.count)
+        }
+        position = record.range.end
         index &+= 1
         return record
     }

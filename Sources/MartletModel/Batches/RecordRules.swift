@@ -57,7 +57,13 @@ struct RecordRules {
         var index: Int32 = 0
         do throws(RecordFault) {
             while index < header.recordCount {
-                let record = try RecordView(base, at: &position, end: end)
+                let record: RecordView
+                if let usual = RecordView.usual(base, at: position, end: end) {
+                    record = usual
+                } else {
+                    record = try RecordView(base, at: position, end: end)
+                }
+                position = record.range.end
                 let timestamp = baseTimestamp &+ (record.timestampDelta & deltaMask)
                 if index == 0 { walked.firstTimestampDelta = record.timestampDelta }
                 if record.offsetDelta != index { walked.offsetsCountUp = false }
