@@ -14,7 +14,7 @@ import Testing
     static var isThere: Bool { access(codec, R_OK) == 0 }
 
     @Test(.enabled(if: isThere, "the independent codec is not at hand")) func readsWhatWeWriteAndWritesTheSame() throws {
-        var lines: [String] = []
+        var samples: [String] = []
         for message in Catalog.wire + Catalog.records {
             for version in message.versions {
                 // its transaction log v0 has the tagged fields in line, which Kafka's has not
@@ -22,32 +22,17 @@ import Testing
                 var random = SeededRandom(seed: 0xC0DE)
                 for _ in 0..<4 {
                     let (bytes, text) = try message.sample(version, &random)
-                    lines.append("\(message.name)\t\(version)\t\(hex(bytes))\t\(text)")
+                    samples.append("\(message.name)\t\(version)\t\(hex(bytes))\t\(text)")
                 }
             }
         }
         let path = "/tmp/martlet-wire-samples-\(getpid()).txt"
         let file = try #require(fopen(path, "w"))
         defer { unlink(path) }
-        for line in lines { fputs(line + "\n", file) }
+        for line in samples { fputs(line + "\n", file) }
         fclose(file)
         let script = packageRoot + "/Tests/MartletWireTests/check_samples.py"
-        let output = try run("python3 '\(script)' '\(Self.codec)' '\(path)' 2>&1")
-        #expect(output.last == "\(lines.count) samples agree", "\(output.prefix(10).joined(separator: "\n"))")
-    }
-
-    private func run(_ command: String) throws -> [String] {
-        let pipe = try #require(popen(command, "r"))
-        var text: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 4096)
-        while case let count = fread(&chunk, 1, chunk.count, pipe), count > 0 { text += chunk[..<count] }
-        pclose(pipe)
-        return String(decoding: text, as: UTF8.self).split(separator: "\n").map(String.init)
+        let output = try lines(of: "python3 '\(script)' '\(Self.codec)' '\(path)' 2>&1")
+        #expect(output.last == "\(samples.count) samples agree", "\(output.prefix(10).joined(separator: "\n"))")
     }
 }
-
-/// The folder of Package.swift.
-let packageRoot: String = {
-    let parts = #filePath.split(separator: "/")
-    return "/" + parts.dropLast(3).joined(separator: "/")
-}()
