@@ -57,6 +57,19 @@ package struct CommandLineArguments: Sendable, Equatable {
     package func value(_ flag: String) -> String? { given.first { $0.name == flag }?.value }
     package func has(_ flag: String) -> Bool { given.contains { $0.name == flag } }
 
+    /// The values of a flag that takes `NAME=VALUE`, split at the first equals sign.
+    package func assignments(_ flag: String) throws(Fault) -> [(name: String, value: String)] {
+        var split: [(name: String, value: String)] = []
+        for text in values(flag) {
+            let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2, !parts[0].isEmpty else {
+                throw Fault("--\(flag) needs NAME=VALUE, and cannot take '\(text)'")
+            }
+            split.append((String(parts[0]), String(parts[1])))
+        }
+        return split
+    }
+
     /// Reads the arguments, the program's own name not among them.
     package init(_ arguments: [String], commands: [Command]) throws(Fault) {
         let choices = commands.map(\.name).joined(separator: ", ")

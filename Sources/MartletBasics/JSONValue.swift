@@ -202,7 +202,9 @@ private struct JSONParser {
         }
     }
 
-    private mutating func nested(_ body: (inout JSONParser) throws(JSONFault) -> JSONValue) throws(JSONFault) -> JSONValue {
+    private mutating func nested(
+        _ body: (inout JSONParser) throws(JSONFault) -> JSONValue
+    ) throws(JSONFault) -> JSONValue {
         guard depth < depthLimit else { throw JSONFault(.tooDeep, at: position) }
         depth += 1
         position += 1
@@ -245,7 +247,8 @@ private struct JSONParser {
 
     private mutating func digits() -> Int {
         let start = position
-        while position < bytes.count, (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(bytes[position]) { position += 1 }
+        let digits = UInt8(ascii: "0")...UInt8(ascii: "9")
+        while position < bytes.count, digits.contains(bytes[position]) { position += 1 }
         return position - start
     }
 

@@ -40,6 +40,18 @@ import Testing
         #expect(!line.has("none"))
     }
 
+    @Test func anAssignmentIsSplitAtItsFirstEqualsSign() throws {
+        let pairs = try read("server", "--set", "a=1=2", "--set=b=").assignments("set")
+        #expect(pairs.map(\.name) == ["a", "b"])
+        #expect(pairs.map(\.value) == ["1=2", ""])
+        for wrong in ["a", "=1", ""] {
+            let line = try read("server", "--set=\(wrong)")
+            #expect(throws: CommandLineArguments.Fault("--set needs NAME=VALUE, and cannot take '\(wrong)'")) {
+                try line.assignments("set")
+            }
+        }
+    }
+
     @Test func afterTwoDashesEverythingIsAnOperand() throws {
         #expect(try read("server", "--", "--config").operands == ["--config"])
         #expect(try read("server", "-").operands == ["-"])
@@ -80,7 +92,8 @@ import Testing
 
 @Suite struct NearestNames {
     @Test(arguments: [
-        ("", "", 0), ("a", "", 1), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "abxc", 1), ("abc", "axc", 1), ("kitten", "sitting", 3),
+        ("", "", 0), ("a", "", 1), ("abc", "abc", 0), ("abc", "acb", 1), ("abc", "abxc", 1), ("abc", "axc", 1),
+        ("kitten", "sitting", 3),
         ("ca", "abc", 3),
     ])
     func changesAreCounted(_ a: String, _ b: String, _ count: Int) {

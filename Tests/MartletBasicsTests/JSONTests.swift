@@ -62,14 +62,20 @@ import Testing
     }
 
     @Test(arguments: [
-        ("", JSONFault.Reason.endsEarly, 0), ("  ", .endsEarly, 2), ("[1", .endsEarly, 2), ("{\"a\":", .endsEarly, 5), ("\"a", .endsEarly, 2),
-        ("tru", .endsEarly, 3), ("\"\\", .endsEarly, 2), ("trux", .unexpectedByte, 3), ("[1,]", .unexpectedByte, 3), ("{,}", .unexpectedByte, 1),
-        ("{a:1}", .unexpectedByte, 1), ("{\"a\" 1}", .unexpectedByte, 5), ("[1 2]", .unexpectedByte, 3), ("'a'", .unexpectedByte, 0),
-        ("NaN", .unexpectedByte, 0), ("+1", .unexpectedByte, 0), (".5", .unexpectedByte, 0), ("{\"a\":1,}", .unexpectedByte, 7),
-        ("01", .malformedNumber, 0), ("-", .malformedNumber, 0), ("1.", .malformedNumber, 0), ("1e", .malformedNumber, 0), ("1e+", .malformedNumber, 0),
+        ("", JSONFault.Reason.endsEarly, 0), ("  ", .endsEarly, 2), ("[1", .endsEarly, 2),
+        ("{\"a\":", .endsEarly, 5), ("\"a", .endsEarly, 2),
+        ("tru", .endsEarly, 3), ("\"\\", .endsEarly, 2), ("trux", .unexpectedByte, 3), ("[1,]", .unexpectedByte, 3),
+        ("{,}", .unexpectedByte, 1),
+        ("{a:1}", .unexpectedByte, 1), ("{\"a\" 1}", .unexpectedByte, 5), ("[1 2]", .unexpectedByte, 3),
+        ("'a'", .unexpectedByte, 0),
+        ("NaN", .unexpectedByte, 0), ("+1", .unexpectedByte, 0), (".5", .unexpectedByte, 0),
+        ("{\"a\":1,}", .unexpectedByte, 7),
+        ("01", .malformedNumber, 0), ("-", .malformedNumber, 0), ("1.", .malformedNumber, 0),
+        ("1e", .malformedNumber, 0), ("1e+", .malformedNumber, 0),
         ("1 2", .trailingBytes, 2), ("{}x", .trailingBytes, 2), ("0x1", .trailingBytes, 1),
         ("\"\n\"", .malformedString, 1), ("\"\\x\"", .malformedString, 1), ("\"\\u12g4\"", .malformedString, 1),
-        ("\"\\ud83d\"", .malformedString, 1), ("\"\\ude00\"", .malformedString, 1), ("\"\\ud83d\\u0041\"", .malformedString, 1),
+        ("\"\\ud83d\"", .malformedString, 1), ("\"\\ude00\"", .malformedString, 1),
+        ("\"\\ud83d\\u0041\"", .malformedString, 1),
         ("{\"a\":1,\"a\":2}", .repeatedName, 7), ("{\"a\":1,\"\\u0061\":2}", .repeatedName, 7),
     ])
     func whatIsNoJSONIsRefusedWithItsPlace(_ text: String, _ reason: JSONFault.Reason, _ position: Int) {

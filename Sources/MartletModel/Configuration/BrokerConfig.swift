@@ -76,7 +76,7 @@ extension BrokerConfig {
         try settings.checkConnectionLimits()
         let topics = TopicConfigResolver(settings)
         if topics.defaults.cleanupPolicy.contains(.compact) {
-            settings.warn("log.cleanup.policy: nothing is compacted in this release; compacted topics keep every record")
+            settings.warn("log.cleanup.policy: nothing is compacted yet, and topics to be compacted keep every record")
         }
         func time(_ name: String) -> Interval { .milliseconds(settings.int64(name)) }
         func limit(_ name: String) -> Int64? {
@@ -149,7 +149,8 @@ extension BrokerSettings {
         if let roles = given("process.roles")?.list, !roles.isEmpty, !roles.contains("broker") {
             throw ConfigError(
                 .unsupported, "process.roles",
-                "process.roles is '\(roles.joined(separator: ","))': this is a broker and cannot be a KRaft controller alone")
+                "process.roles is '\(roles.joined(separator: ","))': this is a broker, and cannot be a KRaft "
+                    + "controller alone")
         }
         let replication = int64("default.replication.factor")
         guard replication <= Int16.max else {
@@ -163,35 +164,38 @@ extension BrokerSettings {
         let broker = given("broker.id")?.integer, node = given("node.id")?.integer
         if let broker, let node, broker != node {
             throw ConfigError(
-                .contradiction, "node.id", "broker.id is \(broker) and node.id \(node): they must be the same, or one left out")
+                .contradiction, "node.id",
+                "broker.id is \(broker) and node.id \(node): they must be the same, or one left out")
         }
         return Int32(broker ?? node ?? int64("broker.id"))
     }
 
     /// Times that may be given in several units: only what counts in the end is looked at, as in Kafka.
     fileprivate func checkTimes() throws(ConfigError) {
-        func counting(_ names: [String]) -> (name: String, value: Int64)? {
+        func counting(_ names: String...) -> (name: String, value: Int64)? {
             for name in names { if let value = value(name)?.integer { return (name, value) } }
             return nil
         }
-        if let (name, value) = counting(["log.retention.ms", "log.retention.minutes", "log.retention.hours"]), value == 0 {
-            throw ConfigError(.invalidValue, name, "\(name) cannot be 0: it must be from 1 up, or -1 to keep records for ever")
+        let retention = counting("log.retention.ms", "log.retention.minutes", "log.retention.hours")
+        if let (name, value) = retention, value == 0 {
+            throw ConfigError(
+                .invalidValue, name, "\(name) cannot be 0: it must be from 1 up, or -1 to keep records for ever")
         }
-        if let (name, value) = counting(["log.roll.ms", "log.roll.hours"]), value < 1 {
+        if let (name, value) = counting("log.roll.ms", "log.roll.hours"), value < 1 {
             throw ConfigError(.invalidValue, name, "\(name) cannot be \(value): it must be from 1 up")
         }
-        if let (name, value) = counting(["log.roll.jitter.ms", "log.roll.jitter.hours"]), value < 0 {
+        if let (name, value) = counting("log.roll.jitter.ms", "log.roll.jitter.hours"), value < 0 {
             throw ConfigError(.invalidValue, name, "\(name) cannot be \(value): it must be from 0 up")
         }
-        if let (name, value) = counting(["log.flush.interval.ms", "log.flush.scheduler.interval.ms"]), value < 0 {
+        if let (name, value) = counting("log.flush.interval.ms", "log.flush.scheduler.interval.ms"), value < 0 {
             throw ConfigError(.invalidValue, name, "\(name) cannot be \(value): it must be from 0 up")
         }
         let minimum = int64("log.cleaner.min.compaction.lag.ms"), maximum = int64("log.cleaner.max.compaction.lag.ms")
         guard minimum <= maximum else {
             throw ConfigError(
                 .contradiction, "log.cleaner.min.compaction.lag.ms",
-                "log.cleaner.min.compaction.lag.ms is \(minimum), which cannot be above log.cleaner.max.compaction.lag.ms, "
-                    + "\(maximum)")
+                "log.cleaner.min.compaction.lag.ms is \(minimum), which cannot be above "
+                    + "log.cleaner.max.compaction.lag.ms, \(maximum)")
         }
     }
 
@@ -200,7 +204,8 @@ extension BrokerSettings {
         guard queued <= 0 || queued >= request else {
             throw ConfigError(
                 .contradiction, "queued.max.request.bytes",
-                "queued.max.request.bytes is \(queued): it must be at least socket.request.max.bytes, \(request), or -1")
+                "queued.max.request.bytes is \(queued): it must be at least socket.request.max.bytes, \(request), "
+                    + "or -1")
         }
         guard int64("max.connections.per.ip") > 0 || !string("max.connections.per.ip.overrides").isEmpty else {
             throw ConfigError(
@@ -218,7 +223,8 @@ extension BrokerSettings {
             directories = older
         }
         guard !directories.isEmpty, directories.allSatisfy({ !$0.isEmpty }) else {
-            throw ConfigError(.invalidValue, setting, "\(setting) must name at least one directory, and none may be empty")
+            throw ConfigError(
+                .invalidValue, setting, "\(setting) must name at least one directory, and none may be empty")
         }
         for (index, directory) in directories.enumerated() {
             let path = plainPath(directory)
@@ -229,16 +235,23 @@ extension BrokerSettings {
                 guard !string(own).isEmpty else {
                     throw ConfigError(.invalidValue, own, "\(own) must name a directory")
                 }
-                let inside = plainPath(string(own))
-                if inside == path || inside.starts(with: path + "/") {
+                if lies(plainPath(string(own)), in: path) {
                     throw ConfigError(
                         .contradiction, own,
-                        "\(own) is \(string(own)), inside the data directory \(directory), where Kafka bears only "
-                            + "partitions: it must lie outside")
+                        "\(own) is \(string(own)), inside the data directory \(directory), where only partitions may "
+                            + "be: it must lie outside")
                 }
             }
         }
         return directories
+    }
+
+    private func lies(_ path: String, in directory: String) -> Bool {
+        switch directory {
+        case "": !path.hasPrefix("/")
+        case "/": path.hasPrefix("/")
+        default: path == directory || path.hasPrefix(directory + "/")
+        }
     }
 
     /// Without what does not change where a path leads: `./a//b/` is `a/b`.
@@ -251,15 +264,16 @@ extension BrokerSettings {
         let protocols = try ListenerProtocols(string("listener.security.protocol.map"))
         let controllers = (value("controller.listener.names")?.list ?? []).map { $0.uppercased() }
         let listeners = try Listener.parse(
-            list("listeners"), setting: "listeners", protocols: protocols, portsMustDiffer: true, leavingOut: controllers)
+            list("listeners"), setting: "listeners", protocols: protocols, portsMustDiffer: true,
+            leavingOut: controllers)
         guard !listeners.isEmpty else {
             throw ConfigError(.invalidValue, "listeners", "listeners must name at least one address for clients")
         }
         for listener in listeners where listener.securityProtocol != .plaintext {
             throw ConfigError(
                 .unsupported, "listeners",
-                "the listener \(listener) is of the protocol \(listener.securityProtocol.rawValue): only PLAINTEXT can be "
-                    + "spoken so far, and nothing is opened in its place")
+                "the listener \(listener) is of the protocol \(listener.securityProtocol.rawValue): only PLAINTEXT can "
+                    + "be spoken so far, and nothing is opened in its place")
         }
         for name in controllers where list("listeners").contains(where: { $0.uppercased().hasPrefix(name + "://") }) {
             warn("the listener \(name) is not opened: it is a KRaft controller's")
@@ -274,13 +288,14 @@ extension BrokerSettings {
         for listener in advertised {
             guard listeners.contains(where: { $0.name == listener.name }) else {
                 throw ConfigError(
-                    .contradiction, setting, "advertised.listeners has \(listener), but listeners has none called \(listener.name)")
+                    .contradiction, setting,
+                    "advertised.listeners has \(listener), but listeners has none called \(listener.name)")
             }
             guard !listener.isWildcard else {
                 throw ConfigError(
                     .contradiction, "advertised.listeners",
-                    "clients cannot be told to connect to \(listener.host): give advertised.listeners an address they can "
-                        + "reach, or listeners no host at all (\(listener.name)://:\(listener.port))")
+                    "clients cannot be told to connect to \(listener.host): give advertised.listeners an address they "
+                        + "can reach, or listeners no host at all (\(listener.name)://:\(listener.port))")
             }
         }
         return (listeners, advertised)

@@ -57,7 +57,8 @@ package struct BrokerSettings: Sendable {
         if let instead = Self.replacements.first(where: { $0.old == name })?.current {
             warnings.append("\(name) has no effect: Kafka has long replaced it by \(instead)")
         } else if name == "authorizer.class.name", given[name]?.text != "" {
-            warnings.append("\(name) has no effect: there is no authorization yet, and whoever connects may do everything")
+            warnings.append(
+                "\(name) has no effect: there is no authorization yet, and whoever connects may do everything")
         } else if definition?.flags.contains(.kraft) == true {
             warnings.append("\(name) has no effect: it concerns KRaft, which this broker does without")
         } else if definition?.flags.contains(.old) == true {
@@ -74,7 +75,7 @@ package struct BrokerSettings: Sendable {
         (old: "advertised.host.name", current: "advertised.listeners"),
         (old: "advertised.port", current: "advertised.listeners"),
         (old: "replica.lag.max.messages", current: "replica.lag.time.max.ms"),
-        (old: "log.message.timestamp.difference.max.ms", current: "log.message.timestamp.before.max.ms and after.max.ms"),
+        (old: "log.message.timestamp.difference.max.ms", current: "log.message.timestamp.before.max.ms"),
     ]
 
     /// Names that no table can list, because they end in what a user chose or belong to a class that is plugged in.

@@ -15,7 +15,7 @@ package enum ConfigReference {
         return [
             Section(
                 title: "Settings of a broker that act",
-                introduction: "Given in the file of settings, or with `--set name=value`, which counts before the file.",
+                introduction: "Given in the file, or with `--set name=value`, which counts before the file.",
                 definitions: brokers.filter(\.acts)),
             Section(
                 title: "Settings of a topic that act",
@@ -61,12 +61,12 @@ package enum ConfigReference {
 
             A broker reads Java properties, as Kafka does: `martlet server --config server.properties`, and
             `--set name=value` for one setting. Names and meanings are Kafka's; those that begin with `martlet.` are
-            Martlet's own. Of \(all.count) settings, \(all.filter(\.acts).count) act in this release. A setting of Kafka's without
-            effect is taken and warned of; an unknown one stops the start.
+            Martlet's own. Of \(all.count) settings, \(all.filter(\.acts).count) act in this release.
+            A setting of Kafka's without effect is taken and warned of; an unknown one stops the start.
 
             Three defaults are Martlet's: `log.dirs`, `listeners` (this machine only), and `broker.id`, which is 1 for a
-            new broker. *Changes* says whether a value can be changed while the broker runs: in this release none of a broker's can,
-            and the word is Kafka's.
+            new broker. *Changes* says whether a value can be changed while the broker runs: in this release
+            none of a broker's can, and the word is Kafka's.
 
             This page is written from the table in `Sources/MartletModel/Configuration`, and a test compares the two.
 
@@ -75,7 +75,8 @@ package enum ConfigReference {
             page += "\n## \(section.title)\n\n\(section.introduction)\n\n"
             let acting = section.definitions.first?.acts == true
             page += acting
-                ? "| setting | type | default | unit | allowed | changes | what it does |\n|---|---|---|---|---|---|---|\n"
+                ? "| setting | type | default | unit | allowed | changes | what it does |\n"
+                    + "|---|---|---|---|---|---|---|\n"
                 : "| setting | type | default | allowed |\n|---|---|---|---|\n"
             for definition in section.definitions {
                 let head = "| `\(definition.name)` | \(definition.type.name) | \(cell(shownDefault(definition))) "

@@ -103,8 +103,9 @@ extension ConfigTable {
     private static func definition(_ fields: [Bytes]) -> ConfigDefinition {
         precondition(fields.count >= 4, "a line of the table has scopes, name, type and default")
         func text(_ index: Int) -> String { String(decoding: fields[index], as: UTF8.self) }
-        guard let type = ConfigType.allCases.first(where: { $0.name == text(2) }) else {
-            preconditionFailure("no type is called \(text(2))")
+        let typeName = text(2)
+        guard let type = ConfigType.allCases.first(where: { $0.name == typeName }) else {
+            preconditionFailure("no type is called \(typeName)")
         }
         var flags: ConfigFlags = []
         var constraint = ConfigConstraint.none

@@ -146,20 +146,34 @@ package func hostCounts(_ text: String) -> [(host: String, count: Int32)]? {
 }
 
 /// A number as Java reads one: `.5`, `1.`, `1e3` and a last `d` or `f` are good; so are `NaN` and `Infinity`, spelt so.
+/// Java's hexadecimal fractions are not taken.
 package func javaDouble(_ text: Substring) -> Double? {
-    var rest = text
-    var negative = false
-    if let sign = rest.first, sign == "-" || sign == "+" {
-        negative = sign == "-"
-        rest = rest.dropFirst()
+    var rest = Array(text.utf8)[...]
+    func take(_ choices: String) -> UInt8? {
+        guard let first = rest.first, choices.utf8.contains(first) else { return nil }
+        rest.removeFirst()
+        return first
     }
-    if rest == "NaN" { return .nan }
-    if rest == "Infinity" { return negative ? -.infinity : .infinity }
-    if let last = rest.last, "dDfF".contains(last), !rest.hasPrefix("0x"), !rest.hasPrefix("0X") { rest = rest.dropLast() }
-    guard let first = rest.utf8.first else { return nil }
-    // what begins otherwise is a spelling of infinity or NaN that Java does not take
-    guard first == UInt8(ascii: ".") || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(first) else { return nil }
-    guard let value = Double(rest) ?? Double("0" + rest) ?? Double(rest + "0") else { return nil }
+    func takeDigits() -> String {
+        let digits = rest.prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        rest = rest[digits.endIndex...]
+        return String(decoding: digits, as: UTF8.self)
+    }
+    let negative = take("+-") == UInt8(ascii: "-")
+    if rest.elementsEqual("NaN".utf8) { return .nan }
+    if rest.elementsEqual("Infinity".utf8) { return negative ? -.infinity : .infinity }
+    let whole = takeDigits()
+    let fraction = take(".") == nil ? "" : takeDigits()
+    guard !whole.isEmpty || !fraction.isEmpty else { return nil }
+    var exponent = "0"
+    if take("eE") != nil {
+        let sign = take("+-") == UInt8(ascii: "-") ? "-" : ""
+        exponent = takeDigits()
+        guard !exponent.isEmpty else { return nil }
+        exponent = sign + exponent
+    }
+    _ = take("dDfF")
+    guard rest.isEmpty, let value = Double("0\(whole).\(fraction)0e\(exponent)") else { return nil }
     return negative ? -value : value
 }
 

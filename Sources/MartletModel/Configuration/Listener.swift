@@ -62,7 +62,8 @@ package struct ListenerProtocols: Sendable {
 extension Listener {
     /// Reads a list of listeners and holds them against each other. `unused` names those that are left out.
     package static func parse(
-        _ elements: [String], setting: String, protocols: ListenerProtocols, portsMustDiffer: Bool, leavingOut unused: [String] = []
+        _ elements: [String], setting: String, protocols: ListenerProtocols, portsMustDiffer: Bool,
+        leavingOut unused: [String] = []
     ) throws(ConfigError) -> [Listener] {
         var found: [Listener] = []
         for element in elements {

@@ -54,7 +54,7 @@ package struct PropertiesParser {
 
     private init(_ bytes: UnsafeRawBufferPointer) {
         self.bytes = bytes
-        isUTF8 = String(validating: bytes.bindMemory(to: UInt8.self), as: UTF8.self) != nil
+        isUTF8 = String(validating: bytes, as: UTF8.self) != nil
     }
 
     private static func fault(_ line: Int, _ what: String) -> ConfigError {

@@ -57,7 +57,8 @@ package struct TopicConfigResolver: Sendable {
         let stored = accepted.sorted { $0.key < $1.key }
         if accepted["remote.storage.enable"] == .boolean(true) {
             throw ConfigError(
-                .unsupported, "remote.storage.enable", "remote.storage.enable cannot be true: there is no tiered storage")
+                .unsupported, "remote.storage.enable",
+                "remote.storage.enable cannot be true: there is no tiered storage")
         }
         var config = defaults
         for (name, value) in stored { config.set(name, value) }

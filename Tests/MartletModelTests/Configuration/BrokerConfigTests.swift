@@ -117,10 +117,22 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         #expect(refusal("retention.ms=1").contains("there is no broker setting 'retention.ms'"))
     }
 
-    @Test func aPasswordIsNeverRepeated() {
+    @Test func aFileThatSaysEveryDefaultStartsAsOneThatSaysNothing() throws {
+        let known = ConfigTable.shared.definitions(for: .broker).filter { $0.defaultValue != nil }
+        let config = try broker(known.map { "\($0.name)=\($0.defaultValue ?? "")\n" }.joined())
+        #expect(config.inertCount == known.count { !$0.acts })
+        #expect(config.warnings.count == config.inertCount)
+        #expect(config.topics.defaults == TopicConfig())
+        #expect(config.listeners == (try broker("")).listeners)
+        #expect(config.logDirs == (try broker("")).logDirs)
+    }
+
+    @Test func aPasswordIsNeverRepeated() throws {
         let secret = "hunter2"
         for definition in ConfigTable.shared.definitions where definition.isSecret {
-            for warning in (try? broker("\(definition.name)=\(secret)"))?.warnings ?? [] { #expect(!warning.contains(secret)) }
+            let warnings = try broker("\(definition.name)=\(secret)").warnings
+            #expect(warnings.count == 1)
+            for warning in warnings { #expect(!warning.contains(secret), "\(definition.name)") }
         }
     }
 
@@ -180,8 +192,11 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         ("log.dirs=", "at least one directory"), ("log.dirs=a,,b", "none may be empty"),
         ("log.dirs=a,./a/", "twice"), ("log.dir=", "log.dir must name"),
         ("log.dirs=data", "martlet.keeper.dir is data/keeper, inside the data directory data"),
-        ("martlet.cut.dir=./data/log/cut", "it must lie outside"), ("martlet.keeper.dir=", "must name a directory"),
-        ("log.retention.ms=0", "-1 to keep records for ever"), ("log.retention.hours=0", "log.retention.hours cannot be 0"),
+        ("martlet.cut.dir=./data/log/cut", "it must lie outside"), ("log.dirs=.", "inside the data directory"),
+        ("log.dirs=/\nmartlet.keeper.dir=/k", "inside the data directory"),
+        ("martlet.keeper.dir=", "must name a directory"),
+        ("log.retention.ms=0", "-1 to keep records for ever"),
+        ("log.retention.hours=0", "log.retention.hours cannot be 0"),
         ("log.roll.ms=0", "log.roll.ms"), ("log.roll.jitter.ms=-1", "log.roll.jitter.ms"),
         ("log.flush.interval.ms=-1", "log.flush.interval.ms"),
         ("log.cleaner.min.compaction.lag.ms=9\nlog.cleaner.max.compaction.lag.ms=8", "cannot be above"),

@@ -123,14 +123,17 @@ private let facts = packageRoot + "/../shared/protocol/configs.txt"
 
     @Test(arguments: [
         ("preallocate", "TRUE", "true"), ("preallocate", " False\n", "false"),
-        ("retention.ms", " 5 ", "5"), ("retention.ms", "+5", "5"), ("retention.ms", "007", "7"), ("retention.ms", "-1", "-1"),
+        ("retention.ms", " 5 ", "5"), ("retention.ms", "+5", "5"), ("retention.ms", "007", "7"),
+        ("retention.ms", "-1", "-1"),
         ("retention.ms", "9223372036854775807", "9223372036854775807"),
         ("min.cleanable.dirty.ratio", ".5", "0.5"), ("min.cleanable.dirty.ratio", "1", "1.0"),
         ("min.cleanable.dirty.ratio", "1e-5", "1.0E-5"), ("min.cleanable.dirty.ratio", "0.25d", "0.25"),
+        ("min.cleanable.dirty.ratio", "1.", "1.0"), ("min.cleanable.dirty.ratio", "+2.5E-1f", "0.25"),
         ("cleanup.policy", "compact, delete", "compact,delete"), ("cleanup.policy", "", ""),
         ("principal.builder.class", " some.Class ", "some.Class"), ("compression.gzip.level", "-1", "-1"),
         ("compression.gzip.level", "9", "9"), ("compression.zstd.level", "-131072", "-131072"),
-        ("leader.replication.throttled.replicas", "0:1, 1:2", "0:1,1:2"), ("leader.replication.throttled.replicas", "*", "*"),
+        ("leader.replication.throttled.replicas", "0:1, 1:2", "0:1,1:2"),
+        ("leader.replication.throttled.replicas", "*", "*"),
         ("segment.bytes", "14", "14"), ("ssl.cipher.suites", "a,,b", "a,,b"),
     ])
     func aGoodValueIsToldAsKafkaTellsIt(_ name: String, _ given: String, _ told: String) {
@@ -139,13 +142,21 @@ private let facts = packageRoot + "/../shared/protocol/configs.txt"
 
     @Test(arguments: [
         ("preallocate", "maybe"), ("preallocate", ""), ("preallocate", "1"),
-        ("retention.ms", "abc"), ("retention.ms", ""), ("retention.ms", "-2"), ("retention.ms", "1.0"), ("retention.ms", "1 0"),
-        ("retention.ms", "9223372036854775808"), ("retention.ms", "0x10"), ("retention.ms", "1_000"), ("retention.ms", "--1"),
-        ("segment.bytes", "1"), ("segment.bytes", "2147483648"), ("max.message.bytes", "-1"), ("min.insync.replicas", "0"),
-        ("min.cleanable.dirty.ratio", "1.5"), ("min.cleanable.dirty.ratio", "NaN"), ("min.cleanable.dirty.ratio", "nan"),
-        ("min.cleanable.dirty.ratio", "inf"), ("min.cleanable.dirty.ratio", ""), ("min.cleanable.dirty.ratio", "+-1"),
+        ("retention.ms", "abc"), ("retention.ms", ""), ("retention.ms", "-2"), ("retention.ms", "1.0"),
+        ("retention.ms", "1 0"),
+        ("retention.ms", "9223372036854775808"), ("retention.ms", "0x10"), ("retention.ms", "1_000"),
+        ("retention.ms", "--1"),
+        ("segment.bytes", "1"), ("segment.bytes", "2147483648"), ("max.message.bytes", "-1"),
+        ("min.insync.replicas", "0"),
+        ("min.cleanable.dirty.ratio", "1.5"), ("min.cleanable.dirty.ratio", "NaN"),
+        ("min.cleanable.dirty.ratio", "nan"),
+        ("min.cleanable.dirty.ratio", "inf"), ("min.cleanable.dirty.ratio", "."), ("min.cleanable.dirty.ratio", "1e"),
+        ("min.cleanable.dirty.ratio", "0x0"), ("min.cleanable.dirty.ratio", ".e0"),
+        ("min.cleanable.dirty.ratio", "0.5dd"),
+        ("min.cleanable.dirty.ratio", "-"), ("min.cleanable.dirty.ratio", ""), ("min.cleanable.dirty.ratio", "+-1"),
         ("cleanup.policy", "shred"), ("cleanup.policy", "delete,delete"), ("cleanup.policy", "delete,"),
-        ("compression.type", "rar"), ("compression.type", "ZSTD"), ("compression.gzip.level", "0"), ("compression.gzip.level", "10"),
+        ("compression.type", "rar"), ("compression.type", "ZSTD"), ("compression.gzip.level", "0"),
+        ("compression.gzip.level", "10"),
         ("compression.lz4.level", "0"), ("compression.lz4.level", "18"), ("compression.zstd.level", "23"),
         ("message.timestamp.type", "Never"), ("flush.messages", "0"), ("segment.ms", "0"),
         ("leader.replication.throttled.replicas", "0"), ("leader.replication.throttled.replicas", "0:-1"),
@@ -161,9 +172,12 @@ private let facts = packageRoot + "/../shared/protocol/configs.txt"
     }
 
     @Test(arguments: [
-        (0.5, "0.5"), (1, "1.0"), (-0.0, "-0.0"), (100, "100.0"), (9_999_999, "9999999.0"), (1e7, "1.0E7"), (12_345_678.5, "1.23456785E7"),
-        (0.001, "0.001"), (0.000_123, "1.23E-4"), (.greatestFiniteMagnitude, "1.7976931348623157E308"), (1e21, "1.0E21"),
-        (-2.5, "-2.5"), (.infinity, "Infinity"), (.nan, "NaN"), (.leastNonzeroMagnitude, "5.0E-324"), (0.05, "0.05"), (123_456.789, "123456.789"),
+        (0.5, "0.5"), (1, "1.0"), (-0.0, "-0.0"), (100, "100.0"), (9_999_999, "9999999.0"), (1e7, "1.0E7"),
+        (12_345_678.5, "1.23456785E7"),
+        (0.001, "0.001"), (0.000_123, "1.23E-4"), (.greatestFiniteMagnitude, "1.7976931348623157E308"),
+        (1e21, "1.0E21"),
+        (-2.5, "-2.5"), (.infinity, "Infinity"), (.nan, "NaN"), (.leastNonzeroMagnitude, "5.0E-324"), (0.05, "0.05"),
+        (123_456.789, "123456.789"),
     ] as [(Double, String)])
     func numbersAreWrittenAsJavaWritesThem(_ number: Double, _ text: String) {
         #expect(javaText(number) == text)

@@ -6,13 +6,16 @@ import Testing
 
     /// What CreateTopics answered to each when it was asked of Kafka.
     @Test(arguments: [
-        ("no.such.config", "1", false), ("retention.ms", "abc", false), ("retention.ms", "", false), ("retention.ms", "-2", false),
+        ("no.such.config", "1", false), ("retention.ms", "abc", false), ("retention.ms", "", false),
+        ("retention.ms", "-2", false),
         ("retention.ms", nil, false), ("cleanup.policy", "shred", false), ("cleanup.policy", "compact,delete", true),
         ("cleanup.policy", "compact, delete", true), ("cleanup.policy", "", true), ("compression.type", "rar", false),
         ("compression.type", "ZSTD", false), ("segment.bytes", "1", false), ("max.message.bytes", "-1", false),
-        ("min.insync.replicas", "0", false), ("min.insync.replicas", "5", true), ("min.cleanable.dirty.ratio", "1.5", false),
+        ("min.insync.replicas", "0", false), ("min.insync.replicas", "5", true),
+        ("min.cleanable.dirty.ratio", "1.5", false),
         ("preallocate", "maybe", false), ("preallocate", "TRUE", true), ("message.timestamp.type", "Never", false),
-        ("message.format.version", "2.8", false), ("retention.ms", " 5 ", true), ("flush.messages", "0", false), ("", "1", false),
+        ("message.format.version", "2.8", false), ("retention.ms", " 5 ", true), ("flush.messages", "0", false),
+        ("", "1", false),
         ("log.retention.ms", "1", false), ("segment.ms", "0", false), ("message.downconversion.enable", "true", false),
         ("remote.storage.enable", "true", false), ("martlet.durability", "page-cache", true), ("broker.id", "1", false),
         ("min.compaction.lag.ms", "9223372036854775807", true), ("max.compaction.lag.ms", "0", false),
@@ -51,12 +54,18 @@ import Testing
     @Test func everyConfigOfATopicIsToldWithItsSource() throws {
         let plain = try resolver().entries([])
         #expect(plain.map(\.name) == [
-            "cleanup.policy", "compression.gzip.level", "compression.lz4.level", "compression.type", "compression.zstd.level",
-            "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms", "follower.replication.throttled.replicas",
-            "index.interval.bytes", "leader.replication.throttled.replicas", "local.retention.bytes", "local.retention.ms",
-            "max.compaction.lag.ms", "max.message.bytes", "message.timestamp.after.max.ms", "message.timestamp.before.max.ms",
-            "message.timestamp.type", "min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas", "preallocate",
-            "remote.log.copy.disable", "remote.log.delete.on.disable", "remote.storage.enable", "retention.bytes", "retention.ms",
+            "cleanup.policy", "compression.gzip.level", "compression.lz4.level", "compression.type",
+            "compression.zstd.level",
+            "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms",
+            "follower.replication.throttled.replicas",
+            "index.interval.bytes", "leader.replication.throttled.replicas", "local.retention.bytes",
+            "local.retention.ms",
+            "max.compaction.lag.ms", "max.message.bytes", "message.timestamp.after.max.ms",
+            "message.timestamp.before.max.ms",
+            "message.timestamp.type", "min.cleanable.dirty.ratio", "min.compaction.lag.ms", "min.insync.replicas",
+            "preallocate",
+            "remote.log.copy.disable", "remote.log.delete.on.disable", "remote.storage.enable", "retention.bytes",
+            "retention.ms",
             "segment.bytes", "segment.index.bytes", "segment.jitter.ms", "segment.ms", "unclean.leader.election.enable",
         ])
         #expect(plain.allSatisfy { $0.source == .defaultValue && !$0.isReadOnly && !$0.isSensitive })
@@ -87,7 +96,8 @@ import Testing
 
     @Test func aStoredSettingThatCannotBeTakenDoesNotKeepTheOthersFromCounting() throws {
         let (config, faults) = try resolver().resolve([
-            (name: "message.format.version", value: "2.8"), (name: "retention.ms", value: "x"), (name: "segment.ms", value: "77"),
+            (name: "message.format.version", value: "2.8"), (name: "retention.ms", value: "x"),
+            (name: "segment.ms", value: "77"),
         ])
         #expect(config.segmentMs == 77)
         #expect(config.retentionMs == 604_800_000)
@@ -100,13 +110,17 @@ import Testing
             (name: "cleanup.policy", value: "compact,delete"), (name: "compression.type", value: "uncompressed"),
             (name: "compression.gzip.level", value: "1"), (name: "compression.lz4.level", value: "2"),
             (name: "compression.zstd.level", value: "-3"), (name: "delete.retention.ms", value: "4"),
-            (name: "file.delete.delay.ms", value: "5"), (name: "flush.messages", value: "6"), (name: "flush.ms", value: "7"),
+            (name: "file.delete.delay.ms", value: "5"), (name: "flush.messages", value: "6"),
+            (name: "flush.ms", value: "7"),
             (name: "index.interval.bytes", value: "8"), (name: "max.message.bytes", value: "9"),
-            (name: "message.timestamp.type", value: "LogAppendTime"), (name: "message.timestamp.after.max.ms", value: "10"),
+            (name: "message.timestamp.type", value: "LogAppendTime"),
+            (name: "message.timestamp.after.max.ms", value: "10"),
             (name: "message.timestamp.before.max.ms", value: "11"), (name: "min.cleanable.dirty.ratio", value: "0.25"),
             (name: "min.compaction.lag.ms", value: "12"), (name: "max.compaction.lag.ms", value: "13"),
-            (name: "min.insync.replicas", value: "14"), (name: "preallocate", value: "true"), (name: "retention.bytes", value: "15"),
-            (name: "retention.ms", value: "16"), (name: "segment.bytes", value: "17"), (name: "segment.index.bytes", value: "18"),
+            (name: "min.insync.replicas", value: "14"), (name: "preallocate", value: "true"),
+            (name: "retention.bytes", value: "15"),
+            (name: "retention.ms", value: "16"), (name: "segment.bytes", value: "17"),
+            (name: "segment.index.bytes", value: "18"),
             (name: "segment.jitter.ms", value: "19"), (name: "segment.ms", value: "20"),
             (name: "unclean.leader.election.enable", value: "true"), (name: "martlet.durability", value: "page-cache"),
         ]).config
