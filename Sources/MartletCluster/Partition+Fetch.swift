@@ -110,7 +110,7 @@ extension Partition {
     /// Where the reader's log parts from this one, by the epoch of its last record.
     private func divergence(_ request: PartitionFetchRequest) -> EpochEnd? {
         guard request.lastFetchedEpoch >= 0 else { return nil }
-        guard let end = log.epochs.endOffset(for: request.lastFetchedEpoch, logEnd: log.logEndOffset) else {
+        guard let end = log.endOffset(for: request.lastFetchedEpoch) else {
             return EpochEnd(epoch: -1, endOffset: -1)
         }
         guard end.epoch < request.lastFetchedEpoch || end.endOffset < request.offset else { return nil }
@@ -135,8 +135,8 @@ extension Partition {
         do throws(LogError) {
             found.slice = try log.read(
                 from: request.offset, maxBytes: request.maxBytes, limit: limit, firstBatchWhole: request.firstBatchWhole)
-            if request.readCommitted, let slice = found.slice {
-                found.abortedTransactions = try log.abortedTransactions(from: request.offset, upTo: slice.endOffset)
+            if request.readCommitted, found.slice?.isEmpty == false {
+                found.abortedTransactions = try log.abortedTransactions(from: request.offset, upTo: limit)
             }
         } catch {
             logger.error("a read failed", ("partition", id.description), ("offset", "\(request.offset)"), ("reason", "\(error)"))
@@ -158,15 +158,13 @@ extension Partition {
             case .nowhere: return .success(nil)
             case .earliest:
                 let start = log.logStartOffset
-                let epoch = log.epochs.epoch(at: start) ?? (log.epochs.latestEpoch == nil ? leadership.leaderEpoch : -1)
+                let epoch = log.epochs.epoch(at: start) ?? (log.latestEpoch == nil ? leadership.leaderEpoch : -1)
                 return .success(LogPosition(offset: start, timestamp: -1, leaderEpoch: epoch))
             case .latest:
                 return .success(LogPosition(offset: limit, timestamp: -1, leaderEpoch: leadership.leaderEpoch))
             case .highestTimestamp, .time:
                 do throws(LogError) {
-                    let found = place == .highestTimestamp ? try log.offsetOfMaxTimestamp() : try log.offset(forTime: place)
-                    guard let found, found.offset < limit || place == .highestTimestamp else { return .success(nil) }
-                    return .success(found)
+                    return .success(try search(place, limit: limit))
                 } catch {
                     logger.error("a lookup failed", ("partition", id.description), ("reason", "\(error)"))
                     return .failure(error.code)
@@ -175,13 +173,25 @@ extension Partition {
         }
     }
 
+    private func search(_ place: LogPlace, limit: Offset) throws(LogError) -> LogPosition? {
+        // made for each lookup: they are rare, and the codecs' memory need not be kept with every partition
+        var search = TimeSearch(contexts: CodecContexts())
+        let found: TimestampedOffset?
+        if case .time(let timestamp) = place {
+            found = try log.firstOffset(atOrAfter: timestamp, limit: limit, &search)
+        } else {
+            found = try log.offsetOfMaxTimestamp(&search)
+        }
+        return found.map { LogPosition(offset: $0.offset, timestamp: $0.timestamp, leaderEpoch: $0.leaderEpoch) }
+    }
+
     /// Where a leader epoch ends. An epoch that is not known has none: -1 and -1.
     package func epochEnd(of epoch: LeaderEpoch, currentLeaderEpoch: LeaderEpoch) -> Result<EpochEnd, ErrorCode> {
         lock.withLock {
             let fault = leadershipFault(currentLeaderEpoch: currentLeaderEpoch)
             guard fault == .none else { return .failure(fault) }
             if epoch == leadership.leaderEpoch { return .success(EpochEnd(epoch: epoch, endOffset: log.logEndOffset)) }
-            guard let end = log.epochs.endOffset(for: epoch, logEnd: log.logEndOffset) else {
+            guard let end = log.endOffset(for: epoch) else {
                 return .success(EpochEnd(epoch: -1, endOffset: -1))
             }
             return .success(EpochEnd(epoch: end.epoch, endOffset: end.endOffset))

@@ -69,7 +69,7 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
 
     /// Everything below is decided: no transaction that began below it is open. Under the lock.
     var lastStableOffset: Offset {
-        min(log.producers.firstUnstableOffset ?? leadership.highWatermark, leadership.highWatermark)
+        log.lastStableOffset(highWatermark: leadership.highWatermark)
     }
 
     package func configChanged(_ config: TopicConfig) {
