@@ -48,6 +48,19 @@ extension ByteReader {
         return String(decoding: UnsafeRawBufferPointer(rebasing: bytes[start..<start &+ length]), as: UTF8.self)
     }
 
+    /// Where the bytes of a string lie, for those who compare rather than keep them.
+    package mutating func stringRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
+        let start = position
+        let length = try stringLength(flexible: flexible)
+        guard length >= 0 else { throw .unexpectedNull(at: start) }
+        return try range(length)
+    }
+
+    package mutating func nullableStringRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
+        let length = try stringLength(flexible: flexible)
+        return length < 0 ? nil : try range(length)
+    }
+
     // MARK: Bytes
 
     package mutating func byteRange(flexible: Bool) throws(DecodingFault) -> ByteRange {

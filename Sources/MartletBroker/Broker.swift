@@ -1,5 +1,5 @@
 package import MartletBasics
-package import MartletCluster
+import MartletCluster
 package import MartletModel
 package import MartletReactor
 import MartletWire

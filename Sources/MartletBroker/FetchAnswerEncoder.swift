@@ -107,14 +107,14 @@ struct FetchAnswerEncoder {
 
     private func encodeRecords(_ slice: LogSlice?, _ outbox: inout Outbox) throws -> Int {
         count(slice?.count ?? 0, bytes: &outbox.bytes)
-        guard let slice, slice.count > 0 else { return 0 }
+        guard let slice, let file = slice.file, slice.count > 0 else { return 0 }
         guard slice.count <= Self.copyLimit else {
-            outbox.append(slice.file, at: slice.position, count: slice.count)
+            outbox.append(file, at: slice.position, count: slice.count)
             return slice.count
         }
         let start = outbox.bytes.extend(slice.count)
-        let read = try slice.file.read(into: UnsafeMutableRawBufferPointer(start: start, count: slice.count), at: slice.position)
-        guard read == slice.count else { throw RequestFault("\(slice.file.path) ends before offset \(slice.position + Int64(slice.count))") }
+        let read = try file.read(into: UnsafeMutableRawBufferPointer(start: start, count: slice.count), at: slice.position)
+        guard read == slice.count else { throw RequestFault("\(file.path) ends before offset \(slice.position + Int64(slice.count))") }
         return 0
     }
 

@@ -21,7 +21,7 @@ struct FrameHeader {
         apiKey = try reader.int16()
         apiVersion = try reader.int16()
         correlationID = try reader.int32()
-        let flexible = WireCatalog.isRequestFlexible(apiKey: apiKey, version: apiVersion)
+        let flexible = ApiKey(rawValue: apiKey).map { $0.requestHeaderVersion(apiVersion) >= 2 } ?? false
         let length = try reader.int16()
         guard length >= -1 else { throw RequestFault("a client id of length \(length)") }
         clientID = length < 0 ? nil : try reader.range(Int(length))
@@ -114,6 +114,6 @@ extension Connection {
     func beginAnswer(_ header: FrameHeader) {
         outbox.bytes.int32(0)
         outbox.bytes.int32(header.correlationID)
-        if WireCatalog.isResponseHeaderFlexible(apiKey: header.apiKey, version: header.apiVersion) { outbox.bytes.uvarint(0) }
+        if ApiKey(rawValue: header.apiKey)!.responseHeaderVersion(header.apiVersion) >= 1 { outbox.bytes.uvarint(0) }
     }
 }

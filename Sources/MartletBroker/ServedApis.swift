@@ -2,7 +2,7 @@ import MartletWire
 
 /// The APIs that this broker serves: what is advertised, and what a request is dispatched to. An API appears here with its handler, not before.
 enum ServedApis {
-    typealias Handler = (Request) throws -> Void
+    typealias Handler = @Sendable (Request) throws -> Void
 
     private static let handlers: [(api: ApiKey, handle: Handler)] = [
         (.fetch, FetchHandler.handle),

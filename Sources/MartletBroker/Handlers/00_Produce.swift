@@ -61,18 +61,18 @@ extension Connection {
     private func readProduce(_ reader: inout ByteReader, version: Int16) throws -> Int16 {
         let flexible = version >= 9
         shared.produceParts.removeAll(keepingCapacity: true)
-        try reader.skipNullableString(flexible: flexible)  // the transactional id: what counts is whether a batch is transactional
+        _ = try reader.nullableStringRange(flexible: flexible)  // what counts is whether a batch is transactional
         let acks = try reader.int16()
         produceTimeoutMs = try reader.int32()
-        let topicCount = try reader.elementCount(flexible: flexible)
+        let topicCount = try reader.arrayCount(flexible: flexible, minimum: 2, stride: MemoryLayout<ProducePart>.stride)
         for _ in 0..<topicCount {
             var name = ByteRange(offset: 0, count: 0)
             var id = UUID.zero
             if version >= 13 { id = try reader.uuid() } else { name = try reader.stringRange(flexible: flexible) }
-            let partitionCount = try reader.elementCount(flexible: flexible)
+            let partitionCount = try reader.arrayCount(flexible: flexible, minimum: 5, stride: MemoryLayout<ProducePart>.stride)
             for place in 0..<partitionCount {
                 let index = try reader.int32()
-                let records = try reader.nullableBytesRange(flexible: flexible)
+                let records = try reader.nullableByteRange(flexible: flexible)
                 if flexible { try reader.skipTaggedFields() }
                 shared.produceParts.append(
                     ProducePart(topicName: name, topicID: id, beginsTopic: place == 0, index: index, records: records))

@@ -10,8 +10,8 @@ import MartletWire
 /// A transactional id is refused as one that the client may not use: no client tries that again.
 enum InitProducerIDHandler {
     static func handle(_ request: Request) throws {
-        let asked = try request.decode(InitProducerIDRequest.self)
-        var response = InitProducerIDResponse()
+        let asked = try request.decode(InitProducerIdRequest.self)
+        var response = InitProducerIdResponse()
         if let id = asked.transactionalID {
             request.broker.log.requests.warning(
                 "a transactional producer was refused: transactions are not served yet", ("transactional-id", id),
@@ -26,7 +26,7 @@ enum InitProducerIDHandler {
         }
         let (broker, responder) = (request.broker, request.later())
         request.connection.loop.spawn {
-            var response = InitProducerIDResponse()
+            var response = InitProducerIdResponse()
             if let id = await broker.cluster.allocateProducerID() {
                 response.producerID = id
                 response.producerEpoch = 0
