@@ -1,0 +1,39 @@
+package import MartletLog
+package import MartletModel
+
+/// A topic of which a broker found folders in its log directories.
+package struct FoundTopic: Sendable, Equatable {
+    package var name: String
+    /// From `partition.metadata`; nil in folders written by a Kafka without topic ids.
+    package var id: UUID?
+    /// By rising index.
+    package var partitions: [Int32]
+
+    package init(name: String, id: UUID?, partitions: [Int32]) {
+        self.name = name
+        self.id = id
+        self.partitions = partitions
+    }
+}
+
+/// The replicas of this broker, as the cluster member sees them: what was found on disk, and what the controller's orders change.
+/// Called on the first loop.
+package protocol ReplicaHosting: AnyObject, Sendable {
+    /// What this broker serves now.
+    var topics: LocalTopics { get }
+    /// Topics found in the log directories, by name.
+    var foundTopics: [FoundTopic] { get }
+    /// From `meta.properties`; nil where no log directory has any.
+    var foundClusterID: String? { get }
+    var foundBrokerID: BrokerID? { get }
+    /// Writes both into the `meta.properties` of every log directory that has none. Before the first `apply`.
+    func claim(brokerID: BrokerID, clusterID: String) async throws(LogError)
+    /// Makes or opens the replica and gives it its role; the topic's `LocalTopic` is made as needed. Idempotent. `isNew` as in LeaderAndIsr: the
+    /// replica has never been here, and may be made in any directory although another is offline.
+    func apply(
+        topic: String, id: UUID, config: TopicConfig, partition: Int32, assignment: PartitionLeadership.Assignment, isNew: Bool
+    ) async throws(LogError)
+    func configChanged(topic: String, _ config: TopicConfig)
+    /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later.
+    func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
+}
