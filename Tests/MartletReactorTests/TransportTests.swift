@@ -229,12 +229,20 @@ private final class RecordingLog: LogSink {
             let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { accepted.keep($0) }
             try client.connect(listener.address.port)
             let server = await accepted.value
-            await host.loops[0].run {
-                // a connection that is being made is told that it will not be
-                server.attach(to: host.loops[0]) { _ in }
-            }
+            await host.loops[0].run { server.attach(to: host.loops[0]) { _ in } }
         }
         #expect(client.receiveAll() == [])
+    }
+
+    @Test func aConnectionThatIsBeingMadeWhenTheHostStopsIsToldThatItWillNotBe() async throws {
+        let failed = Counter()
+        try await withHost { host in
+            // nobody answers there, or the system says at once that there is no way
+            host.network.connect(to: SocketAddress(host: "198.51.100.1", port: 9092), loop: host.loops[0]) {
+                if case .failure = $0 { failed.increase() }
+            }
+        }
+        #expect(failed.value == 1)
     }
 }
 
