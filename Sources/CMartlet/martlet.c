@@ -87,15 +87,21 @@ failed:
     return result;
 }
 
+/// No waiting to fill packets; and a peer that vanished without a word is found out in the end, as Kafka has it.
+static void set_stream_options(int fd) {
+    int on = 1;
+    // these fail only where the peer has gone already, and then reading says so
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
 int martlet_accept(int fd, char *host, uint16_t *port) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
     int stream;
     RETRY(stream, accept4(fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (stream < 0) return stream;
-    int on = 1;
-    // fails only where the peer has gone already, and then reading says so
-    (void)setsockopt(stream, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_stream_options(stream);
     describe(&address, size, host, port);
     return stream;
 }
@@ -107,8 +113,7 @@ int martlet_connect(const char *host, uint16_t port, int *connected) {
     if (result < 0) return result;
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_stream_options(fd);
     // an interrupted non-blocking connect goes on in the background, as one in progress does
     *connected = connect(fd, (struct sockaddr *)&address, size) == 0;
     if (*connected || errno == EINPROGRESS || errno == EINTR) return fd;
@@ -241,9 +246,13 @@ int martlet_truncate(int fd, int64_t size) {
 
 int martlet_allocate(int fd, int64_t size) {
     // not posix_fallocate: where the file system cannot, glibc would write into every block
+    if (size == 0) return 0;
     int result;
     RETRY(result, fallocate(fd, 0, 0, size));
-    return result == -EOPNOTSUPP ? martlet_truncate(fd, size) : result;
+    if (result != -EOPNOTSUPP) return result;
+    int64_t now = 0;
+    result = martlet_size(fd, &now);
+    return result < 0 || now >= size ? result : martlet_truncate(fd, size);
 }
 
 int martlet_size(int fd, int64_t *size) {

@@ -10,7 +10,8 @@
 /// Room for a literal IPv6 address with its zone, and the final zero.
 #define MARTLET_HOST_SIZE 80
 
-// MARK: Sockets. Every descriptor is non-blocking and closed on exec; streams have TCP_NODELAY.
+// MARK: Sockets. Every descriptor is non-blocking and closed on exec; streams have TCP_NODELAY and
+// SO_KEEPALIVE.
 
 /// Listens on a literal address (IPv6 without IPv4 beside it, so that both can be listened on); the descriptor.
 int martlet_listen(const char *host, uint16_t port, int backlog);

@@ -120,5 +120,6 @@ package final class RealHost: Host, @unchecked Sendable {
         Self.end(uvLoops, threads, unthreaded: firstLoop == .callingThread ? 1 : 0)
     }
 
-    deinit { precondition(isStopped.load(ordering: .acquiring), "a host is stopped before its last reference goes") }
+    /// For a start that failed half-way: everything ends with the last reference, under the rules of `stop`.
+    deinit { stop() }
 }
