@@ -44,6 +44,8 @@ extension ByteReader {
 
     @inline(__always)
     private mutating func text(_ length: Int) throws(DecodingFault) -> String {
+        // a compact length could say more than an int16; Kafka refuses that too
+        guard length <= ByteBuffer.stringBytesLimit else { throw .impossibleLength(at: position) }
         let start = try take(length)
         return String(decoding: UnsafeRawBufferPointer(rebasing: bytes[start..<start &+ length]), as: UTF8.self)
     }

@@ -122,7 +122,9 @@ struct CodecEmitter {
         case .structure:
             let decode = "\(place) = try \(types.swift(field.type)).decode(from: &\(reader), version: version)"
             if isNullable {
-                out.block("if try \(reader).int8() >= 0") { $0.line(decode) }
+                // in line the marker is an int8, -1 or 1; in a tagged field it is a varint, 0 or 1
+                let marker = field.tag == nil ? "int8() >= 0" : "uvarint() > 0"
+                out.block("if try \(reader).\(marker)") { $0.line(decode) }
                 out.otherwise { $0.line("\(place) = nil") }
             } else {
                 out.line(decode)
@@ -279,11 +281,12 @@ struct CodecEmitter {
         let call = "encode(into: &buffer, version: version\(frame))"
         guard field.isOptional else { return out.line("try self.\(field.property).\(call)") }
         let nullable = field.nullable?.condition(within: versions(field))
+        let isTagged = field.tag != nil
         out.block("if let item = self.\(field.property)") { out in
-            if nullable != "false" { out.onlyIf(nullable) { $0.line("buffer.int8(1)") } }
+            if nullable != "false" { out.onlyIf(nullable) { $0.line("buffer.\(isTagged ? "uvarint(1)" : "int8(1)")") } }
             out.line("try item.\(call)")
         }
-        if nullable != "false" { out.otherwise { $0.line("buffer.int8(-1)") } }
+        if nullable != "false" { out.otherwise { $0.line("buffer.\(isTagged ? "uvarint(0)" : "int8(-1)")") } }
     }
 
     private func emitEncodeArray(_ field: Field, _ element: FieldType, _ flexible: String, into out: inout SwiftText) {

@@ -44,6 +44,23 @@ import Testing
         #expect(hex(try encoded(response, version: 0)) == "0000000001ff00")
     }
 
+    /// A consumer's record of a 4.3 broker, whose null means "not a classic member": left out it would mean the opposite.
+    @Test func ofATaggedStructThatIsNull() throws {
+        let text = "00000000066b776972650b2f3132372e302e302e31020474786e010000ea600672616e676501000100"
+        let record = try ConsumerGroupMemberMetadataValue(prefixed: bytes(hex: text))
+        #expect(record.clientID == "kwire" && record.serverAssignor == "range")
+        #expect(record.subscribedTopicNames == ["txn"])
+        #expect(record.classicMemberMetadata == nil)
+        #expect(hex(try record.prefixedBytes(version: 0)) == text)
+
+        let withoutTag = try ConsumerGroupMemberMetadataValue(prefixed: bytes(hex: text.dropLast(8) + "00"))
+        #expect(withoutTag.classicMemberMetadata == ConsumerGroupMemberMetadataValue.ClassicMemberMetadata())
+        var classic = record
+        classic.classicMemberMetadata = ConsumerGroupMemberMetadataValue.ClassicMemberMetadata()
+        classic.classicMemberMetadata?.sessionTimeoutMs = 5
+        #expect(hex(try classic.prefixedBytes(version: 0)) == text.dropLast(8) + "010007" + "01" + "000000050100")
+    }
+
     @Test func ofATaggedListInARootStruct() throws {
         var node = FetchResponse.NodeEndpoint()
         node.nodeID = 1

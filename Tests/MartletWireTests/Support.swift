@@ -35,7 +35,7 @@ func hex(_ bytes: [UInt8]) -> String {
     return String(decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
 }
 
-func bytes(hex text: String) -> [UInt8] {
+func bytes(hex text: some StringProtocol) -> [UInt8] {
     let digits = Array(text.utf8).map { $0 < 58 ? $0 - 48 : $0 - 87 }
     return stride(from: 0, to: digits.count, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
 }
