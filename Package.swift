@@ -35,7 +35,10 @@ let package = Package(
         library("MartletReactor", ["MartletBasics", "CUV", "CMartlet"]),
         library("MartletKeeper", ["MartletBasics", "MartletReactor"]),
 
+        library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+
         tests("MartletBasicsTests", ["MartletBasics"]),
-        tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

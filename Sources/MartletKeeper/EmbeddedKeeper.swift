@@ -99,7 +99,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         do throws(KeeperError) {
             let lock: (any DiskLock)?
             do throws(SystemError) {
-                try store.disk.makeDirectory(store.directory)
+                try store.makeDirectory()
                 lock = try store.disk.lock(store.path(".lock"))
             } catch { throw .disk("the keeper's directory cannot be used", error) }
             guard let lock else {

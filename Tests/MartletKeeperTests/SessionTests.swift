@@ -1,6 +1,7 @@
 import MartletBasics
 import MartletKeeper
 import MartletReactor
+import MartletSimulation
 import Testing
 
 private let timeout = Interval.seconds(6)
@@ -47,10 +48,10 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         let world = World()
         world.run { world in
             let session = try await world.openKeeper().openSession(timeout: timeout, on: world.loop)
-            let before = world.memory.syncCount
+            world.files.fail(.sync, with: .inputOutput, skip: 1)
             for number in 0..<100 { session.propose(create("/\(number)")) { _ in } }
             try await session.sync()
-            #expect(world.memory.syncCount == before + 1)
+            #expect(await refusal { () async throws(KeeperError) in try await session.create("/a", nil) } == .connectionLoss)
         }
     }
 
@@ -111,7 +112,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         let world = World(loops: 2)
         world.run { world in
             let keeper = try await world.openKeeper()
-            let other = world.turning[1]
+            let other = world.host.loops[1]
             let session = try await keeper.openSession(timeout: timeout, on: other)
             let seen = Record<String>()
             @Sendable func note(_ what: String) { seen.add(other.isCurrent ? what : "\(what) on the wrong loop") }
@@ -204,12 +205,11 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             let states = Record<KeeperSessionState>()
             keeper.onFatal = { fatal.add($0.code) }
             session.onStateChange = { states.add($0) }
-            world.memory.failsSyncs = true
+            world.files.fail(.sync, with: .inputOutput)
             let codes = Record<KeeperErrorCode?>()
             let zxid = keeper.lastZxid
             session.propose(create("/a")) { if case .failure(let error) = $0 { codes.add(error.code) } else { codes.add(nil) } }
             #expect(await refusal { () async throws(KeeperError) in try await session.get("/a") } == .connectionLoss)
-            world.memory.failsSyncs = false
             #expect(await refusal { () async throws(KeeperError) in try await session.create("/b", nil) } == .connectionLoss)
             #expect(codes.all == [.connectionLoss])
             #expect(fatal.all == [.systemError])
@@ -377,14 +377,5 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         #expect(table.count == 2)
         #expect(table.trigger(NodeChange(.created, NodePath("/a")), Zxid(rawValue: 5)).map(\.session) == [2])
         #expect(table.count == 1)
-    }
-}
-
-extension World {
-    /// Suspends a task of the first loop until so much time has passed.
-    func sleep(_ interval: Interval) async {
-        await withUnsafeContinuation { continuation in
-            loop.execute { [self] in _ = loop.schedule(after: interval) { continuation.resume() } }
-        }
     }
 }

@@ -1,0 +1,155 @@
+package import MartletBasics
+package import MartletReactor
+
+/// One incarnation of a process: the token that everything of it looks at before it acts. Once dead it stays so.
+final class SimulatedProcess: @unchecked Sendable {
+    let world: SimulatedWorld
+    let name: String
+    let address: String
+    var isAlive = true
+    /// Until then its loops and lanes stand still.
+    var pausedUntil: Int64 = 0
+    var wallOffset: Interval
+    /// By open file. Never iterated where the order could be seen.
+    var openInodes: [ObjectIdentifier: Inode] = [:]
+    /// How many more changing calls its disk takes before the power goes.
+    var diskOperationsLeft: Int?
+    /// Its open sockets; each knows its place.
+    var sockets: ContiguousArray<SimulatedSocket> = []
+    weak var host: SimulatedHost?
+
+    init(world: SimulatedWorld, name: String, address: String, wallOffset: Interval) {
+        self.world = world
+        self.name = name
+        self.address = address
+        self.wallOffset = wallOffset
+    }
+
+    /// The moment itself, or the end of the pause that it lies in.
+    func awake(_ time: Int64) -> Int64 { max(time, pausedUntil) }
+}
+
+package final class SimulatedClock: Clock, @unchecked Sendable {
+    /// The wall clock at the beginning of every world, 2023-11-14T22:13:20Z.
+    package static let epochMilliseconds: Int64 = 1_700_000_000_000
+
+    private let process: SimulatedProcess
+
+    init(process: SimulatedProcess) { self.process = process }
+
+    package var now: Instant { process.world.now }
+
+    package var wallMilliseconds: Int64 {
+        Self.epochMilliseconds + process.world.now.nanoseconds / 1_000_000 + process.wallOffset.milliseconds
+    }
+}
+
+/// A process on a simulated machine. It dies once; `restart` gives its successor, on the same disk.
+package final class SimulatedHost: Host, @unchecked Sendable {
+    package let world: SimulatedWorld
+    package let name: String
+    package let address: String
+    package let incarnation: Int
+    /// What the disk holds, and its faults; it outlives the process.
+    package let files: SimulatedFileSystem
+    package let clock: any Clock
+    package let disk: any Disk
+    package let network: any Network
+    package var loops: [any EventLoop] { simulatedLoops }
+
+    let process: SimulatedProcess
+    private let simulatedLoops: [SimulatedLoop]
+    private var lanes: [SimulatedLane] = []
+    private var random: SeededRandom
+    private let subject: Subject
+
+    init(
+        world: SimulatedWorld, name: String, address: String, files: SimulatedFileSystem, incarnation: Int, loopsCount: Int,
+        wallOffset: Interval
+    ) {
+        precondition(loopsCount > 0, "a host has at least one loop")
+        self.world = world
+        self.name = name
+        self.address = address
+        self.files = files
+        self.incarnation = incarnation
+        let process = SimulatedProcess(world: world, name: name, address: address, wallOffset: wallOffset)
+        self.process = process
+        let clock = SimulatedClock(process: process)
+        self.clock = clock
+        disk = SimulatedDisk(process: process, files: files)
+        network = SimulatedNetwork(process: process)
+        simulatedLoops = (0..<loopsCount).map { SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)") }
+        random = world.makeRandom("\(name)#\(incarnation)")
+        subject = Subject(name)
+        process.host = self
+        world.note(.hostStart, subject, UInt64(incarnation))
+    }
+
+    package var isAlive: Bool { process.isAlive }
+
+    /// How far its wall clock is off; may be changed at any time, in both directions.
+    package var wallOffset: Interval {
+        get { process.wallOffset }
+        set { process.wallOffset = newValue }
+    }
+
+    package func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane {
+        let lane = SimulatedLane(process: process, name: name, threads: threads, limit: limit)
+        lanes.append(lane)
+        return lane
+    }
+
+    package func randomBytes(_ count: Int) -> [UInt8] {
+        (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next() >> 24) }
+    }
+
+    // MARK: What befalls it
+
+    /// The process is killed: nothing of it runs again, its sockets are closed by the system, its locks are released. What it
+    /// wrote is in the page cache, and so is there after a restart. A second kill is ignored.
+    package func kill() {
+        world.checkThread()
+        guard process.isAlive else { return }
+        world.note(.hostKill, subject, UInt64(incarnation))
+        stop(silently: false)
+    }
+
+    /// The machine loses power: as `kill` for every process on it, and what was not synced is lost, kept or torn, as the seed
+    /// says. Peers learn of it late (`SimulatedFabric.powerCutSilence`).
+    package func powerCut() {
+        world.checkThread()
+        world.note(.powerCut, subject, UInt64(incarnation))
+        for host in world.hosts where host.files === files && host.process.isAlive { host.stop(silently: true) }
+        if process.isAlive { stop(silently: true) }
+        files.losePower()
+    }
+
+    /// Cuts the power just before the disk call that changes something after so many others, wherever that falls, also in
+    /// the midst of one piece of work.
+    package func powerCut(afterDiskOperations count: Int) { process.diskOperationsLeft = count }
+
+    /// The process stands still, as in a long pause of the machine; what happens meanwhile waits for it.
+    package func pause(for span: Interval) {
+        world.note(.pause, subject, UInt64(bitPattern: span.nanoseconds))
+        process.pausedUntil = max(process.pausedUntil, (world.now + span).nanoseconds)
+    }
+
+    /// The next incarnation, on the same disk at the same address. One that lives is killed first.
+    package func restart() -> SimulatedHost {
+        kill()
+        let successor = SimulatedHost(
+            world: world, name: name, address: address, files: files, incarnation: incarnation + 1,
+            loopsCount: simulatedLoops.count, wallOffset: process.wallOffset)
+        world.replace(self, with: successor)
+        return successor
+    }
+
+    private func stop(silently: Bool) {
+        process.isAlive = false
+        for loop in simulatedLoops { loop.stop() }
+        for lane in lanes { lane.stop() }
+        files.closeAll(of: process)
+        world.network.closeSockets(of: process, silently: silently)
+    }
+}

@@ -1,0 +1,174 @@
+package import MartletBasics
+package import MartletReactor
+
+/// A loop of a simulated process. What becomes ready waits for the loop's next turn, which comes a seeded moment later, so that
+/// one turn brings sometimes one thing and sometimes many.
+///
+/// Jobs and work that another loop, a lane or the test hands over arrive after a seeded delay, in order for each caller. When
+/// the process dies, what waits is dropped: a task whose job is never run is leaked with all that it holds, on purpose, because
+/// a killed process does not unwind either.
+package final class SimulatedLoop: EventLoop, @unchecked Sendable {
+    private enum Item {
+        case job(UnownedJob)
+        case work(() -> Void)
+        case timer(UInt64)
+        case readiness(SimulatedSocket)
+    }
+
+    private struct Timer {
+        var event: EventID
+        var work: () -> Void
+    }
+
+    /// More rounds of end-of-turn work than this in one turn never end.
+    private static let endOfTurnRoundsLimit = 1_000_000
+
+    package let clock: any Clock
+    let process: SimulatedProcess
+    private let world: SimulatedWorld
+    private let subject: Subject
+    private let callerIndex: Int
+
+    private var ready: [Item] = []
+    private var spare: [Item] = []
+    private var endOfTurn: [() -> Void] = []
+    private var timers: [UInt64: Timer] = [:]
+    private var timersCount: UInt64 = 0
+    private var isTurnDue = false
+    /// By caller, when the last of what it handed over arrives.
+    private var lastArrivals: ContiguousArray<Int64> = []
+
+    init(process: SimulatedProcess, clock: SimulatedClock, name: String) {
+        self.process = process
+        self.clock = clock
+        world = process.world
+        subject = Subject(name)
+        callerIndex = process.world.takeCallerIndex()
+    }
+
+    package var isCurrent: Bool { world.currentLoop === self }
+
+    package func enqueue(_ job: consuming ExecutorJob) {
+        world.checkThread()
+        hand(.job(UnownedJob(job)))
+    }
+
+    package func execute(_ work: @escaping @Sendable () -> Void) {
+        world.checkThread()
+        hand(.work(work))
+    }
+
+    package func atEndOfTurn(_ work: @escaping () -> Void) {
+        precondition(isCurrent, "work is put off to the end of a turn from within that turn")
+        endOfTurn.append(work)
+    }
+
+    @discardableResult
+    package func schedule(after delay: Interval, _ work: @escaping () -> Void) -> TimerToken {
+        precondition(isCurrent, "a timer is set on its loop")
+        timersCount += 1
+        let id = timersCount
+        guard process.isAlive else { return TimerToken(id: id) }
+        let jitter = Int64(world.randomBits() % 1_000_000)
+        let event = world.post(after: max(delay.nanoseconds, 0) &+ jitter) { [unowned self] in arrive(.timer(id)) }
+        timers[id] = Timer(event: event, work: work)
+        return TimerToken(id: id)
+    }
+
+    package func cancel(_ timer: TimerToken) {
+        guard let cancelled = timers.removeValue(forKey: timer.id) else { return }
+        world.cancel(cancelled.event)
+    }
+
+    // MARK: Inside the simulation
+
+    /// Something of the process itself, or of its system, is ready now.
+    func arrive(_ work: @escaping () -> Void) { arrive(.work(work)) }
+
+    func arrive(_ socket: SimulatedSocket) { arrive(.readiness(socket)) }
+
+    func stop() {
+        // taken out first: what goes away with them may call back
+        let dropped = (ready, endOfTurn, timers)
+        ready = []
+        endOfTurn = []
+        timers = [:]
+        for id in dropped.2.keys.sorted() { if let timer = dropped.2[id] { world.cancel(timer.event) } }
+    }
+
+    private func hand(_ item: Item) {
+        guard process.isAlive else { return }
+        let caller = world.callerIndex
+        if caller == callerIndex { return arrive(item) }
+        while lastArrivals.count <= caller { lastArrivals.append(0) }
+        let delay = Int64(world.randomBits() & 0x3FFF)
+        let time = max(world.now.nanoseconds + delay, lastArrivals[caller] + 1)
+        lastArrivals[caller] = time
+        world.post(at: time) { [self] in arrive(item) }
+    }
+
+    private func arrive(_ item: Item) {
+        guard process.isAlive else { return }
+        ready.append(item)
+        guard !isTurnDue else { return }
+        isTurnDue = true
+        // mostly at once, now and then after something that took the thread a while
+        let bits = world.randomBits()
+        let delay = bits & 15 == 0 ? Int64((bits >> 8) & 0x1FFFF) : 200 + Int64((bits >> 8) & 0xFFF)
+        world.post(at: process.awake(world.now.nanoseconds + delay)) { [self] in turn() }
+    }
+
+    private func turn() {
+        let paused = process.awake(world.now.nanoseconds)
+        if paused > world.now.nanoseconds {
+            world.post(at: paused) { [self] in turn() }
+            return
+        }
+        isTurnDue = false
+        guard process.isAlive, !ready.isEmpty else { return }
+        var items = spare
+        spare = []
+        swap(&items, &ready)
+        world.currentLoop = self
+        world.callerIndex = callerIndex
+        for item in items {
+            guard process.isAlive else { break }
+            run(item)
+        }
+        runEndOfTurn()
+        world.currentLoop = nil
+        world.callerIndex = 0
+        items.removeAll(keepingCapacity: items.count < 1024)
+        spare = items
+    }
+
+    private func run(_ item: Item) {
+        switch item {
+        case .job(let job):
+            world.note(.job, subject, 0)
+            job.runSynchronously(on: asUnownedTaskExecutor())
+        case .work(let work):
+            world.note(.work, subject, 0)
+            work()
+        case .timer(let id):
+            // cancelled between its time and this turn
+            guard let timer = timers.removeValue(forKey: id) else { return }
+            world.note(.timer, subject, id)
+            timer.work()
+        case .readiness(let socket):
+            socket.tellReadiness()
+        }
+    }
+
+    private func runEndOfTurn() {
+        var rounds = 0
+        while !endOfTurn.isEmpty, process.isAlive {
+            let round = endOfTurn
+            endOfTurn = []
+            world.note(.endOfTurn, subject, UInt64(round.count))
+            for work in round where process.isAlive { work() }
+            rounds += 1
+            precondition(rounds < Self.endOfTurnRoundsLimit, "end-of-turn work of \(subject.name) adds itself for ever")
+        }
+    }
+}
