@@ -40,5 +40,6 @@ let package = Package(
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
     ]
 )

@@ -15,7 +15,8 @@ struct Workload {
     private mutating func operation() -> KeeperOperation {
         let path = paths[random.below(paths.count)]
         let version: Int32 = random.chance(1, in: 2) ? -1 : Int32(random.below(3))
-        let data = random.chance(1, in: 5) ? nil : (0..<random.below(200)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        let size = random.chance(1, in: 8) ? random.below(5000) : random.below(200)
+        let data = random.chance(1, in: 5) ? nil : (0..<size).map { _ in UInt8(truncatingIfNeeded: random.next()) }
         switch random.below(10) {
         case 0...4: return .create(path: path, data: data, acl: ACL.open, mode: CreateMode(rawValue: UInt8(random.below(3)))!)
         case 5...6: return .setData(path: path, data: data, version: version)

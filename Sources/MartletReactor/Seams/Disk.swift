@@ -65,6 +65,8 @@ package struct Space: Sendable, Equatable {
 
 /// The seam of files. Calls are synchronous and may be made from any thread; those that can take long belong on a lane.
 ///
+/// Names that are not UTF-8 are listed with replacement characters, and so cannot be opened.
+///
 /// What a power cut leaves (and the simulated disk takes away): data of a file reaches the disk by `sync`; a file's name, a rename and a
 /// removal by `syncDirectory` of the folder. Everything else may be lost, in any part.
 package protocol Disk: AnyObject, Sendable {
@@ -86,8 +88,9 @@ package protocol Disk: AnyObject, Sendable {
     /// Makes everything that was written to the file system of this path durable (`syncfs`).
     func syncFileSystem(_ path: String) throws(SystemError)
     func space(_ path: String) throws(SystemError) -> Space
-    /// Holds the POSIX record lock (`fcntl F_SETLK`) on a file, which is made where it is not there; nil if another process holds it.
-    /// Released when the returned value is closed or goes away.
+    /// Holds the lock on a file, which is made where it is not there; nil if another process, or another caller in this one, holds it. It
+    /// excludes, and is excluded by, the POSIX record lock (`fcntl F_SETLK`) that Kafka takes. Released when the returned value is
+    /// closed or goes away.
     func lock(_ path: String) throws(SystemError) -> (any DiskLock)?
 }
 
@@ -103,18 +106,22 @@ package protocol DiskFile: AnyObject, Sendable {
     /// Reads until the buffer is full or the file ends; how many bytes.
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
 
-    /// As `read`, from the page cache alone; nil where that would have to wait for the disk.
+    /// As `read`, from the page cache alone; nil where that would have to wait for the disk, also for a part of it, or where the file
+    /// system cannot tell.
     func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int?
 
     /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may have been written.
     func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError)
+
+    /// As `write` of one piece: what a file of the system does without an array.
+    func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError)
 
     /// Makes the file's data (and size) durable. When it throws, nothing of what was not yet synced may be assumed durable, and a later success means nothing for it.
     func sync() throws(SystemError)
 
     func truncate(to size: Int64) throws(SystemError)
 
-    /// Gives the file `size` bytes, the new ones zero, and reserves their blocks where the file system can.
+    /// Gives the file at least `size` bytes, the new ones zero, and reserves their blocks where the file system can.
     func allocate(_ size: Int64) throws(SystemError)
 
     func size() throws(SystemError) -> Int64
