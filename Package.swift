@@ -71,5 +71,8 @@ let package = Package(
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
     ]
 )

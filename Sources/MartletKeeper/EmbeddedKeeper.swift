@@ -23,7 +23,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     private let host: any Host
     private let lock: any DiskLock
     private let replication: any KeeperReplication
-    /// Names this process among those that opened the tree.
+    /// Names this process among those that opened the tree: the zxid of its opening, which no other has.
     private let boot: UInt64
 
     private var phase = Phase.open
@@ -52,15 +52,19 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         self.lock = lock
         tree = recovered.tree
         deadlines = SessionDeadlines(tick: settings.tick)
-        boot = Self.identifier(host)
+        boot = UInt64(recovered.tree.lastZxid.firstOfNextEpoch.rawValue)
         replication = SingleReplica(store: store, recovered: recovered, settings: settings, host: host, loop: loop)
         replication.onDecided = { [unowned self] in apply($0) }
         replication.onFatal = { [unowned self] in fail($0) }
     }
 
-    private static func identifier(_ host: any Host) -> UInt64 {
-        let value = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max)
-        return value == 0 ? 1 : value
+    /// Unguessable, because over the network it is a part of what a client proves itself with. Two that are proposed at once and meet are
+    /// refused when they are applied.
+    private func newSessionID() -> Int64 {
+        while true {
+            let id = Int64(host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max))
+            if id != 0, tree.session(id) == nil { return id }
+        }
     }
 
     // MARK: Opening and closing
@@ -95,7 +99,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         do throws(KeeperError) {
             let lock: (any DiskLock)?
             do throws(SystemError) {
-                try store.disk.makeDirectory(store.directory)
+                try store.makeDirectory()
                 lock = try store.disk.lock(store.path(".lock"))
             } catch { throw .disk("the keeper's directory cannot be used", error) }
             guard let lock else {
@@ -239,7 +243,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
                 let limit = settings.limits.sessions
                 return completion(.failure(KeeperError(.quotaExceeded, "the limit of \(limit) sessions is reached")))
             }
-            let id = Int64(Self.identifier(host))
+            let id = newSessionID()
             let record = SessionRecord(id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
             propose(.createSession(record)) { [self] applied in
                 guard let applied else { return completion(.failure(unknownOutcome)) }

@@ -44,10 +44,25 @@ package struct KeeperStore: Sendable {
         return listing
     }
 
+    /// Makes the directory, and its own name durable: without that, a power cut takes it with all that was synced inside.
+    func makeDirectory() throws(SystemError) {
+        try disk.makeDirectory(directory)
+        var path = directory[...]
+        while path != "/", path != "." {
+            let slash = path.lastIndex(of: "/")
+            path = slash.map { $0 == path.startIndex ? "/" : path[..<$0] } ?? "."
+            do throws(SystemError) {
+                try disk.syncDirectory(String(path))
+            } catch {
+                // a folder that we may not read is none that was made for this one
+                if error.kind != .permissionDenied { throw error }
+            }
+        }
+    }
+
     package func recover() throws(KeeperError) -> Recovered {
         let listing: Listing
         do throws(SystemError) {
-            try disk.makeDirectory(directory)
             listing = try list()
             for name in listing.unfinished { try disk.remove(path(name)) }
         } catch { throw .disk("the keeper's directory cannot be used", error) }
@@ -116,25 +131,26 @@ package struct KeeperStore: Sendable {
             _ = recovered.tree.apply(record.transaction, zxid: record.zxid, time: record.time)
             recovered.replayed += 1
         }
-        if read.end == .torn || (isLast && read.records.isEmpty) { try cut(path, to: read, of: bytes.count) }
+        if isLast { try settle(path, bytes, read) }
     }
 
-    /// Takes away what no sync ever covered, so that later bytes never follow it.
-    private func cut(_ path: String, to read: KeeperLog.Contents, of size: Int) throws(KeeperError) {
-        logger.warning(
-            "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged", ("file", path),
-            ("kept", "\(read.goodSize)"), ("cut", "\(size - read.goodSize)"))
+    /// Makes what was read of the last file what the disk holds, before anything is built upon it. What follows the last good record goes.
+    /// The rest is written anew: the process before may have ended between a write and its sync, or because a sync failed, and then
+    /// the page cache shows bytes that the disk does not have, and that another sync of the same file would not write.
+    private func settle(_ path: String, _ bytes: [UInt8], _ read: KeeperLog.Contents) throws(KeeperError) {
+        if read.end == .torn {
+            logger.warning(
+                "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged", ("file", path),
+                ("kept", "\(read.goodSize)"), ("cut", "\(bytes.count - read.goodSize)"))
+        }
         do throws(SystemError) {
             if read.records.isEmpty {
                 try disk.remove(path)
                 try disk.syncDirectory(directory)
             } else {
-                let file = try disk.open(path, .readWrite)
-                defer { file.close() }
-                try file.truncate(to: Int64(read.goodSize))
-                try file.sync()
+                try disk.replace(path, with: Array(bytes[..<read.goodSize]))
             }
-        } catch { throw .disk("the end of the keeper's log cannot be cut", error) }
+        } catch { throw .disk("the end of the keeper's log cannot be made durable", error) }
     }
 
     /// Writes a snapshot and then drops what it and its `keeping - 1` predecessors make superfluous.
