@@ -199,11 +199,11 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     }
 
     /// Changes a file and keeps count of the space.
-    func resizing<R>(_ inode: Inode, _ body: (Inode) -> R) -> R {
+    func resizing<R>(_ inode: Inode, at wallMilliseconds: Int64, _ body: (Inode) -> R) -> R {
         let before = inode.blockBytes
         let result = body(inode)
         usedBytes += inode.blockBytes - before
-        inode.modifiedMilliseconds = SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000
+        inode.modifiedMilliseconds = wallMilliseconds
         return result
     }
 

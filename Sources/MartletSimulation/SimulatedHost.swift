@@ -25,6 +25,10 @@ final class SimulatedProcess: @unchecked Sendable {
         self.wallOffset = wallOffset
     }
 
+    var wallMilliseconds: Int64 {
+        SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000 + wallOffset.milliseconds
+    }
+
     /// The moment itself, or the end of the pause that it lies in.
     func awake(_ time: Int64) -> Int64 { max(time, pausedUntil) }
 }
@@ -39,9 +43,7 @@ package final class SimulatedClock: Clock, @unchecked Sendable {
 
     package var now: Instant { process.world.now }
 
-    package var wallMilliseconds: Int64 {
-        Self.epochMilliseconds + process.world.now.nanoseconds / 1_000_000 + process.wallOffset.milliseconds
-    }
+    package var wallMilliseconds: Int64 { process.wallMilliseconds }
 }
 
 /// A process on a simulated machine. It dies once; `restart` gives its successor, on the same disk.
@@ -55,7 +57,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     package let clock: any Clock
     package let disk: any Disk
     package let network: any Network
-    package var loops: [any EventLoop] { simulatedLoops }
+    package let loops: [any EventLoop]
 
     let process: SimulatedProcess
     private let simulatedLoops: [SimulatedLoop]
@@ -80,6 +82,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         disk = SimulatedDisk(process: process, files: files)
         network = SimulatedNetwork(process: process)
         simulatedLoops = (0..<loopsCount).map { SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)") }
+        loops = simulatedLoops
         random = world.makeRandom("\(name)#\(incarnation)")
         subject = Subject(name)
         process.host = self

@@ -157,7 +157,12 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         queueIfReady()
     }
 
+    private func checkLoop() {
+        precondition(loop?.isCurrent != false || !process.isAlive, "a socket is used on its loop only")
+    }
+
     package func watch(_ interest: Readiness) {
+        checkLoop()
         self.interest = interest
         queueIfReady()
     }
@@ -219,6 +224,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     package func receive(
         into first: UnsafeMutableRawBufferPointer, _ second: UnsafeMutableRawBufferPointer
     ) -> Transfer {
+        checkLoop()
         guard process.isAlive, !isClosed, !isReset else { return .ended }
         guard head < arrived.count else { return hasEnded ? .ended : .wouldBlock }
         precondition(first.count + second.count > 0, "there is room to receive into")
@@ -267,6 +273,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     /// How many of so many bytes go now; nil where none do, and why.
     private func admit(_ count: Int) -> (count: Int, refusal: Transfer?) {
+        checkLoop()
         guard process.isAlive, !isClosed, !isReset, !hasFinished else { return (0, .ended) }
         precondition(count > 0, "something is sent")
         let room = outbound.room
@@ -310,6 +317,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     package func close() {
         guard process.isAlive, !isClosed else { return }
+        checkLoop()
         leave(.end)
     }
 
@@ -347,6 +355,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         withExtendedLifetime(dropped) {}
         guard let parcel, !isReset else { return }
         // closing what was not read to its end resets the connection, as TCP does
-        if unread { outbound.send(.reset) } else if !hasFinished { outbound.send(parcel) } else if case .reset = parcel { outbound.send(parcel) }
+        if unread { return outbound.send(.reset) }
+        if case .end = parcel, hasFinished { return }
+        outbound.send(parcel)
     }
 }
