@@ -45,9 +45,9 @@ private struct NameChange {
 
 /// The names of a simulated file system, as they are and as the disk has them.
 ///
-/// Between the two stand the changes that no sync of a folder has covered, in their order. A sync of a folder takes the changes
-/// that touch it, and those before them that touch a folder which these touch. A power cut keeps of each folder's changes
-/// a beginning, and the seed says how long a one.
+/// Between the two stand the changes that no sync of a folder has covered, in their order. A sync of a folder takes
+/// the changes that touch it, and those before them that touch a folder which these touch. A power cut keeps of each
+/// folder's changes a beginning, and the seed says how long a one.
 struct FileTree {
     /// More changes than this do not wait: as a kernel does in time, the tree makes the older half durable by itself.
     static let changesLimit = 10_000
@@ -128,7 +128,9 @@ struct FileTree {
         var taken = [Bool](repeating: false, count: changes.count)
         for index in changes.indices.reversed() where folders.contains(where: { changes[index].touches($0) }) {
             taken[index] = true
-            for other in changes[index].folders where !folders.contains(where: { $0 === other }) { folders.append(other) }
+            for other in changes[index].folders where !folders.contains(where: { $0 === other }) {
+                folders.append(other)
+            }
         }
         var left: ContiguousArray<NameChange> = []
         for index in changes.indices {
@@ -151,7 +153,9 @@ struct FileTree {
             if !follows, mood == 0 || (mood != 1 && random.chance(3, in: 4)) {
                 change.makeDurable()
             } else {
-                for folder in change.folders where !stopped.contains(where: { $0 === folder }) { stopped.append(folder) }
+                for folder in change.folders where !stopped.contains(where: { $0 === folder }) {
+                    stopped.append(folder)
+                }
             }
         }
         changes = []

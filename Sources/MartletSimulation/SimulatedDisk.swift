@@ -76,7 +76,9 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
     }
 
     /// The folder that a path's last name is in.
-    private func place(_ operation: DiskOperation, _ path: String) throws(SystemError) -> (folder: Inode, name: String) {
+    private func place(
+        _ operation: DiskOperation, _ path: String
+    ) throws(SystemError) -> (folder: Inode, name: String) {
         let parts = FileTree.parts(path)
         guard let last = parts.last else { throw error(.isADirectory, operation, path) }
         switch files.tree.find(parts.dropLast()) {

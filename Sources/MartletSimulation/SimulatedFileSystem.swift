@@ -102,8 +102,8 @@ package final class SimulatedFileSystem: @unchecked Sendable {
 
     // MARK: Faults
 
-    /// The next calls of this kind fail, where the path contains the text: `skip` of them pass, then `times` fail. A failing
-    /// write has written some part; a failing sync drops what it was to make durable.
+    /// The next calls of this kind fail, where the path contains the text: `skip` of them pass, then `times` fail. A
+    /// failing write has written some part; a failing sync drops what it was to make durable.
     package func fail(
         _ operation: DiskOperation, of path: String = "", with kind: SystemError.Kind, skip: Int = 0, times: Int = 1
     ) {

@@ -66,8 +66,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     private let subject: Subject
 
     init(
-        world: SimulatedWorld, name: String, address: String, files: SimulatedFileSystem, incarnation: Int, loopsCount: Int,
-        wallOffset: Interval
+        world: SimulatedWorld, name: String, address: String, files: SimulatedFileSystem, incarnation: Int,
+        loopsCount: Int, wallOffset: Interval
     ) {
         precondition(loopsCount > 0, "a host has at least one loop")
         self.world = world
@@ -81,7 +81,9 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         self.clock = clock
         disk = SimulatedDisk(process: process, files: files)
         network = SimulatedNetwork(process: process)
-        simulatedLoops = (0..<loopsCount).map { SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)") }
+        simulatedLoops = (0..<loopsCount).map {
+            SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)")
+        }
         loops = simulatedLoops
         random = world.makeRandom("\(name)#\(incarnation)")
         subject = Subject(name)
@@ -109,8 +111,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
 
     // MARK: What befalls it
 
-    /// The process is killed: nothing of it runs again, its sockets are closed by the system, its locks are released. What it
-    /// wrote is in the page cache, and so is there after a restart. A second kill is ignored.
+    /// The process is killed: nothing of it runs again, its sockets are closed by the system, its locks are released.
+    /// What it wrote is in the page cache, and so is there after a restart. A second kill is ignored.
     package func kill() {
         world.checkThread()
         guard process.isAlive else { return }
@@ -118,8 +120,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         stop(silently: false)
     }
 
-    /// The machine loses power: as `kill` for every process on it, and what was not synced is lost, kept or torn, as the seed
-    /// says. Peers learn of it late (`SimulatedFabric.powerCutSilence`).
+    /// The machine loses power: as `kill` for every process on it, and what was not synced is lost, kept or torn, as
+    /// the seed says. Peers learn of it late (`SimulatedFabric.powerCutSilence`).
     package func powerCut() {
         world.checkThread()
         world.note(.powerCut, subject, UInt64(incarnation))
@@ -128,8 +130,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         files.losePower()
     }
 
-    /// Cuts the power just before the disk call that changes something after so many others, wherever that falls, also in
-    /// the midst of one piece of work.
+    /// Cuts the power just before the disk call that changes something after so many others, wherever that falls,
+    /// also in the midst of one piece of work.
     package func powerCut(afterDiskOperations count: Int) { process.diskOperationsLeft = count }
 
     /// The process stands still, as in a long pause of the machine; what happens meanwhile waits for it.

@@ -117,7 +117,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     private static let writablePart = 4
 
     private init(
-        world: SimulatedWorld, process: SimulatedProcess, local: SocketAddress, peer: SocketAddress, inbound: Pipe, outbound: Pipe
+        world: SimulatedWorld, process: SimulatedProcess, local: SocketAddress, peer: SocketAddress,
+        inbound: Pipe, outbound: Pipe
     ) {
         self.world = world
         self.process = process
@@ -149,7 +150,9 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     package func attach(to loop: any EventLoop, ready: @escaping (Readiness) -> Void) {
         guard process.isAlive, !isClosed else { return }
-        guard let simulated = loop as? SimulatedLoop else { preconditionFailure("simulated sockets are served by simulated loops") }
+        guard let simulated = loop as? SimulatedLoop else {
+            preconditionFailure("simulated sockets are served by simulated loops")
+        }
         precondition(self.loop == nil, "a socket belongs to one loop for life")
         precondition(simulated.isCurrent, "a socket is attached on its loop")
         self.loop = simulated
@@ -300,7 +303,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         let found = try file.read(into: buffer, at: offset)
         guard found > 0 else {
             throw SystemError(
-                .inputOutput, code: 5, operation: "sendfile", subject: file.path, reason: "the file ends before what was to be sent")
+                .inputOutput, code: 5, operation: "sendfile", subject: file.path,
+                reason: "the file ends before what was to be sent")
         }
         outbound.send(UnsafeRawBufferPointer(rebasing: buffer.prefix(found)))
         return .moved(found)

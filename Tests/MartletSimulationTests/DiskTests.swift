@@ -258,7 +258,8 @@ private func text(_ disk: any Disk, _ path: String) throws -> String {
     }
 }
 
-/// What each byte of a file may be after a power cut: what it was when it was synced, or anything that it has been since.
+/// What each byte of a file may be after a power cut: what it was when it was synced, or anything that it has been
+/// since.
 private struct FileModel {
     static let limit = 14_000
 

@@ -201,6 +201,25 @@ import Testing
         #expect(throws: SystemError.self, "the dead stay dead") { try host.disk.list("/") }
     }
 
+    @Test func whatWaitsInTheSameTurnAsAKillDoesNotRun() {
+        let world = SimulatedWorld(seed: 5)
+        defer { world.end() }
+        let host = world.makeHost("a")
+        let loop = host.loops[0]
+        let reached = Box<[String]>([])
+        loop.execute {
+            loop.execute {
+                loop.atEndOfTurn { reached.value.append("end of turn") }
+                host.kill()
+                reached.value.append("the killer runs on")
+            }
+            loop.execute { reached.value.append("same turn") }
+            loop.spawn { reached.value.append("task") }
+        }
+        world.runUntilIdle()
+        #expect(reached.value == ["the killer runs on"])
+    }
+
     @Test func aKillBetweenWorkOnALaneAndItsCompletionLeavesTheEffectWithoutTheAnswer() throws {
         var outcomes: Set<String> = []
         for seed: UInt64 in 1...60 {
