@@ -1,12 +1,12 @@
 package import MartletBasics
 package import MartletReactor
 
-/// A loop of a simulated process. What becomes ready waits for the loop's next turn, which comes a seeded moment later, so that
-/// one turn brings sometimes one thing and sometimes many.
+/// A loop of a simulated process. What becomes ready waits for the loop's next turn, which comes a seeded moment
+/// later, so that one turn brings sometimes one thing and sometimes many.
 ///
-/// Jobs and work that another loop, a lane or the test hands over arrive after a seeded delay, in order for each caller. When
-/// the process dies, what waits is dropped: a task whose job is never run is leaked with all that it holds, on purpose, because
-/// a killed process does not unwind either.
+/// Jobs and work that another loop, a lane or the test hands over arrive after a seeded delay, in order for each
+/// caller. When the process dies, what waits is dropped: a task whose job is never run is leaked with all that it
+/// holds, on purpose, because a killed process does not unwind either.
 package final class SimulatedLoop: EventLoop, @unchecked Sendable {
     private enum Item {
         case job(UnownedJob)

@@ -339,6 +339,24 @@ private final class Pair: @unchecked Sendable {
         }
     }
 
+    @Test func whatIsOnTheWayWhenAPartitionHealsDoesNotOvertakeWhatWasHeldBack() throws {
+        for seed: UInt64 in 1...30 {
+            let pair = Pair(seed: seed)
+            try pair.listen()
+            pair.connect()
+            pair.world.run(for: .seconds(1))
+            pair.world.network.partition(pair.server, pair.client)
+            for value: UInt8 in 1...2 {
+                pair.client.loops[0].execute { _ = pair.connected.value[0].socket.sendSome([value]) }
+                if value == 1 { pair.world.run(for: .seconds(1)) }
+            }
+            pair.world.run(for: .microseconds(60))
+            pair.world.network.heal()
+            pair.world.run(for: .seconds(1))
+            #expect(pair.accepted.value[0].received == [1, 2], "seed \(seed)")
+        }
+    }
+
     @Test func aStalledDirectionLeavesTheOtherAlone() throws {
         let pair = Pair(seed: 2)
         try pair.listen(echoes: true)
