@@ -86,9 +86,14 @@ package final class DescriptorCache: @unchecked Sendable {
         do throws(SystemError) { return try disk.open(path, mode) } catch {
             guard error.kind == .tooManyFiles else { throw error }
         }
+        giveWay()
+        return try disk.open(path, mode)
+    }
+
+    /// What is dropped is closed when this returns, unless somebody else holds it.
+    private func giveWay() {
         let dropped = lock.withLock { (0..<max(1, slots.count / 8)).map { _ in slots.isEmpty ? nil : evictOldest() } }
         withExtendedLifetime(dropped) {}
-        return try disk.open(path, mode)
     }
 
     // MARK: The order of use; the lock is held

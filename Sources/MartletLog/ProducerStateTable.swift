@@ -11,7 +11,8 @@ package import MartletModel
 ///     // written and published: table.release(savepoint)       the write failed: table.restore(savepoint)
 ///
 /// Memory is bounded: at `producerLimit` the producer that has been silent for longest is forgotten, which costs it the recognition of
-/// duplicates and nothing else. A producer in a transaction is never forgotten; where all are, new producers are refused.
+/// duplicates and nothing else. A producer in a transaction is never forgotten; where all are, new producers are refused. Only what may
+/// not be refused goes above the limit, until there is room: a marker, and what a leader with a higher limit decided.
 package struct ProducerStateTable: Sendable {
     /// 4 MB a partition at the most, for one that has seen so many producers within `producer.id.expiration.ms`.
     package static let defaultProducerLimit = 20_000
@@ -55,7 +56,8 @@ package struct ProducerStateTable: Sendable {
         if origin == .client, header.baseSequence < 0 {
             return .refused(.invalidRecord, "producer \(header.producerID) sent a batch without a sequence")
         }
-        guard let entry = entry(of: header.producerID) else { return checkRoom(for: header.producerID) }
+        let isFull = transactions.openCount >= producerLimit
+        guard let entry = entry(of: header.producerID) else { return isFull ? noRoom(for: header.producerID) : .accepted }
         if origin == .client, entry.epoch == header.producerEpoch,
             let known = entry.batch(firstSequence: header.baseSequence, lastSequence: header.lastSequence)
         {
@@ -68,6 +70,7 @@ package struct ProducerStateTable: Sendable {
                 .invalidTxnState,
                 "producer \(header.producerID) sent a batch outside its transaction, open since offset \(entry.transactionStart)")
         }
+        if isFull, header.isTransactional, !entry.isInTransaction { return noRoom(for: header.producerID) }
         return .accepted
     }
 
@@ -99,9 +102,8 @@ package struct ProducerStateTable: Sendable {
     }
 
     /// Retriable: transactions end, and then there is room.
-    private func checkRoom(for producer: ProducerID) -> Verdict {
-        guard slots.count >= producerLimit, oldestIdle < 0 else { return .accepted }
-        return .refused(
+    private func noRoom(for producer: ProducerID) -> Verdict {
+        .refused(
             .throttlingQuotaExceeded,
             "all \(producerLimit) producers that this partition may remember have a transaction open: producer \(producer) must wait")
     }
@@ -236,7 +238,7 @@ package struct ProducerStateTable: Sendable {
             if undo.isRecording { undo.record(producer, entries[found]) }
             return found
         }
-        if slots.count >= producerLimit, oldestIdle >= 0 {
+        while slots.count >= producerLimit, oldestIdle >= 0 {
             if undo.isRecording { undo.record(entries[Int(oldestIdle)].producerID, entries[Int(oldestIdle)]) }
             remove(Int(oldestIdle))
         }

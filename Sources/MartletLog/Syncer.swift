@@ -63,6 +63,7 @@ package final class Syncer: @unchecked Sendable {
     private var jobs = SyncJobs()
     private var faults: [SyncFault] = []
     private var partsRunning = 0
+    private var partsLeft = 0..<0
     private var began = Instant(nanoseconds: 0)
     private var failure: SystemError?
 
@@ -178,29 +179,31 @@ package final class Syncer: @unchecked Sendable {
         }
         taken.removeAll(keepingCapacity: true)
         began = loop.clock.now
-        if failure != nil || jobs.count == 0 { finish() } else { submitParts() }
+        if failure != nil || jobs.count == 0 { finish() } else { begin() }
+    }
+
+    /// Each part takes every n-th job: which is which is settled here, so that it does not depend on how threads run.
+    private func begin() {
+        partsLeft = 0..<(jobs.count > settings.fileSystemThreshold ? 1 : min(jobs.count, settings.parallelism))
+        submitParts()
     }
 
     private func submitParts() {
-        if jobs.count > settings.fileSystemThreshold {
-            let (disk, path) = (disk, path)
-            submit {
-                do throws(SystemError) {
-                    try disk.syncFileSystem(path)
-                    return []
-                } catch { return [SyncFault(job: SyncFault.allJobs, error: error)] }
+        let (disk, path, jobs, stride) = (disk, path, jobs, partsLeft.upperBound)
+        let isWhole = jobs.count > settings.fileSystemThreshold
+        while let part = partsLeft.first {
+            let isAccepted = isWhole ? submit { syncFileSystem(disk, path) } : submit { jobs.run(from: part, by: stride, on: disk) }
+            guard isAccepted else {
+                lock.withLock { counts.refusals += 1 }
+                loop.schedule(after: Self.refusedDelay) { self.submitParts() }
+                return
             }
-        } else {
-            let (disk, jobs) = (disk, jobs)
-            for _ in 0..<min(jobs.count, settings.parallelism) where !submit({ jobs.run(on: disk) }) { break }
+            partsLeft.removeFirst()
         }
-        guard partsRunning == 0 else { return }
-        // Nothing was accepted. What was accepted in part is enough: the parts share the jobs.
-        lock.withLock { counts.refusals += 1 }
-        loop.schedule(after: Self.refusedDelay) { self.submitParts() }
+        // a lane that completed all at once has not ended the cycle, for parts were left
+        if partsRunning == 0 { finish() }
     }
 
-    @discardableResult
     private func submit(_ part: @escaping @Sendable () -> [SyncFault]) -> Bool {
         // counted first, should a lane complete at once
         partsRunning += 1
@@ -212,7 +215,7 @@ package final class Syncer: @unchecked Sendable {
     private func partEnded(_ found: [SyncFault]) {
         if !found.isEmpty { faults.append(contentsOf: found) }
         partsRunning -= 1
-        if partsRunning == 0 { finish() }
+        if partsRunning == 0, partsLeft.isEmpty { finish() }
     }
 
     private func finish() {
@@ -282,30 +285,34 @@ struct SyncFault: Sendable {
     var error: SystemError
 }
 
-/// What a cycle has to sync. The parts on the lane take one job after the other; the loop changes the lists only while no part runs.
+/// What a cycle has to sync. The parts on the lane read the lists; the loop changes them only while no part runs.
 private final class SyncJobs: @unchecked Sendable {
     var folders: [String] = []
     var files: [any DiskFile] = []
-    private let next = Atomic<Int>(0)
 
     var count: Int { folders.count + files.count }
 
-    func run(on disk: any Disk) -> [SyncFault] {
+    func run(from first: Int, by step: Int, on disk: any Disk) -> [SyncFault] {
         var faults: [SyncFault] = []
-        while true {
-            let job = next.wrappingAdd(1, ordering: .relaxed).oldValue
-            guard job < count else { return faults }
+        for job in stride(from: first, to: count, by: step) {
             do throws(SystemError) {
                 if job < folders.count { try disk.syncDirectory(folders[job]) } else { try files[job - folders.count].sync() }
             } catch { faults.append(SyncFault(job: job, error: error)) }
         }
+        return faults
     }
 
     func clear() {
         folders.removeAll(keepingCapacity: folders.capacity <= 1024)
         files.removeAll(keepingCapacity: files.capacity <= 1024)
-        next.store(0, ordering: .relaxed)
     }
+}
+
+private func syncFileSystem(_ disk: any Disk, _ path: String) -> [SyncFault] {
+    do throws(SystemError) {
+        try disk.syncFileSystem(path)
+        return []
+    } catch { return [SyncFault(job: SyncFault.allJobs, error: error)] }
 }
 
 /// What a syncer has done since it was made.

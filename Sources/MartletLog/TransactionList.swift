@@ -14,6 +14,7 @@ struct TransactionList: Sendable {
     private var items: [Item] = []
     private var endedCount = 0
 
+    var openCount: Int { items.count - endedCount }
     var first: Offset? { items.first?.firstOffset }
     var firstUndecided: Offset? { endedCount == 0 ? first : items.first { $0.marker < 0 }?.firstOffset }
 

@@ -152,7 +152,8 @@ import Testing
             let id = Int64(random.below(200))
             _ = p.send(id, Int32(random.below(3)), transactional: random.chance(1, in: 20))
             if random.chance(1, in: 10) { _ = p.end(id, random.chance(1, in: 2) ? .commit : .abort) }
-            #expect(p.table.producerCount <= 50)
+            // a marker is never refused, so one may be above the limit
+            #expect(p.table.producerCount <= 51)
         }
         let open = p.table.producers.filter { $0.transactionStart >= 0 }.map(\.transactionStart)
         #expect(p.table.firstUndecidedOffset == open.min())
