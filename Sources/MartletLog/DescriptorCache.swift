@@ -1,11 +1,12 @@
 package import MartletReactor
 internal import MartletBasics
 
-/// Bounds the files that are open: 10,000 partitions have more segments and indexes than a process may have descriptors.
+/// Bounds the files that are open: 10,000 partitions have more segments and indexes than a process may have
+/// descriptors.
 ///
-/// A segment keeps a `CachedFile` and asks for the open file each time it needs one; the least recently asked for is dropped where the
-/// limit is reached. A dropped file is closed when the last who holds it lets go, so that what is being read or synced stays
-/// open: the process may have as many more descriptors as there are such operations.
+/// A segment keeps a `CachedFile` and asks for the open file each time it needs one; the least recently asked for is
+/// dropped where the limit is reached. A dropped file is closed when the last who holds it lets go, so that what is
+/// being read or synced stays open: the process may have as many more descriptors as there are such operations.
 package final class DescriptorCache: @unchecked Sendable {
     private struct Slot {
         var owner: CachedFile
@@ -157,7 +158,8 @@ package final class CachedFile: @unchecked Sendable {
     fileprivate var slot: Int32 = -1
 
     package init(_ path: String, _ mode: OpenMode = .readWrite) {
-        precondition(mode == .read || mode == .readWrite || mode == .create, "a file opened again must keep what is in it")
+        precondition(
+            mode == .read || mode == .readWrite || mode == .create, "a file opened again must keep what is in it")
         self.mode = mode
         currentPath = path
     }

@@ -4,21 +4,25 @@ internal import Synchronization
 
 /// The group commit of one log directory.
 ///
-/// Writers arm it. A *cycle* takes all participants that were armed since the last, asks each what it wrote, syncs that by the cheapest
-/// means, and tells each that its writes are durable. One cycle runs at a time; what is armed meanwhile makes up the next.
+/// Writers arm it. A *cycle* takes all participants that were armed since the last, asks each what it wrote, syncs that
+/// by the cheapest means, and tells each that its writes are durable. One cycle runs at a time; what is armed meanwhile
+/// makes up the next.
 ///
 ///     idle ── armed, urgent ──────────> start queued (end of the loop's turn, so that the whole turn shares the cycle) ──> running
 ///     idle ── armed, nobody waits ────> timer, `delay` after the first ──> running
 ///     running ── all parts done ──────> published; then as from idle, the age of the first armed counted
 ///
-/// A handful of files is synced by parallel `fdatasync` on the lane, more than `fileSystemThreshold` by one `syncfs`: a thousand files
-/// take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and back.
+/// A handful of files is synced by parallel `fdatasync` on the lane, more than `fileSystemThreshold` by one `syncfs`: a
+/// thousand files take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and
+/// back.
 ///
-/// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing for them. So the
-/// participants concerned hear `syncFailed`, the directory is reported as failed, and every later cycle fails without touching the disk.
+/// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing
+/// for them. So the participants concerned hear `syncFailed`, the directory is reported as failed, and every later
+/// cycle fails without touching the disk.
 package final class Syncer: @unchecked Sendable {
     package struct Settings: Sendable {
-        /// How old the first unsynced append may be when its sync begins, where nobody waits for it: `martlet.sync.delay.ms`.
+        /// How old the first unsynced append may be when its sync begins, where nobody waits for it:
+        /// `martlet.sync.delay.ms`.
         package var delay: Interval = .milliseconds(2)
         /// Files that are synced at once; more than the lane has threads gains nothing.
         package var parallelism = 8
@@ -85,11 +89,12 @@ package final class Syncer: @unchecked Sendable {
 
     // MARK: Arming
 
-    /// The participant has written. From any thread, also while the participant's own lock is held: nothing is called back from here.
-    /// After each write; where it is armed already this costs one load.
+    /// The participant has written. From any thread, also while the participant's own lock is held: nothing is called
+    /// back from here. After each write; where it is armed already this costs one load.
     ///
-    /// Why the load needs no ordering: the cycle puts the level down *before* it takes the participant's lock in `takeUnsynced`. A
-    /// write that this call did not see taken was therefore made after the level went down, and the call sees that.
+    /// Why the load needs no ordering: the cycle puts the level down *before* it takes the participant's lock in
+    /// `takeUnsynced`. A write that this call did not see taken was therefore made after the level went down, and the
+    /// call sees that.
     @inline(__always)
     package func arm(_ participant: some SyncParticipant, urgent: Bool) {
         let arming = participant.arming
@@ -111,7 +116,8 @@ package final class Syncer: @unchecked Sendable {
         perform(next)
     }
 
-    /// Calls `then` on the loop when everything that was armed until now is synced, or has failed. Does not wait for the delay.
+    /// Calls `then` on the loop when everything that was armed until now is synced, or has failed. Does not wait for
+    /// the delay.
     package func drain(then: @escaping @Sendable () -> Void) {
         let (isDone, next): (Bool, Next) = lock.withLock {
             guard isRunning || !armed.isEmpty else { return (true, .nothing) }
@@ -162,6 +168,7 @@ package final class Syncer: @unchecked Sendable {
     // MARK: A cycle, on the loop
 
     private func startCycle() {
+        precondition(loop.isCurrent, "a cycle begins on the syncer's loop")
         lock.withLock {
             precondition(!isRunning && works.isEmpty, "one sync cycle at a time")
             isStartQueued = false
@@ -192,7 +199,8 @@ package final class Syncer: @unchecked Sendable {
         let (disk, path, jobs, stride) = (disk, path, jobs, partsLeft.upperBound)
         let isWhole = jobs.count > settings.fileSystemThreshold
         while let part = partsLeft.first {
-            let isAccepted = isWhole ? submit { syncFileSystem(disk, path) } : submit { jobs.run(from: part, by: stride, on: disk) }
+            let isAccepted =
+                isWhole ? submit { syncFileSystem(disk, path) } : submit { jobs.run(from: part, by: stride, on: disk) }
             guard isAccepted else {
                 lock.withLock { counts.refusals += 1 }
                 loop.schedule(after: Self.refusedDelay) { self.submitParts() }
@@ -296,7 +304,11 @@ private final class SyncJobs: @unchecked Sendable {
         var faults: [SyncFault] = []
         for job in stride(from: first, to: count, by: step) {
             do throws(SystemError) {
-                if job < folders.count { try disk.syncDirectory(folders[job]) } else { try files[job - folders.count].sync() }
+                if job < folders.count {
+                    try disk.syncDirectory(folders[job])
+                } else {
+                    try files[job - folders.count].sync()
+                }
             } catch { faults.append(SyncFault(job: job, error: error)) }
         }
         return faults

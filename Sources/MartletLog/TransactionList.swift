@@ -1,7 +1,7 @@
 internal import MartletModel
 
-/// The transactions that hold back readers of committed records, from the oldest: open ones, and ended ones whose marker is not yet
-/// below the high watermark.
+/// The transactions that hold back readers of committed records, from the oldest: open ones, and ended ones whose
+/// marker is not yet below the high watermark.
 struct TransactionList: Sendable {
     private struct Item {
         var firstOffset: Offset

@@ -5,11 +5,15 @@ import MartletSimulation
 import Testing
 
 @Suite struct OpenFiles {
-    private func bench(files count: Int, limit: Int) throws -> (SimulatedWorld, SimulatedHost, DescriptorCache, [CachedFile]) {
+    private func bench(files count: Int, limit: Int) throws -> (
+        SimulatedWorld, SimulatedHost, DescriptorCache, [CachedFile]
+    ) {
         let world = SimulatedWorld(seed: 1)
         let host = world.makeHost("broker")
         for index in 0..<count { try host.disk.open("/\(index).log", .create).close() }
-        return (world, host, DescriptorCache(disk: host.disk, limit: limit), (0..<count).map { CachedFile("/\($0).log") })
+        return (
+            world, host, DescriptorCache(disk: host.disk, limit: limit), (0..<count).map { CachedFile("/\($0).log") }
+        )
     }
 
     @Test func theLeastRecentlyUsedGivesWay() throws {

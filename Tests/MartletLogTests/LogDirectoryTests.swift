@@ -10,7 +10,8 @@ private let orders = TopicPartition("orders", 0)
 @Suite struct LogDirectories {
     private let world = SimulatedWorld(seed: 11)
 
-    private func open(_ host: SimulatedHost, owner: DirectoryOwner = DirectoryOwner()) throws(LogError) -> LogDirectory {
+    private func open(_ host: SimulatedHost, owner: DirectoryOwner = DirectoryOwner()) throws(LogError) -> LogDirectory
+    {
         try LogDirectory.open("/d", on: host.disk, owner: owner)
     }
 
@@ -44,7 +45,9 @@ private let orders = TopicPartition("orders", 0)
             try open(host, owner: DirectoryOwner(clusterID: "x"))
         }
         let again = try open(host, owner: DirectoryOwner(brokerID: 1, clusterID: "c"))
-        #expect(again.found.cleanStop == LogDirectory.CleanStop(brokerEpoch: 7), "the marker is still there, and so is not the lock")
+        #expect(
+            again.found.cleanStop == LogDirectory.CleanStop(brokerEpoch: 7),
+            "the marker is still there, and so is not the lock")
         #expect(throws: LogError.self) { try again.claim(brokerID: 3, clusterID: "c", wallMilliseconds: 0) }
     }
 
@@ -75,7 +78,9 @@ private let orders = TopicPartition("orders", 0)
         #expect(again.found.metaProperties?.clusterID == "c")
     }
 
-    @Test(arguments: LogDirectory.Checkpoint.allCases) func aMalformedCheckpointRefusesTheDirectory(checkpoint: LogDirectory.Checkpoint) throws {
+    @Test(arguments: LogDirectory.Checkpoint.allCases) func aMalformedCheckpointRefusesTheDirectory(
+        checkpoint: LogDirectory.Checkpoint
+    ) throws {
         defer { world.end() }
         let host = world.makeHost("broker")
         try open(host).closeCleanly(brokerEpoch: -1)
@@ -87,7 +92,9 @@ private let orders = TopicPartition("orders", 0)
             #expect(error.takesDirectoryOffline)
             #expect(error.description.contains(checkpoint.rawValue))
         }
-        #expect(try host.disk.status("/d/.kafka_cleanshutdown") != nil, "once the file is restored the stop is still a clean one")
+        #expect(
+            try host.disk.status("/d/.kafka_cleanshutdown") != nil,
+            "once the file is restored the stop is still a clean one")
     }
 
     @Test func foldersAreListedAndUnknownOnesLeftAlone() throws {
@@ -217,7 +224,7 @@ private let orders = TopicPartition("orders", 0)
         #expect(try host.disk.status("/d/" + DurableOffsets.fileName) == nil)
     }
 
-    /// The power goes at each disk call of a run of raises and one truncation in turn: the bound on disk never says more than is so.
+    /// The power goes at each disk call of a run of raises and one truncation in turn.
     @Test(arguments: 0..<40) func theBoundNeverClaimsMoreThanIsDurable(operations: Int) throws {
         let world = SimulatedWorld(seed: UInt64(operations))
         defer { world.end() }
@@ -241,6 +248,8 @@ private let orders = TopicPartition("orders", 0)
         } catch {}
         if host.isAlive { host.powerCut() }
         host = host.restart()
-        #expect(try LogDirectory.open("/d", on: host.disk).durableOffsets.bound(of: orders) ?? 0 <= actual, "power cut after \(operations) calls")
+        #expect(
+            try LogDirectory.open("/d", on: host.disk).durableOffsets.bound(of: orders) ?? 0 <= actual,
+            "power cut after \(operations) calls")
     }
 }

@@ -46,7 +46,8 @@ private final class WrittenLog: SyncParticipant, @unchecked Sendable {
     func takeUnsynced() -> UnsyncedWrites? {
         guard unsyncedBytes > 0 else { return nil }
         defer { (unsyncedBytes, newFolders) = (0, []) }
-        return UnsyncedWrites(files: [file], folders: newFolders, endOffset: end, generation: generation, bytes: unsyncedBytes)
+        return UnsyncedWrites(
+            files: [file], folders: newFolders, endOffset: end, generation: generation, bytes: unsyncedBytes)
     }
 
     func synced(_ writes: UnsyncedWrites) {
@@ -73,7 +74,8 @@ private final class Bench {
         try host.disk.syncDirectory("/")
         let reported = reported
         syncer = Syncer(
-            disk: host.disk, path: "/d", lane: host.makeLane("sync", threads: threads, limit: limit), loop: host.loops[0], settings: settings
+            disk: host.disk, path: "/d", lane: host.makeLane("sync", threads: threads, limit: limit),
+            loop: host.loops[0], settings: settings
         ) { reported.failures.append($0) }
     }
 
@@ -113,7 +115,9 @@ private final class Bench {
         bench.host.files.syncLatency = Latency(.milliseconds(10), .milliseconds(10))
         let log = try WrittenLog("/d/a.log", bench)
         bench.onLoop { log.append(urgent: true) }
-        for step in 1...4 { bench.world.after(.milliseconds(Int64(step))) { bench.onLoop { log.append(urgent: true) } } }
+        for step in 1...4 {
+            bench.world.after(.milliseconds(Int64(step))) { bench.onLoop { log.append(urgent: true) } }
+        }
         #expect(bench.world.run(atMost: .milliseconds(15)) { log.durable == 1 })
         #expect(bench.world.run(atMost: .milliseconds(12)) { log.durable == 5 })
         #expect(bench.syncer.statistics.cycles == 2)
@@ -124,7 +128,9 @@ private final class Bench {
         bench.host.files.syncLatency = Latency(.zero, .zero)
         let log = try WrittenLog("/d/a.log", bench)
         bench.onLoop { log.append(urgent: false) }
-        for step in 1...19 { bench.world.after(.microseconds(Int64(step * 100))) { bench.onLoop { log.append(urgent: false) } } }
+        for step in 1...19 {
+            bench.world.after(.microseconds(Int64(step * 100))) { bench.onLoop { log.append(urgent: false) } }
+        }
         bench.world.run(for: .microseconds(1900))
         #expect(log.durable == 0)
         // a timer is precise to a millisecond
@@ -196,7 +202,9 @@ private final class Bench {
         let bench = try Bench(settings: settings)
         let log = try WrittenLog("/d/a.log", bench)
         let drained = Bench.Reported()
-        let (syncer, reported) = (bench.syncer, SystemError(.other, code: 0, operation: "drained", subject: "", reason: ""))
+        let (syncer, reported) = (
+            bench.syncer, SystemError(.other, code: 0, operation: "drained", subject: "", reason: "")
+        )
         syncer.drain { drained.failures.append(reported) }
         #expect(bench.world.run(atMost: .milliseconds(1)) { drained.failures.count == 1 })
         bench.onLoop {
