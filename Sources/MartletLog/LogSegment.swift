@@ -1,0 +1,243 @@
+internal import MartletModel
+internal import MartletReactor
+
+/// One batch as the log keeps it in mind between its reservation and its publication, and while readers follow the tail.
+struct BatchPlace: Equatable {
+    var baseOffset: Offset
+    var lastOffset: Offset
+    var position: Int
+    var size: Int
+    var maxTimestamp: Int64
+    var leaderEpoch: LeaderEpoch
+
+    init(_ header: BatchHeader, position: Int) {
+        baseOffset = header.baseOffset
+        lastOffset = header.lastOffset
+        self.position = position
+        size = header.totalSize
+        maxTimestamp = header.maxTimestamp
+        leaderEpoch = header.leaderEpoch
+    }
+}
+
+/// A part of a log: a file of batches, and the indexes that find them. Guarded by its log's owner, as the log is.
+///
+/// *Active*: the last one of its log, which is written to; its sparse indexes lie in memory. Can become *closed*, by a roll:
+/// its index files are complete, and it keeps nothing in memory. A closed one can become active again, by a truncation.
+final class LogSegment {
+    let baseOffset: Offset
+    let folder: String
+    /// How many bytes of whole batches the file holds, as readers may know.
+    private(set) var size = 0
+    /// The same with what was reserved and is not written.
+    var reservedSize = 0
+    /// The offset after the last batch; the base offset where there is none.
+    private(set) var nextOffset: Offset
+    /// The highest timestamp, and the last offset of the batch that has it; nil where there is none above -1.
+    private(set) var largest: TimeIndexEntry?
+    /// That of the first batch: the age of a segment counts from it.
+    private(set) var firstTimestamp: Int64?
+    /// When the file was made or opened, in wall milliseconds.
+    let createdMilliseconds: Int64
+    /// How much earlier than `segment.ms` this one is rolled, so that partitions do not roll all at once.
+    let jitterMilliseconds: Int64
+    /// In memory while active.
+    var indexes: SparseIndexes?
+    var transactions: TransactionIndex
+    private var bytesSinceIndexEntry = 0
+    private let logFile: CachedFile
+    private let offsetIndexFile: CachedFile
+    private let timeIndexFile: CachedFile
+
+    init(baseOffset: Offset, folder: String, createdMilliseconds: Int64, jitterMilliseconds: Int64) {
+        self.baseOffset = baseOffset
+        self.folder = folder
+        nextOffset = baseOffset
+        self.createdMilliseconds = createdMilliseconds
+        self.jitterMilliseconds = jitterMilliseconds
+        logFile = CachedFile(SegmentFile.log.path(folder, baseOffset))
+        offsetIndexFile = CachedFile(SegmentFile.offsetIndex.path(folder, baseOffset))
+        timeIndexFile = CachedFile(SegmentFile.timeIndex.path(folder, baseOffset))
+        transactions = TransactionIndex(path: SegmentFile.transactionIndex.path(folder, baseOffset))
+    }
+
+    func path(_ kind: SegmentFile) -> String { kind.path(folder, baseOffset) }
+    var isActive: Bool { indexes != nil }
+
+    /// The batches.
+    func file(_ files: LogFiles) throws(LogError) -> any DiskFile { try files.cached(logFile) }
+
+    /// Before the files get other names or go: nothing is opened under the old ones any more.
+    func forgetFiles(_ files: LogFiles) {
+        for file in [logFile, offsetIndexFile, timeIndexFile] { files.descriptors.forget(file) }
+    }
+
+    // MARK: becoming active and closed
+
+    /// Makes the files of a segment that is written from now on. The index files get their full size, as Kafka's do.
+    func make(_ files: LogFiles, indexBytes: Int) throws(LogError) {
+        files.descriptors.insert(try files.open(path(.log), .createNew), as: logFile)
+        indexes = SparseIndexes(baseOffset: baseOffset)
+        for (kind, entrySize) in [(SegmentFile.offsetIndex, 8), (.timeIndex, 12)] {
+            let file = try files.open(path(kind), .truncate)
+            try files.truncate(file, to: Int64(indexBytes / entrySize * entrySize))
+        }
+    }
+
+    /// Says how far the file goes where that is known without reading it.
+    func adopt(size: Int, nextOffset: Offset, largest: TimeIndexEntry?) {
+        self.size = size
+        reservedSize = size
+        self.nextOffset = nextOffset
+        self.largest = largest
+    }
+
+    /// Loads the indexes of a sound segment so that it can be written to; false where they must be made anew.
+    func activate(_ files: LogFiles) throws(LogError) -> Bool {
+        guard let offsetFile = try files.contents(path(.offsetIndex)), let timeFile = try files.contents(path(.timeIndex)),
+            offsetFile.count % 8 == 0, timeFile.count % 12 == 0,
+            let loaded = SparseIndexes(
+                baseOffset: baseOffset, offsetFile: offsetFile, timeFile: timeFile, segmentSize: max(size, 1))
+        else { return false }
+        indexes = loaded
+        bytesSinceIndexEntry = size - (loaded.lastOffsetEntry?.position ?? 0)
+        return true
+    }
+
+    /// Ends the time index with the segment's highest timestamp, writes what the index files lack, and cuts them to size.
+    /// Returns the files that want a sync. The segment stays active: `close` ends that.
+    func completeIndexes(_ files: LogFiles) throws(LogError) -> [any DiskFile] {
+        precondition(indexes != nil, "only an active segment's indexes can lack something")
+        if let largest { indexes!.appendTime(largest) }
+        var written: [any DiskFile] = []
+        let offsets = try files.open(path(.offsetIndex), .create)
+        if indexes!.offsetsInFile < indexes!.offsetCount {
+            try files.write(indexes!.encodedOffsets(), to: offsets, at: Int64(indexes!.offsetsInFile * 8))
+            indexes!.offsetsInFile = indexes!.offsetCount
+        }
+        try files.truncate(offsets, to: Int64(indexes!.offsetCount * 8))
+        let times = try files.open(path(.timeIndex), .create)
+        if indexes!.timesInFile < indexes!.timeCount {
+            try files.write(indexes!.encodedTimes(), to: times, at: Int64(indexes!.timesInFile * 12))
+            indexes!.timesInFile = indexes!.timeCount
+        }
+        try files.truncate(times, to: Int64(indexes!.timeCount * 12))
+        written += [offsets, times]
+        if let transactionFile = try transactions.write(files) { written.append(transactionFile) }
+        return written
+    }
+
+    /// After `completeIndexes`: lets go of memory.
+    func close() { indexes = nil }
+
+    // MARK: writing
+
+    /// Counts a batch that lies in the file now.
+    func publish(_ batch: BatchPlace, indexInterval: Int) {
+        precondition(batch.position == size, "batches of a segment follow one another")
+        precondition(batch.baseOffset >= nextOffset, "offsets of a segment rise")
+        if firstTimestamp == nil { firstTimestamp = batch.maxTimestamp }
+        if batch.maxTimestamp > (largest?.timestamp ?? -1) {
+            largest = TimeIndexEntry(timestamp: batch.maxTimestamp, offset: batch.lastOffset)
+        }
+        if bytesSinceIndexEntry > indexInterval {
+            indexes!.appendOffset(batch.lastOffset, position: batch.position)
+            if let largest { indexes!.appendTime(largest) }
+            bytesSinceIndexEntry = 0
+        }
+        bytesSinceIndexEntry += batch.size
+        size += batch.size
+        nextOffset = batch.lastOffset + 1
+    }
+
+    /// Prepares for batches to be published anew from the start of the file, as recovery does.
+    func forget() {
+        size = 0
+        reservedSize = 0
+        nextOffset = baseOffset
+        largest = nil
+        firstTimestamp = nil
+        bytesSinceIndexEntry = 0
+        indexes = SparseIndexes(baseOffset: baseOffset)
+    }
+
+    /// Cuts the file at a batch, and what the indexes say of the cut part. The segment is active.
+    func truncate(to position: Int, nextOffset: Offset, _ files: LogFiles) throws(LogError) {
+        precondition(indexes != nil && position <= size, "a cut lies inside an active segment")
+        try files.truncate(try file(files), to: Int64(position))
+        size = position
+        reservedSize = position
+        self.nextOffset = nextOffset
+        indexes!.truncate(to: nextOffset)
+        try transactions.truncate(to: nextOffset, files)
+        bytesSinceIndexEntry = position - (indexes!.lastOffsetEntry?.position ?? 0)
+        if position == 0 { firstTimestamp = nil }
+        if let largest, largest.offset >= nextOffset { try restoreLargest(files) }
+    }
+
+    /// The highest timestamp of what is left: from the last time entry, and the batches after the last offset entry.
+    private func restoreLargest(_ files: LogFiles) throws(LogError) {
+        largest = indexes!.lastTimeEntry
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: indexes!.lastOffsetEntry?.position ?? 0, to: size,
+            bufferSize: BatchScanner.searchBufferSize)
+        while case .header(let header) = try scanner.peek() {
+            if header.maxTimestamp > (largest?.timestamp ?? -1) {
+                largest = TimeIndexEntry(timestamp: header.maxTimestamp, offset: header.lastOffset)
+            }
+            scanner.skip(header)
+        }
+    }
+
+    // MARK: finding
+
+    /// The first batch whose last offset is not below the given one; nil where the segment ends before it.
+    func find(_ offset: Offset, _ files: LogFiles) throws(LogError) -> BatchPlace? {
+        guard offset < nextOffset, size > 0 else { return nil }
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: try startOfSearch(offset, files), to: size,
+            bufferSize: BatchScanner.searchBufferSize)
+        while true {
+            switch try scanner.peek() {
+            case .header(let header):
+                if header.lastOffset >= offset { return BatchPlace(header, position: scanner.position) }
+                scanner.skip(header)
+            case .end:
+                return nil
+            case .fault(let fault):
+                throw .corrupt(path: path(.log), position: Int64(scanner.position), reason: fault.description)
+            }
+        }
+    }
+
+    private func startOfSearch(_ offset: Offset, _ files: LogFiles) throws(LogError) -> Int {
+        // an entry names a batch by its last offset: the one sought may be that batch itself, or come after it
+        let entry: OffsetIndexEntry?
+        if let indexes {
+            entry = indexes.floor(offset)
+        } else {
+            let index = try IndexFile(try files.cached(offsetIndexFile), entrySize: 8)
+            entry = try index?.floor(offset, baseOffset)
+        }
+        guard let entry, entry.position < size else { return 0 }
+        return entry.position
+    }
+
+    /// Where a search for a timestamp may begin: a batch before which all timestamps are lower.
+    func startOfSearch(timestamp: Int64, _ files: LogFiles) throws(LogError) -> Int {
+        let entry: TimeIndexEntry?
+        if let indexes {
+            entry = indexes.floor(timestamp: timestamp - 1)
+        } else {
+            let index = try IndexFile(try files.cached(timeIndexFile), entrySize: 12)
+            entry = try index?.floor(timestamp: timestamp - 1, baseOffset)
+        }
+        return try entry.map { (entry) throws(LogError) in try startOfSearch(entry.offset, files) } ?? 0
+    }
+
+    /// That of the first batch, read where it is not known; nil for an empty segment.
+    func timestampOfFirstBatch(_ files: LogFiles) throws(LogError) -> Int64? {
+        if firstTimestamp == nil, size > 0 { firstTimestamp = try find(baseOffset, files)?.maxTimestamp }
+        return firstTimestamp
+    }
+}

@@ -1,0 +1,318 @@
+internal import MartletBasics
+internal import MartletModel
+internal import MartletReactor
+
+/// What recovery may do, and where it puts what it cuts.
+struct LogRecovery {
+    let durableLowerBound: Offset?
+    let cutDirectory: String
+    let mayHaveGaps: Bool
+
+    init(_ parameters: LogParameters) {
+        mayHaveGaps = parameters.mayHaveGaps
+        durableLowerBound = parameters.durableLowerBound
+        cutDirectory = parameters.cutDirectory
+    }
+}
+
+/// Recovery after a crash. From the segment that holds the recovery point on, every batch is read and checked; indexes, producer state and
+/// leader epochs are made anew from them.
+///
+/// The first bad batch is either the mark of a crash or damage. *At or above the durable lower bound* it was never acknowledged: it is cut
+/// with all that follows, put aside first. *Below it* synced records are wrong or gone: the log is not opened and not changed. A folder
+/// that Kafka wrote has no bound and is cut, as Kafka does.
+extension PartitionLog {
+    static let putAsidePiece = 256 * 1024
+    /// So many cuts of one place keep different names before the oldest is overwritten.
+    private static let putAsideNameLimit = 1000
+
+    func recover(from first: Int, _ recovery: LogRecovery) throws(LogError) {
+        let from = segments[first].baseOffset
+        logger.info(
+            "recovering", ("partition", "\(partition)"), ("from", "\(from)"),
+            ("segments", "\(segments.count - first)"), ("bytes", "\(segments[first...].reduce(0) { $0 + $1.size })"))
+        try reloadProducers(before: from)
+        var index = first
+        var expected = from
+        while index < segments.count {
+            let segment = segments[index]
+            if index > first { try writeSnapshot(at: segment.baseOffset) }
+            if let cut = try scan(segment, expected: expected, .everything) {
+                try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
+            }
+            expected = max(segment.nextOffset, segment.baseOffset)
+            if index < segments.count - 1 { try checkGap(after: index, expected: expected, recovery) }
+            if index < segments.count - 1 {
+                unsyncedFiles.append(try segment.file(files))
+                unsyncedFiles += try segment.completeIndexes(files)
+                segment.close()
+            }
+            index += 1
+        }
+        activeIsUnsynced = true
+        unsyncedBytes += active.size
+        logger.info("recovered", ("partition", "\(partition)"), ("end", "\(expected)"))
+    }
+
+    /// Makes the offset and time index of a segment below the recovery point anew. A bad batch in it is damage, or cut, as above.
+    func rebuildIndexes(of index: Int, _ recovery: LogRecovery) throws(LogError) {
+        let segment = segments[index]
+        let next = segments[index + 1].baseOffset
+        if let cut = try scan(segment, expected: segment.baseOffset, .indexes) {
+            try self.cut(index, at: cut, expected: segment.nextOffset, recovery)
+            return
+        }
+        unsyncedFiles += try segment.completeIndexes(files)
+        segment.close()
+        segment.adopt(size: segment.size, nextOffset: next, largest: segment.largest)
+    }
+
+    private enum ScanExtent { case everything, indexes }
+
+    private struct Cut {
+        var position: Int
+        var end: Int
+        var fault: BatchFault
+    }
+
+    /// Reads and checks a segment from its start; the place of its first bad batch.
+    private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent) throws(LogError) -> Cut? {
+        let file = try segment.file(files)
+        let end = segment.size
+        segment.forget()
+        if extent == .everything {
+            try segment.transactions.clear(files)
+        } else if try !segment.transactions.open(files) {
+            try segment.transactions.clear(files)
+        }
+        var scanner = BatchScanner(
+            file, baseOffset: segment.baseOffset, from: 0, to: end, bufferSize: BatchScanner.recoveryBufferSize)
+        var least = max(expected, segment.baseOffset)
+        var fault: BatchFault?
+        scan: while true {
+            switch try scanner.peek() {
+            case .end: break scan
+            case .fault(let found):
+                fault = found
+                break scan
+            case .header(let header):
+                guard header.baseOffset >= least else {
+                    fault = .offsetFalls(header.baseOffset, expected: least)
+                    break scan
+                }
+                let found = try scanner.checksum(header)
+                guard found == header.crc else {
+                    fault = .checksum(said: header.crc, found: found)
+                    break scan
+                }
+                if extent == .everything { try replay(header, &scanner, into: segment) }
+                segment.publish(BatchPlace(header, position: scanner.position), indexInterval: Int(config.indexIntervalBytes))
+                least = header.nextOffset
+                scanner.skip(header)
+            }
+        }
+        segment.reservedSize = segment.size
+        return fault.map { Cut(position: scanner.position, end: end, fault: $0) }
+    }
+
+    /// What a batch in the log says about its producer and its leader.
+    private func replay(_ header: BatchHeader, _ scanner: inout BatchScanner, into segment: LogSegment?) throws(LogError) {
+        if header.leaderEpoch > (epochs.latestEpoch ?? -1) {
+            epochsChanged = epochs.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset) || epochsChanged
+        }
+        guard header.lastOffset >= producers.nextOffset else { return }
+        guard header.isControl else { return producers.apply(header, baseOffset: header.baseOffset) }
+        let aborted = applyControl(header, try scanner.marker(header))
+        if let aborted, let segment {
+            segment.transactions.append(aborted)
+            if segment.transactions.mustWrite, let file = try segment.transactions.write(files) { unsyncedFiles.append(file) }
+        }
+    }
+
+    // MARK: Cutting
+
+    private func cut(_ index: Int, at cut: Cut, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let segment = segments[index]
+        if let bound = recovery.durableLowerBound, expected < bound {
+            throw .damagedBelowDurable(
+                path: segment.path(.log), offset: expected, durable: bound,
+                reason: "\(cut.fault), at byte \(cut.position)")
+        }
+        let later = segments[(index + 1)...].reduce(0) { $0 + $1.size }
+        logger.warning(
+            recovery.durableLowerBound == nil
+                ? "cutting the log at its first bad batch; nothing says how far this folder had been synced"
+                : "cutting what a crash left after the last record that had been synced",
+            ("partition", "\(partition)"), ("offset", "\(expected)"), ("segment", "\(segment.baseOffset)"),
+            ("position", "\(cut.position)"), ("bytes", "\(cut.end - cut.position)"), ("laterSegments", "\(segments.count - 1 - index)"),
+            ("laterBytes", "\(later)"), ("reason", "\(cut.fault)"))
+        let file = try segment.file(files)
+        try putAside(file, segment.baseOffset, from: cut.position, to: cut.end, into: recovery.cutDirectory)
+        try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
+        try files.truncate(file, to: Int64(cut.position))
+        // what is appended next must not meet the old tail again after another crash
+        try onDisk { () throws(SystemError) in try file.sync() }
+        epochsChanged = epochs.truncateFromEnd(expected) || epochsChanged
+    }
+
+    /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
+    /// leaves such a gap between two segments (a compaction does, in what had been synced), so that above the bound it is a crash's.
+    private func checkGap(after index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let next = segments[index + 1]
+        guard next.baseOffset > expected else { return }
+        guard let bound = recovery.durableLowerBound, !(recovery.mayHaveGaps && expected < bound) else {
+            if !recovery.mayHaveGaps {
+                logger.warning(
+                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(expected)"),
+                    ("next", "\(next.baseOffset)"))
+            }
+            return
+        }
+        let reason = "segment \(segments[index].baseOffset) ends at \(expected) and the next begins at \(next.baseOffset)"
+        guard expected >= bound else {
+            throw .damagedBelowDurable(path: segments[index].path(.log), offset: expected, durable: bound, reason: reason)
+        }
+        logger.warning(
+            "cutting what a crash left after the last record that had been synced", ("partition", "\(partition)"),
+            ("offset", "\(expected)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
+        try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
+    }
+
+    /// Copies a segment's bytes to a file of their own, unless they are all zero, which a crash leaves where a file had grown.
+    private func putAside(
+        _ file: any DiskFile, _ baseOffset: Offset, from start: Int, to end: Int, into directory: String
+    ) throws(LogError) {
+        guard start < end, try !isZero(file, from: start, to: end) else { return }
+        try onDisk { () throws(SystemError) in try disk.makeDirectory(directory) }
+        let stem = "\(directory)/\(partition).\(SegmentFile.log.name(baseOffset)).\(start)"
+        var path = stem
+        for attempt in 1..<Self.putAsideNameLimit where try files.status(path) != nil { path = "\(stem).\(attempt)" }
+        let target = try files.open(path, .truncate)
+        try forEachPiece(file, from: start, to: end) { (piece, position) throws(LogError) in
+            try files.write(piece, to: target, at: Int64(position - start))
+            return true
+        }
+        try onDisk { () throws(SystemError) in
+            try target.sync()
+            try disk.syncDirectory(directory)
+        }
+        logger.info("put aside", ("partition", "\(partition)"), ("bytes", "\(end - start)"), ("file", path))
+    }
+
+    private func isZero(_ file: any DiskFile, from start: Int, to end: Int) throws(LogError) -> Bool {
+        var allZero = true
+        try forEachPiece(file, from: start, to: end) { (piece, _) throws(LogError) in
+            allZero = piece.allSatisfy { $0 == 0 }
+            return allZero
+        }
+        return allZero
+    }
+
+    private func forEachPiece(
+        _ file: any DiskFile, from start: Int, to end: Int, _ body: (UnsafeRawBufferPointer, Int) throws(LogError) -> Bool
+    ) throws(LogError) {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(Self.putAsidePiece, end - start), alignment: 16)
+        defer { buffer.deallocate() }
+        var position = start
+        while position < end {
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, end - position)])
+            let count = try files.read(file, into: target, at: Int64(position))
+            guard count > 0, try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]), position) else { return }
+            position += count
+        }
+    }
+
+    /// Puts whole segments aside and removes their files.
+    func putAsideSegments(from index: Int, into directory: String) throws(LogError) {
+        while segments.count > index {
+            let segment = segments[segments.count - 1]
+            // its size may have been counted anew by a scan: what lies in the file goes aside
+            let file = try segment.file(files)
+            try putAside(file, segment.baseOffset, from: 0, to: Int(try files.size(file)), into: directory)
+            segments.removeLast()
+            segment.close()
+            segment.forgetFiles(files)
+            for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
+            noteFolderChanged()
+        }
+    }
+
+    // MARK: Producers
+
+    /// The producers' state at the end of the log: the last good snapshot, and what the batches after it say.
+    func reloadProducers() throws(LogError) { try reloadProducers(before: offsets.logEnd) }
+
+    /// The same before some offset at which a batch begins.
+    func reloadProducers(before end: Offset) throws(LogError) {
+        try loadSnapshot(notAbove: end)
+        guard producers.nextOffset < end else { return }
+        for index in segmentIndex(of: producers.nextOffset)..<segments.count where segments[index].baseOffset < end {
+            let segment = segments[index]
+            let from = segment.baseOffset >= producers.nextOffset ? 0 : try segment.find(producers.nextOffset, files)?.position ?? segment.size
+            var scanner = BatchScanner(
+                try segment.file(files), baseOffset: segment.baseOffset, from: from, to: segment.size,
+                bufferSize: BatchScanner.searchBufferSize)
+            // a transaction index that got lost with the snapshots is made anew, or readers would see what was aborted
+            let lacksTransactions = from == 0 && segment.transactions.isEmpty
+            replay: while true {
+                switch try scanner.peek() {
+                case .header(let header):
+                    if header.baseOffset >= end { break replay }
+                    try replay(header, &scanner, into: lacksTransactions ? segment : nil)
+                    scanner.skip(header)
+                case .end:
+                    break replay
+                case .fault(let fault):
+                    throw .corrupt(path: segment.path(.log), position: Int64(scanner.position), reason: fault.description)
+                }
+            }
+            if lacksTransactions, !segment.isActive, let file = try segment.transactions.write(files) {
+                logger.warning(
+                    "a transaction index was missing, and was made anew", ("partition", "\(partition)"),
+                    ("segment", "\(segment.baseOffset)"))
+                unsyncedFiles.append(file)
+                noteFolderChanged()
+            }
+        }
+    }
+
+    private func loadSnapshot(notAbove end: Offset) throws(LogError) {
+        var snapshots: [Offset] = []
+        for name in try files.list(folder) {
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty else { continue }
+            if parsed.baseOffset <= end { snapshots.append(parsed.baseOffset) }
+        }
+        snapshots.sort()
+        while let offset = snapshots.popLast() {
+            do throws(LogError) {
+                producers = try ProducerStateTable.load(disk, path: snapshotPath(offset), at: offset)
+                return
+            } catch {
+                guard case .corrupt(_, _, let reason) = error else { throw error }
+                logger.warning(
+                    "removing a producer snapshot that does not check; an earlier one is used", ("partition", "\(partition)"),
+                    ("offset", "\(offset)"), ("reason", reason))
+                try files.remove(snapshotPath(offset))
+                noteFolderChanged()
+            }
+        }
+        producers.clear(startingAt: segments.first?.baseOffset ?? 0)
+    }
+
+    /// Writes down the producers' state as it is before the offset.
+    func writeSnapshot(at offset: Offset) throws(LogError) {
+        let file = try files.open(snapshotPath(offset), .truncate)
+        try files.write(producers.encodeSnapshot(), to: file, at: 0)
+        unsyncedFiles.append(file)
+        noteFolderChanged()
+    }
+
+    func removeSnapshots(where isObsolete: (Offset) -> Bool) throws(LogError) {
+        for name in try files.list(folder) {
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty, isObsolete(parsed.baseOffset)
+            else { continue }
+            try files.remove(folder + "/" + name)
+            noteFolderChanged()
+        }
+    }
+}

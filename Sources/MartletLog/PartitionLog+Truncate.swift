@@ -1,0 +1,86 @@
+package import MartletModel
+internal import MartletReactor
+
+extension PartitionLog {
+    /// Drops everything at or above an offset; the log's new end, which is lower than asked where a batch reaches over the offset.
+    ///
+    /// What was durable may be above the new end: whoever keeps a durable lower bound on the disk lowers it **before**, or the next
+    /// recovery takes the cut for damage. Nothing may be reserved.
+    @discardableResult
+    package func truncate(to offset: Offset) throws(LogError) -> Offset {
+        try requireOpen()
+        precondition(!hasReservations, "a log with writes under way is not truncated")
+        guard offset < offsets.logEnd else { return offsets.logEnd }
+        guard offset >= offsets.logStart else {
+            try truncateFully(startingAt: max(offset, 0))
+            return offsets.logEnd
+        }
+        generation += 1
+        let index = segmentIndex(of: offset)
+        let place = try segments[index].find(offset, files)
+        let end = min(offset, place?.baseOffset ?? offset)
+        lowerEnd(to: end)
+        do throws(LogError) {
+            try removeSegments(from: index + 1)
+            try activateLast()
+            if let place { try active.truncate(to: place.position, nextOffset: end, files) }
+            try removeSnapshots { $0 > end }
+            if !producers.truncate(to: end) { try reloadProducers(before: end) }
+        } catch {
+            breakDown("a truncation to \(end) was not completed: \(error)")
+            throw error
+        }
+        recent.removeAll()
+        activeIsUnsynced = true
+        epochsChanged = epochs.truncateFromEnd(end) || epochsChanged
+        return end
+    }
+
+    /// Drops everything; the log begins again empty at the offset. `logStart` may be above it where the first batch that comes reaches
+    /// over it (a leader whose log starts inside a batch).
+    package func truncateFully(startingAt offset: Offset) throws(LogError) {
+        try requireOpen()
+        precondition(!hasReservations, "a log with writes under way is not truncated")
+        generation += 1
+        do throws(LogError) {
+            try removeSegments(from: 0)
+            try removeSnapshots { _ in true }
+            offsets = LogOffsets(logStart: offset, recoveryPoint: offset, durable: offset, logEnd: offset)
+            reservedEnd = offset
+            unsealedCount = 0
+            try addSegment(at: offset)
+        } catch {
+            breakDown("a truncation to begin again at \(offset) was not completed: \(error)")
+            throw error
+        }
+        recent.removeAll()
+        producers.clear(startingAt: offset)
+        epochs.clear()
+        epochsChanged = true
+    }
+
+    private func lowerEnd(to end: Offset) {
+        offsets = LogOffsets(
+            logStart: offsets.logStart, recoveryPoint: min(offsets.recoveryPoint, end), durable: min(offsets.durable, end), logEnd: end)
+        reservedEnd = end
+    }
+
+    private func removeSegments(from index: Int) throws(LogError) {
+        while segments.count > index {
+            let segment = segments.removeLast()
+            segment.close()
+            segment.forgetFiles(files)
+            for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
+            noteFolderChanged()
+        }
+    }
+
+    /// Makes the last segment writable, which may have been closed.
+    private func activateLast() throws(LogError) {
+        unsealedCount = segments.dropLast().reduce(0) { $0 + ($1.isActive ? 1 : 0) }
+        guard !active.isActive else { return }
+        guard try active.activate(files) else {
+            throw .corrupt(path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
+        }
+    }
+}
