@@ -57,7 +57,7 @@ private final class RecordingLog: LogSink {
     private func connected(_ host: RealHost) async throws -> (PlainClient, any StreamSocket) {
         let client = try PlainClient()
         let accepted = Promise<any StreamSocket>()
-        let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { accepted.keep($0) }
+        let listener = try listen(host) { accepted.keep($0) }
         try client.connect(listener.address.port)
         return (client, await accepted.value)
     }
@@ -146,7 +146,7 @@ private final class RecordingLog: LogSink {
             let loop = host.loops[0]
             let accepted = Record<Instant>()
             let first = Promise<Void>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { _ in
+            let listener = try listen(host) { _ in
                 accepted.note(loop.clock.now)
                 first.keep(())
             }
@@ -168,7 +168,7 @@ private final class RecordingLog: LogSink {
             let loop = host.loops[0]
             let listener = Confined<(any ListeningSocket)?>(nil)
             let accepted = Counter()
-            let made = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { _ in
+            let made = try listen(host) { _ in
                 accepted.increase()
                 listener.value?.close()
             }
@@ -190,7 +190,7 @@ private final class RecordingLog: LogSink {
             let host = try RealHost(loops: 1, log: log)
             let loop = host.loops[0] as! UVEventLoop
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             let client = try PlainClient()
             // no descriptor is free below the new limit
             var limit = rlimit()
@@ -226,7 +226,7 @@ private final class RecordingLog: LogSink {
         let client = try PlainClient()
         try await withHost { host in
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             try client.connect(listener.address.port)
             let server = await accepted.value
             await host.loops[0].run { server.attach(to: host.loops[0]) { _ in } }
