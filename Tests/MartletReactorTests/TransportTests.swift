@@ -35,7 +35,9 @@ private final class InventedFile: DiskFile {
         for index in 0..<count { buffer[index] = UInt8(truncatingIfNeeded: (offset + Int64(index)) % 251) }
         return count
     }
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? { read(into: buffer, at: offset) }
+    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? {
+        read(into: buffer, at: offset)
+    }
     func write(_: [UnsafeRawBufferPointer], at _: Int64) {}
     func sync() {}
     func truncate(to _: Int64) {}
@@ -81,7 +83,8 @@ private final class RecordingLog: LogSink {
         try await withHost { host in
             let (client, server) = try await connected(host)
             let reader = host.makeLane("reader", threads: 1, limit: 1)
-            host.loops[0].execute { sendFile(InventedFile(length: 1_000_000), 1_000_000, over: server, on: host.loops[0]) }
+            let file = InventedFile(length: 1_000_000)
+            host.loops[0].execute { sendFile(file, 1_000_000, over: server, on: host.loops[0]) }
             let received = try await reader.run(on: host.loops[0]) { client.receiveAll() }
             #expect(received == (0..<1_000_000).map { UInt8(truncatingIfNeeded: $0 % 251) })
         }
@@ -97,14 +100,19 @@ private final class RecordingLog: LogSink {
             let errors = await host.loops[0].run { () -> [SystemError?] in
                 server.attach(to: host.loops[0]) { _ in }
                 func error(_ file: any DiskFile, at offset: Int64) -> SystemError? {
-                    do throws(SystemError) { _ = try server.send(file, at: offset, count: 5, more: false) } catch { return error }
+                    do throws(SystemError) {
+                        _ = try server.send(file, at: offset, count: 5, more: false)
+                    } catch {
+                        return error
+                    }
                     return nil
                 }
                 let past = [error(file, at: 3), error(InventedFile(length: 3), at: 3)]
                 file.close()
                 return past + [error(file, at: 0)]
             }
-            #expect(errors.map { $0?.reason } == ["the file ends before the range", "the file ends before the range", "the file was closed"])
+            let ends = "the file ends before the range"
+            #expect(errors.map { $0?.reason } == [ends, ends, "the file was closed"])
             client.close()
         }
     }
@@ -122,7 +130,8 @@ private final class RecordingLog: LogSink {
             let results = await host.loops[0].run { () -> [Transfer?] in
                 let first = [UInt8](repeating: 1, count: 9).withUnsafeBytes { server.send($0, more: false) }
                 let second = [UInt8](repeating: 1, count: 9).withUnsafeBytes { server.send($0, more: true) }
-                return [first, second, try? server.send(file, at: 0, count: 100, more: false), try? server.send(file, at: 0, count: 100, more: false)]
+                let third = try? server.send(file, at: 0, count: 100, more: false)
+                return [first, second, third, try? server.send(file, at: 0, count: 100, more: false)]
             }
             #expect(results == [.ended, .ended, .ended, .ended])
         }
@@ -138,6 +147,25 @@ private final class RecordingLog: LogSink {
                 server.close()
             }
             #expect(client.receiveAll() == Array("head body".utf8))
+        }
+    }
+
+    @Test func aSocketAcceptedOnOneLoopLivesOnTheLoopThatAttachesIt() async throws {
+        try await withHost(loops: 2) { host in
+            let (client, server) = try await connected(host)
+            let loop = host.loops[1]
+            let received = Promise<([UInt8], Bool)>()
+            loop.execute {
+                server.attach(to: loop) { _ in
+                    received.keep((drain(server).bytes, loop.isCurrent))
+                    server.close()
+                }
+                server.watch(.readable)
+            }
+            client.send([1, 2, 3])
+            let (bytes, wasCurrent) = await received.value
+            #expect(bytes == [1, 2, 3])
+            #expect(wasCurrent)
         }
     }
 
@@ -206,7 +234,8 @@ private final class RecordingLog: LogSink {
             await loop.sleep(for: .milliseconds(350))
             let taken = await loop.run { loop.turns } - turns
             precondition(taken < 50, "the loop waits")
-            precondition(log.lines.all.count == 1 && log.lines.all[0].contains("cannot accept"), "it is said once: \(log.lines.all)")
+            precondition(log.lines.all.count == 1, "it is said once: \(log.lines.all)")
+            precondition(log.lines.all[0].contains("cannot accept"))
             limit.rlim_cur = before
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
             _ = await accepted.value

@@ -9,8 +9,8 @@ import Synchronization
 ///
 ///     poll      socket handlers; work that other threads handed over (one wake-up for all that waits)
 ///     timers    those that are due
-///     prepare   calls that were put off to this turn (`execute` from the loop itself in the turn before), jobs of tasks,
-///               end-of-turn work; then the timer is armed, and the loop waits unless something is left to do
+///     prepare   calls put off to this turn (`execute` from the loop itself in the turn before), jobs of tasks, then
+///               end-of-turn work; the timer is armed, and the loop waits unless something is left to do
 ///
 /// Fields below "on the loop" are touched by its thread alone; `inbox` is what other threads reach.
 package final class UVEventLoop: EventLoop, @unchecked Sendable {

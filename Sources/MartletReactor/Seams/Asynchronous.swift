@@ -30,7 +30,7 @@ extension Lane {
     ) async throws(SystemError) -> R {
         let result: Result<R, SystemError> = await withUnsafeContinuation { continuation in
             guard !submit(work, on: loop, then: { continuation.resume(returning: .success($0)) }) else { return }
-            let full = SystemError(.busy, code: 0, operation: "submit", subject: name, reason: "the lane's queue is full")
+            let full = SystemError(.busy, code: 0, operation: "submit", subject: name, reason: "the queue is full")
             continuation.resume(returning: .failure(full))
         }
         return try result.get()
