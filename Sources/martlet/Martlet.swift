@@ -1,9 +1,38 @@
+import Glibc
 import MartletBasics
-import MartletModel
-import MartletReactor
 
 /// The program: one file a command.
 @main
 enum Martlet {
-    static func main() { ServerCommand.run(Array(CommandLine.arguments.dropFirst())) }
+    private static let commands = [ServerCommand.definition]
+
+    static func main() {
+        var words = Array(CommandLine.arguments.dropFirst())
+        if words.isEmpty || words == ["--help"] || words == ["help"] {
+            print(help)
+            exit(words.isEmpty ? 2 : 0)
+        }
+        if let command = commands.first(where: { $0.name == words[0] }), words.contains("--help") {
+            print(command.help(program: "martlet"))
+            exit(0)
+        }
+        if words == ["--help-config"] { words = ["server", "--help-config"] }
+        let arguments: CommandLineArguments
+        do throws(CommandLineArguments.Fault) {
+            arguments = try CommandLineArguments(words, commands: commands)
+        } catch {
+            ServerCommand.fail("\(error)")
+        }
+        ServerCommand.run(arguments)
+    }
+
+    private static var help: String {
+        """
+        Martlet, a Kafka-compatible broker.
+
+          martlet server [--config server.properties] [--set NAME=VALUE]…   run a broker
+          martlet server --help                                            its flags
+          martlet server --help-config                                     every setting
+        """
+    }
 }
