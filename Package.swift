@@ -38,5 +38,6 @@ let package = Package(
 
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests("MartletReactorTests", ["MartletBasics", "MartletReactor", "CMartlet"]),
     ]
 )

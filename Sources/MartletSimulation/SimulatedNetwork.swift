@@ -88,7 +88,7 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         }
         let isLocal = SimulatedFabric.isLoopback(attempt.address.host)
         let port = fabric.takePort(at: process.address)
-        let own = SocketAddress(host: isLocal ? "127.0.0.1" : process.address, port: port)
+        let own = SocketAddress(host: isLocal ? attempt.address.host : process.address, port: port)
         let (near, far) = SimulatedSocket.makePair(
             world: world, near: (process, own), far: (listener.process, attempt.address))
         listener.arrive(far)

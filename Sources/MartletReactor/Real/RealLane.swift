@@ -1,0 +1,138 @@
+import CMartlet
+
+/// What a lane is doing: for its metric.
+package struct LaneStatus: Sendable, Equatable {
+    /// Pieces of work that wait, that run, and that were done.
+    package var queued: Int
+    package var running: Int
+    package var completed: Int
+    /// The time that threads of the lane have spent on work that is done.
+    package var busyNanoseconds: Int64
+    /// Pieces of work that found the queue full.
+    package var refused: Int
+}
+
+/// Threads that take work from one bounded queue. They start when work first finds none of them free.
+package final class RealLane: Lane, @unchecked Sendable {
+    static let stackBytes = 1 << 20
+
+    package let name: String
+    private let threadsLimit: Int
+    private let limit: Int
+    private let monitor = Monitor()
+
+    // Guarded by the monitor:
+    /// A ring: `count` pieces from `head` on.
+    private var ring: [(() -> Void)?]
+    private var head = 0
+    private var count = 0
+    private var threads: [Thread] = []
+    private var idle = 0
+    private var isOpen = true
+    private var counts = LaneStatus(queued: 0, running: 0, completed: 0, busyNanoseconds: 0, refused: 0)
+
+    init(_ name: String, threads: Int, limit: Int) {
+        precondition(threads > 0 && limit > 0, "a lane has a thread and room for work")
+        self.name = name
+        threadsLimit = threads
+        self.limit = limit
+        ring = Array(repeating: nil, count: min(limit, 64))
+    }
+
+    package func submit<R: Sendable>(
+        _ work: @escaping @Sendable () -> R,
+        on loop: any EventLoop,
+        then completion: @escaping @Sendable (R) -> Void
+    ) -> Bool {
+        add {
+            let result = work()
+            loop.execute { completion(result) }
+        }
+    }
+
+    package var status: LaneStatus {
+        monitor.withLock {
+            var status = counts
+            status.queued = count
+            return status
+        }
+    }
+
+    private func add(_ work: @escaping () -> Void) -> Bool {
+        monitor.withLock {
+            guard isOpen, count < limit else {
+                counts.refused += 1
+                return false
+            }
+            // the pieces that wait may already be as many as the threads that were woken for them
+            if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
+                counts.refused += 1
+                return false
+            }
+            if count == ring.count { growRing() }
+            ring[(head + count) % ring.count] = work
+            count += 1
+            if idle > 0 { monitor.signal() }
+            return true
+        }
+    }
+
+    /// False where the system gives no thread: those that are there carry on.
+    private func startThread() -> Bool {
+        let thread = try? Thread(name, stackBytes: Self.stackBytes, quiet: true) { [self] in serve() }
+        guard let thread else { return false }
+        threads.append(thread)
+        return true
+    }
+
+    private func growRing() {
+        var larger: [(() -> Void)?] = []
+        larger.reserveCapacity(min(ring.count * 2, limit))
+        for index in 0..<count { larger.append(ring[(head + index) % ring.count]) }
+        larger.append(contentsOf: repeatElement(nil, count: min(ring.count * 2, limit) - count))
+        ring = larger
+        head = 0
+    }
+
+    private func serve() {
+        while let work = next() {
+            let start = martlet_monotonic_nanoseconds()
+            work()
+            let spent = martlet_monotonic_nanoseconds() - start
+            monitor.withLock {
+                counts.running -= 1
+                counts.completed += 1
+                counts.busyNanoseconds += spent
+            }
+        }
+    }
+
+    private func next() -> (() -> Void)? {
+        monitor.withLock {
+            while count == 0, isOpen {
+                idle += 1
+                monitor.wait()
+                idle -= 1
+            }
+            guard count > 0 else { return nil }
+            let work = ring[head]
+            ring[head] = nil
+            head = (head + 1) % ring.count
+            count -= 1
+            counts.running += 1
+            return work
+        }
+    }
+
+    /// Takes no more, does what waits, and ends the threads. Not from the lane itself.
+    func close() {
+        let ending = monitor.withLock {
+            isOpen = false
+            monitor.broadcast()
+            let ending = threads
+            threads = []
+            return ending
+        }
+        for thread in ending { thread.join() }
+    }
+}
