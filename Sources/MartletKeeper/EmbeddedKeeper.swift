@@ -1,13 +1,14 @@
 package import MartletBasics
 package import MartletReactor
 
-/// The keeper inside the process: the tree in memory, its order and its durability by a `KeeperReplication`, its watches and sessions.
+/// The keeper inside the process: the tree in memory, its order and its durability by a `KeeperReplication`, its
+/// watches and sessions.
 ///
-/// Everything lives on one loop. A write is proposed, becomes durable, is applied, is told to watchers, and only then is answered, each in
-/// the order of zxids; a read is answered from memory, behind its own session's writes.
+/// Everything lives on one loop. A write is proposed, becomes durable, is applied, is told to watchers, and only then
+/// is answered, each in the order of zxids; a read is answered from memory, behind its own session's writes.
 ///
-/// A failure to write the log ends it: `onFatal` is called once, no write after the last durable one is ever answered as done, and the
-/// process is expected to stop, because what the disk holds is not known any more.
+/// A failure to write the log ends it: `onFatal` is called once, no write after the last durable one is ever answered
+/// as done, and the process is expected to stop, because what the disk holds is not known any more.
 ///
 /// Unchecked: all state is touched on the loop only, which the doors assert.
 package final class EmbeddedKeeper: @unchecked Sendable {
@@ -32,7 +33,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     private var deadlines: SessionDeadlines
     /// The sessions of users inside the process.
     private var sessions: [Int64: EmbeddedSession] = [:]
-    /// What waits for a transaction to be applied, in the order in which it came; nil is told where that is not known to happen.
+    /// What waits for a transaction to be applied, in the order in which it came; nil is told where that is not known
+    /// to happen.
     private var waiting: [Zxid: [(Applied?) -> Void]] = [:]
     private var waitingReads = 0
     /// Nodes that proposed transactions may add.
@@ -58,8 +60,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         replication.onFatal = { [unowned self] in fail($0) }
     }
 
-    /// Unguessable, because over the network it is a part of what a client proves itself with. Two that are proposed at once and meet are
-    /// refused when they are applied.
+    /// Unguessable, because over the network it is a part of what a client proves itself with. Two that are proposed
+    /// at once and meet are refused when they are applied.
     private func newSessionID() -> Int64 {
         while true {
             let id = Int64(host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max))
@@ -69,8 +71,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
 
     // MARK: Opening and closing
 
-    /// Reads the directory, ends the sessions that lived in the process that had it open before, and begins an epoch. Called from a
-    /// task on the loop; the disk is waited for on a lane.
+    /// Reads the directory, ends the sessions that lived in the process that had it open before, and begins an epoch.
+    /// Called from a task on the loop; the disk is waited for on a lane.
     package static func open(
         host: any Host, loop: any EventLoop, settings: KeeperSettings, logger: Logger
     ) async throws(KeeperError) -> EmbeddedKeeper {
@@ -104,7 +106,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
             } catch { throw .disk("the keeper's directory cannot be used", error) }
             guard let lock else {
                 throw KeeperError(
-                    .systemError, "\(store.directory) is in use by another process; stop that one, or give this one a directory of its own")
+                    .systemError,
+                    "\(store.directory) is in use by another process; stop that one, or give this one a directory of its own"
+                )
             }
             return .success((lock, try store.recover()))
         } catch { return .failure(error) }
@@ -122,7 +126,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         }
     }
 
-    /// Waits for what was proposed, then lets go of the directory. Sessions are left as they are: who opened one closes it before.
+    /// Waits for what was proposed, then lets go of the directory. Sessions are left as they are: who opened one
+    /// closes it before.
     package func close() async {
         await withUnsafeContinuation { continuation in
             onLoop { [self] in
@@ -231,7 +236,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
 
     // MARK: Sessions inside the process
 
-    /// A new session whose callbacks run on `loop`. With `heartbeats` it lives for as long as that loop turns; without, `touch` keeps it alive.
+    /// A new session whose callbacks run on `loop`. With `heartbeats` it lives for as long as that loop turns;
+    /// without, `touch` keeps it alive.
     package func openSession(
         timeout: Interval, on loop: any EventLoop, heartbeats: Bool = true,
         completion: @escaping @Sendable (Result<EmbeddedSession, KeeperError>) -> Void
@@ -244,7 +250,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
                 return completion(.failure(KeeperError(.quotaExceeded, "the limit of \(limit) sessions is reached")))
             }
             let id = newSessionID()
-            let record = SessionRecord(id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
+            let record = SessionRecord(
+                id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
             propose(.createSession(record)) { [self] applied in
                 guard let applied else { return completion(.failure(unknownOutcome)) }
                 guard applied.code == .ok else {
@@ -292,12 +299,14 @@ package final class EmbeddedKeeper: @unchecked Sendable {
             let (data, size) = operation.sizes
             if data > limits.dataBytes {
                 return KeeperError(
-                    .badArguments, "\(operation.path): \(data) bytes of data, more than the limit of \(limits.dataBytes)")
+                    .badArguments,
+                    "\(operation.path): \(data) bytes of data, more than the limit of \(limits.dataBytes)")
             }
             bytes += size
         }
         if bytes > limits.transactionBytes {
-            return KeeperError(.badArguments, "a transaction of \(bytes) bytes, more than the limit of \(limits.transactionBytes)")
+            return KeeperError(
+                .badArguments, "a transaction of \(bytes) bytes, more than the limit of \(limits.transactionBytes)")
         }
         let creations = transaction.creations
         if creations > 0, tree.nodeCount + waitingCreations + creations > limits.nodes {
@@ -362,7 +371,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         return KeeperError(.quotaExceeded, "the limit of \(settings.limits.watches) watches is reached")
     }
 
-    func addWatch(_ path: String, _ mode: AddWatchMode, _ watcher: Watcher, of session: EmbeddedSession) -> KeeperError? {
+    func addWatch(_ path: String, _ mode: AddWatchMode, _ watcher: Watcher, of session: EmbeddedSession) -> KeeperError?
+    {
         if let fault = NodePath.fault(in: path) { return KeeperError(.badArguments, "\(path): \(fault)") }
         if let full = watchesFull { return full }
         watches.add(NodePath(path), mode, session.id)
@@ -370,7 +380,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         return nil
     }
 
-    func removeWatch(_ path: String, _ kind: WatchKind, _ watcher: Watcher?, of session: EmbeddedSession) -> KeeperError? {
+    func removeWatch(_ path: String, _ kind: WatchKind, _ watcher: Watcher?, of session: EmbeddedSession)
+        -> KeeperError?
+    {
         let node = NodePath(path)
         let (removed, ended) = session.registry.remove(node, kind, watcher)
         guard removed else { return KeeperError(.noWatcher, "\(path): nobody watches it so") }

@@ -98,7 +98,8 @@ package final class EmbeddedSession: KeeperSession, @unchecked Sendable {
     }
 
     private func write(
-        _ transaction: KeeperTransaction, _ completion: @escaping @Sendable (Result<[OperationResult], KeeperError>) -> Void
+        _ transaction: KeeperTransaction,
+        _ completion: @escaping @Sendable (Result<[OperationResult], KeeperError>) -> Void
     ) {
         keeper.onLoop { [self] in
             keeper.write(transaction, of: self) { [self] result in

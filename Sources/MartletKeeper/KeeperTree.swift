@@ -23,8 +23,8 @@ package struct Applied: Equatable, Sendable {
     package var closedSessions: [Int64] = []
 }
 
-/// The tree of nodes and the table of sessions: a value that only `apply` changes, and that one list of transactions always brings to the
-/// same state, on every machine. It knows no clock, no watch, no disk.
+/// The tree of nodes and the table of sessions: a value that only `apply` changes, and that one list of transactions
+/// always brings to the same state, on every machine. It knows no clock, no watch, no disk.
 ///
 /// What must hold, and is asserted where it is cheap:
 /// - every node but the root has a parent that lists it, and an ephemeral node has no children;
