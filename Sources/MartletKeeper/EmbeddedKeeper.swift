@@ -39,6 +39,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     private var waitingReads = 0
     /// Nodes that proposed transactions may add.
     private var waitingCreations = 0
+    /// Bytes that proposed transactions may add to the tree.
+    private var waitingGrowth = 0
+    private var waitingSessions = 0
     private var timer: TimerToken?
     /// Called once on the loop: the log cannot be written, and the process must stop.
     package var onFatal: ((KeeperError) -> Void)?
@@ -56,8 +59,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         deadlines = SessionDeadlines(tick: settings.tick)
         boot = UInt64(recovered.tree.lastZxid.firstOfNextEpoch.rawValue)
         replication = SingleReplica(store: store, recovered: recovered, settings: settings, host: host, loop: loop)
-        replication.onDecided = { [unowned self] in apply($0) }
-        replication.onFatal = { [unowned self] in fail($0) }
+        replication.onDecided = { [weak self] in self?.apply($0) }
+        replication.onFatal = { [weak self] in self?.fail($0) }
     }
 
     /// Unguessable, because over the network it is a part of what a client proves itself with. Two that are proposed
@@ -136,6 +139,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
                 if case .open = phase { phase = .closed }
                 replication.stop { [self] in
                     lock.close()
+                    for id in sessions.keys.sorted() { sessions[id]!.become(.suspended) }
+                    sessions = [:]
                     abandonWaiting()
                     continuation.resume()
                 }
@@ -152,10 +157,13 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     @discardableResult
     private func propose(_ transaction: KeeperTransaction, _ completion: @escaping (Applied?) -> Void) -> Zxid {
         let creations = transaction.creations
+        let growth = transaction.growth
         waitingCreations += creations
+        waitingGrowth += growth
         let zxid = replication.propose(transaction)
         waiting[zxid, default: []].append { [self] applied in
             waitingCreations -= creations
+            waitingGrowth -= growth
             completion(applied)
         }
         return zxid
@@ -245,14 +253,16 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         onLoop { [self] in
             let timeout = min(max(timeout, settings.shortestTimeout), settings.longestTimeout)
             guard case .open = phase else { return completion(.failure(unknownOutcome)) }
-            guard tree.sessionCount + replication.waitingCount < settings.limits.sessions else {
+            guard tree.sessionCount + waitingSessions < settings.limits.sessions else {
                 let limit = settings.limits.sessions
                 return completion(.failure(KeeperError(.quotaExceeded, "the limit of \(limit) sessions is reached")))
             }
             let id = newSessionID()
             let record = SessionRecord(
                 id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
+            waitingSessions += 1
             propose(.createSession(record)) { [self] applied in
+                waitingSessions -= 1
                 guard let applied else { return completion(.failure(unknownOutcome)) }
                 guard applied.code == .ok else {
                     return completion(.failure(KeeperError(applied.code, "the session \(id) exists already")))
@@ -280,7 +290,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         completion: @escaping (Result<Applied, KeeperError>) -> Void
     ) {
         if let refusal = refusal(of: transaction, by: session) { return completion(.failure(refusal)) }
-        session.lastWrite = propose(transaction) { [self] applied in
+        session.barrier = propose(transaction) { [self] applied in
             guard let applied else { return completion(.failure(unknownOutcome)) }
             completion(applied.code == .ok ? .success(applied) : .failure(applied.error(of: transaction)))
         }
@@ -312,6 +322,10 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         if creations > 0, tree.nodeCount + waitingCreations + creations > limits.nodes {
             return KeeperError(.quotaExceeded, "the limit of \(limits.nodes) nodes is reached")
         }
+        let growth = transaction.growth
+        if growth > 0, tree.bytes + waitingGrowth + growth > limits.treeBytes {
+            return KeeperError(.quotaExceeded, "the limit of \(limits.treeBytes) bytes in the tree is reached")
+        }
         return nil
     }
 
@@ -319,7 +333,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     func afterWrites(of session: EmbeddedSession, everything: Bool = false, _ body: @escaping (KeeperError?) -> Void) {
         if case .open = phase {} else { return body(unknownOutcome) }
         if session.hasEnded { return body(session.endedError) }
-        let needed = everything ? replication.lastProposed : session.lastWrite
+        // a read that is made behind a sync comes behind it, also where nobody waited for the sync
+        if everything { session.barrier = replication.lastProposed }
+        let needed = session.barrier
         guard needed > tree.lastZxid else { return body(nil) }
         guard waitingReads < settings.limits.waitingReads else {
             return body(KeeperError(.throttledOp, "too many reads wait for the keeper's log; try again later"))
@@ -410,6 +426,17 @@ extension KeeperTransaction {
         case .operation(_, let operation): [operation]
         case .multi(_, let operations): operations
         case .boot, .createSession, .closeSession: []
+        }
+    }
+
+    /// How many bytes the tree may grow by; what is deleted does not count against it.
+    var growth: Int {
+        operations.reduce(0) {
+            switch $1 {
+            case .create(let path, let data, _, _): $0 + KeeperTree.cost(path.utf8.count + 10, data)
+            case .setData(_, let data, _): $0 + (data?.count ?? 0)
+            case .delete, .setACL, .check: $0
+            }
         }
     }
 

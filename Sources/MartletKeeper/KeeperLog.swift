@@ -217,8 +217,18 @@ enum KeeperSnapshot {
         buffer.integer(UInt64(0))
         tree.encode(into: &buffer)
         buffer.patch(UInt64(buffer.count - 16), at: 8)
-        buffer.integer(crc32c(buffer.bytes))
+        buffer.integer(checksum(buffer.bytes))
         return buffer.array
+    }
+
+    /// In pieces: a checksum is taken of at most 2 GiB.
+    private static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        var sum: UInt32 = 0
+        for start in stride(from: 0, to: bytes.count, by: 1 << 30) {
+            let piece = bytes[start..<min(start + (1 << 30), bytes.count)]
+            sum = crc32c(UnsafeRawBufferPointer(rebasing: piece), continuing: sum)
+        }
+        return sum
     }
 
     /// The tree, or why there is none in these bytes.
@@ -233,7 +243,7 @@ enum KeeperSnapshot {
                 return .failure(SnapshotFault("it is cut short"))
             }
             let body = try reader.range(Int(size))
-            guard try reader.uint32() == crc32c(UnsafeRawBufferPointer(rebasing: bytes[..<body.end])) else {
+            guard try reader.uint32() == checksum(UnsafeRawBufferPointer(rebasing: bytes[..<body.end])) else {
                 return .failure(SnapshotFault("its checksum does not match"))
             }
             var bodyReader = ByteReader(reader.bytes(in: body))

@@ -116,6 +116,8 @@ package struct KeeperLimits: Sendable {
     package var dataBytes = 0xF_FFFF
     package var transactionBytes = 0xF_FFFF + 4096
     package var nodes = 2_000_000
+    /// Paths and data of all nodes, and a little for each.
+    package var treeBytes = 1 << 30
     package var sessions = 20_000
     package var watches = 1_000_000
     /// Transactions, and their bytes, that were proposed and are not applied yet; reads that wait behind them.

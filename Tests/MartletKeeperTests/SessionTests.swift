@@ -46,6 +46,45 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         }
     }
 
+    @Test func aReadBehindASyncComesBehindWhatOthersWroteBeforeIt() {
+        World().run { world in
+            let keeper = try await world.openKeeper()
+            let session = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let other = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let seen = Record<String>()
+            other.propose(create("/a")) { _ in seen.add("created") }
+            session.sync("/a") { _ in seen.add("synced") }
+            session.read(.exists(path: "/a"), watch: nil) {
+                if case .success(.exists(let stat)) = $0 { seen.add(stat == nil ? "absent" : "there") }
+            }
+            try await session.sync()
+            #expect(seen.all == ["created", "synced", "there"])
+        }
+    }
+
+    @Test func theTreesBytesAreBoundedAndComeBackWithWhatIsDeleted() {
+        World().run { world in
+            let keeper = try await world.openKeeper { $0.limits.treeBytes = 10_000 }
+            let session = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let empty = keeper.snapshot.bytes
+            let data = [UInt8](repeating: 1, count: 4_000)
+            _ = try await session.create("/a", data)
+            _ = try await session.create("/b", data)
+            #expect(await refusal { try await session.create("/c", data) } == .quotaExceeded)
+            #expect(await refusal { try await session.set("/b", data) } == .quotaExceeded)
+            #expect(
+                await refusal {
+                    try await session.multi([.delete(path: "/b", version: -1), create("/b"), create("/b")])
+                } == .nodeExists)
+            try await session.delete("/b")
+            _ = try await session.create("/c", data)
+            _ = try await session.set("/c", nil)
+            try await session.delete("/c")
+            try await session.delete("/a")
+            #expect(keeper.snapshot.bytes == empty)
+        }
+    }
+
     @Test func whatIsProposedInOneTurnIsOneSync() {
         let world = World()
         world.run { world in

@@ -276,6 +276,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             }
         }
         #expect(one.digest == other.digest)
+        #expect(one.bytes == other.bytes)
         #expect(one.nodeCount > 4)
     }
 }
