@@ -106,21 +106,32 @@ extension World {
         }
     }
 
-    @Test func aDamagedSnapshotIsPassedOverForAnOlderOneAndTheLog() {
+    @Test(arguments: [1, 2]) func damagedSnapshotsArePassedOverForAnOlderOneAndTheLog(count: Int) {
         let world = World()
         world.live(smallSnapshots) { keeper, session in
-            for number in 0..<45 { _ = try await session.create("/\(number)", nil) }
+            for number in 0..<75 { _ = try await session.create("/\(number)", nil) }
             await keeper.close()
         }
-        let newest = world.names("snapshot.").last!
-        world.files.flipBits(newest, in: 30..<31)
-        let damaged = world.bytes(newest)
+        let newest = world.names("snapshot.").suffix(count)
+        for snapshot in newest { world.files.flipBits(snapshot, in: 30..<31) }
+        let damaged = world.bytes(newest.last!)
         world.kill()
         world.live(smallSnapshots) { _, session in
             let names = try await session.children("/").names
-            #expect(names.count == 46)
+            #expect(names.count == 76)
         }
-        #expect(world.bytes(newest + ".damaged") == damaged, "nothing is thrown away")
+        #expect(world.bytes(newest.last! + ".damaged") == damaged, "nothing is thrown away")
+    }
+
+    @Test func withoutAnyGoodSnapshotTheMissingBeginningOfTheLogIsNoticed() {
+        let world = World()
+        world.live(smallSnapshots) { keeper, session in
+            for number in 0..<75 { _ = try await session.create("/\(number)", nil) }
+            await keeper.close()
+        }
+        for snapshot in world.names("snapshot.") { world.files.flipBits(snapshot, in: 30..<31) }
+        world.kill()
+        #expect(world.refusalToOpen()?.code == .dataInconsistency)
     }
 
     @Test(arguments: 0..<3) func anUnfinishedWriteAtTheEndIsCut(kind: Int) throws {
