@@ -3,8 +3,8 @@ package import MartletReactor
 
 /// The keeper's directory, read and repaired at the start. All of it blocks: for a lane.
 ///
-/// What must hold afterwards: the tree is that of the newest good snapshot and every record behind it, without a gap; every
-/// transaction that was acknowledged is among them; what was cut was never acknowledged.
+/// What must hold afterwards: the tree is that of the newest good snapshot and every record behind it, without a gap;
+/// every transaction that was acknowledged is among them; what was cut was never acknowledged.
 package struct KeeperStore: Sendable {
     package let disk: any Disk
     package let directory: String
@@ -36,7 +36,9 @@ package struct KeeperStore: Sendable {
         var listing = Listing()
         for name in try disk.list(directory) {
             if name.hasSuffix(".tmp") { listing.unfinished.append(name) }
-            if name.hasPrefix("snapshot."), let zxid = Zxid(hexadecimal: name.dropFirst(9)) { listing.snapshots.append(zxid) }
+            if name.hasPrefix("snapshot."), let zxid = Zxid(hexadecimal: name.dropFirst(9)) {
+                listing.snapshots.append(zxid)
+            }
             if name.hasPrefix("log."), let zxid = Zxid(hexadecimal: name.dropFirst(4)) { listing.logs.append(zxid) }
         }
         listing.snapshots.sort()
@@ -44,7 +46,8 @@ package struct KeeperStore: Sendable {
         return listing
     }
 
-    /// Makes the directory, and its own name durable: without that, a power cut takes it with all that was synced inside.
+    /// Makes the directory, and its own name durable: without that, a power cut takes it with all that was synced
+    /// inside.
     func makeDirectory() throws(SystemError) {
         try disk.makeDirectory(directory)
         var path = directory[...]
@@ -70,12 +73,15 @@ package struct KeeperStore: Sendable {
         var recovered = try newestSnapshot(of: listing)
         // a file may be skipped if the one after it begins at or before the snapshot
         var firstNeeded = 0
-        while firstNeeded + 1 < listing.logs.count, listing.logs[firstNeeded + 1] <= recovered.snapshot { firstNeeded += 1 }
+        while firstNeeded + 1 < listing.logs.count, listing.logs[firstNeeded + 1] <= recovered.snapshot {
+            firstNeeded += 1
+        }
         for index in listing.logs.indices.dropFirst(firstNeeded) {
             try replay(listing.logs[index], isLast: index == listing.logs.count - 1, into: &recovered)
         }
         logger.info(
-            "the coordination tree is loaded", ("zxid", "\(recovered.tree.lastZxid)"), ("snapshot", "\(recovered.snapshot)"),
+            "the coordination tree is loaded", ("zxid", "\(recovered.tree.lastZxid)"),
+            ("snapshot", "\(recovered.snapshot)"),
             ("replayed", "\(recovered.replayed)"), ("nodes", "\(recovered.tree.nodeCount)"))
         return recovered
     }
@@ -115,7 +121,8 @@ package struct KeeperStore: Sendable {
         switch read.end {
         case .clean: break
         case .damaged(_, let why): throw .damaged(path, why)
-        case .torn where !isLast: throw .damaged(path, "it ends badly at byte \(read.goodSize), and a newer file exists")
+        case .torn where !isLast:
+            throw .damaged(path, "it ends badly at byte \(read.goodSize), and a newer file exists")
         case .torn: break
         }
         if isLast, first <= recovered.snapshot, (read.records.last?.zxid ?? .zero) < recovered.snapshot {
@@ -134,13 +141,15 @@ package struct KeeperStore: Sendable {
         if isLast { try settle(path, bytes, read) }
     }
 
-    /// Makes what was read of the last file what the disk holds, before anything is built upon it. What follows the last good record goes.
-    /// The rest is written anew: the process before may have ended between a write and its sync, or because a sync failed, and then
-    /// the page cache shows bytes that the disk does not have, and that another sync of the same file would not write.
+    /// Makes what was read of the last file what the disk holds, before anything is built upon it. What follows the
+    /// last good record goes. The rest is written anew: the process before may have ended between a write and its
+    /// sync, or because a sync failed, and then the page cache shows bytes that the disk does not have, and that
+    /// another sync of the same file would not write.
     private func settle(_ path: String, _ bytes: [UInt8], _ read: KeeperLog.Contents) throws(KeeperError) {
         if read.end == .torn {
             logger.warning(
-                "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged", ("file", path),
+                "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged",
+                ("file", path),
                 ("kept", "\(read.goodSize)"), ("cut", "\(bytes.count - read.goodSize)"))
         }
         do throws(SystemError) {

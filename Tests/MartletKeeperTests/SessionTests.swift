@@ -23,9 +23,9 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             _ = try await session.create("/a/b-", nil, .persistentSequential)
             #expect(try await session.children("/a").names == ["b-0000000001", "é"])
             #expect(try await session.exists("/none") == nil)
-            #expect(await refusal { () async throws(KeeperError) in try await session.get("/none") } == .noNode)
-            #expect(await refusal { () async throws(KeeperError) in try await session.get("none") } == .badArguments)
-            #expect(await refusal { () async throws(KeeperError) in try await session.delete("/a") } == .notEmpty)
+            #expect(await refusal { try await session.get("/none") } == .noNode)
+            #expect(await refusal { try await session.get("none") } == .badArguments)
+            #expect(await refusal { try await session.delete("/a") } == .notEmpty)
             try await session.delete("/a/é", version: 0)
             #expect(try await session.acl("/a").acl == ACL.open)
         }
@@ -37,10 +37,51 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             let seen = Record<String>()
             session.propose(create("/a", [1])) { _ in seen.add("created") }
             session.propose(.setData(path: "/a", data: [2], version: 0)) { _ in seen.add("set") }
-            session.read(.data(path: "/a"), watch: nil) { if case .success(.data(let data, _)) = $0 { seen.add("read \(data!)") } }
+            session.read(.data(path: "/a"), watch: nil) {
+                if case .success(.data(let data, _)) = $0 { seen.add("read \(data!)") }
+            }
             #expect(seen.all.isEmpty, "nothing is answered before it is durable")
             try await session.sync()
             #expect(seen.all == ["created", "set", "read [2]"])
+        }
+    }
+
+    @Test func aReadBehindASyncComesBehindWhatOthersWroteBeforeIt() {
+        World().run { world in
+            let keeper = try await world.openKeeper()
+            let session = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let other = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let seen = Record<String>()
+            other.propose(create("/a")) { _ in seen.add("created") }
+            session.sync("/a") { _ in seen.add("synced") }
+            session.read(.exists(path: "/a"), watch: nil) {
+                if case .success(.exists(let stat)) = $0 { seen.add(stat == nil ? "absent" : "there") }
+            }
+            try await session.sync()
+            #expect(seen.all == ["created", "synced", "there"])
+        }
+    }
+
+    @Test func theTreesBytesAreBoundedAndComeBackWithWhatIsDeleted() {
+        World().run { world in
+            let keeper = try await world.openKeeper { $0.limits.treeBytes = 10_000 }
+            let session = try await keeper.openSession(timeout: timeout, on: world.loop)
+            let empty = keeper.snapshot.bytes
+            let data = [UInt8](repeating: 1, count: 4_000)
+            _ = try await session.create("/a", data)
+            _ = try await session.create("/b", data)
+            #expect(await refusal { try await session.create("/c", data) } == .quotaExceeded)
+            #expect(await refusal { try await session.set("/b", data) } == .quotaExceeded)
+            #expect(
+                await refusal {
+                    try await session.multi([.delete(path: "/b", version: -1), create("/b"), create("/b")])
+                } == .nodeExists)
+            try await session.delete("/b")
+            _ = try await session.create("/c", data)
+            _ = try await session.set("/c", nil)
+            try await session.delete("/c")
+            try await session.delete("/a")
+            #expect(keeper.snapshot.bytes == empty)
         }
     }
 
@@ -51,7 +92,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             world.files.fail(.sync, with: .inputOutput, skip: 1)
             for number in 0..<100 { session.propose(create("/\(number)")) { _ in } }
             try await session.sync()
-            #expect(await refusal { () async throws(KeeperError) in try await session.create("/a", nil) } == .connectionLoss)
+            #expect(await refusal { try await session.create("/a", nil) } == .connectionLoss)
         }
     }
 
@@ -67,7 +108,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             #expect(told.all == ["nodeDeleted /controller"])
             #expect(broker.state == .closed)
             #expect(try await other.exists("/controller") == nil)
-            #expect(await refusal { () async throws(KeeperError) in try await broker.get("/") } == .sessionExpired)
+            #expect(await refusal { try await broker.get("/") } == .sessionExpired)
             await broker.close()
         }
     }
@@ -92,7 +133,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             await world.sleep(.seconds(2))
             #expect(states.all == [.expired])
             #expect(try await alive.children("/").names == ["alive", "zookeeper"])
-            #expect(await refusal { () async throws(KeeperError) in try await silent.create("/x", nil) } == .sessionExpired)
+            #expect(await refusal { try await silent.create("/x", nil) } == .sessionExpired)
         }
     }
 
@@ -151,18 +192,24 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             for path in ["/brokers", "/brokers/ids"] { _ = try await session.create(path, nil) }
             _ = try await session.create("/controller_epoch", [UInt8]("0".utf8))
             let registered = try await session.multi([
-                create("/brokers/ids/1", nil, .ephemeral), .setData(path: "/brokers/ids/1", data: [UInt8]("{}".utf8), version: 0),
+                create("/brokers/ids/1", nil, .ephemeral),
+                .setData(path: "/brokers/ids/1", data: [UInt8]("{}".utf8), version: 0),
             ])
             guard case .set(let stat) = registered[1] else { throw KeeperError(.systemError, "no stat") }
             #expect(stat.version == 1)
             #expect(try await session.exists("/brokers/ids/1")?.czxid == stat.czxid)
             func elect() -> [KeeperOperation] {
-                [create("/controller", nil, .ephemeral), .setData(path: "/controller_epoch", data: [UInt8]("1".utf8), version: 0)]
+                [
+                    create("/controller", nil, .ephemeral),
+                    .setData(path: "/controller_epoch", data: [UInt8]("1".utf8), version: 0),
+                ]
             }
             _ = try await session.multi(elect())
-            #expect(await refusal { () async throws(KeeperError) in try await rival.multi(elect()) } == .nodeExists)
-            #expect(await refusal { () async throws(KeeperError) in
-                try await rival.multi([.check(path: "/controller_epoch", version: 0), create("/x")]) } == .badVersion)
+            #expect(await refusal { try await rival.multi(elect()) } == .nodeExists)
+            #expect(
+                await refusal {
+                    try await rival.multi([.check(path: "/controller_epoch", version: 0), create("/x")])
+                } == .badVersion)
         }
     }
 
@@ -176,24 +223,32 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             }
             let session = try await keeper.openSession(timeout: timeout, on: world.loop)
             _ = try await keeper.openSession(timeout: timeout, on: world.loop)
-            #expect(await refusal { () async throws(KeeperError) in try await keeper.openSession(timeout: timeout, on: world.loop) } == .quotaExceeded)
+            #expect(await refusal { try await keeper.openSession(timeout: timeout, on: world.loop) } == .quotaExceeded)
             let zxid = keeper.lastZxid
             let large = [UInt8](repeating: 0, count: 0x10_0000)
-            #expect(await refusal { () async throws(KeeperError) in try await session.create("/a", large) } == .badArguments)
-            #expect(await refusal { () async throws(KeeperError) in
-                try await session.multi([create("/a", Array(large.dropFirst())), create("/b", Array(large.dropFirst()))]) } == .badArguments)
-            #expect(await refusal { () async throws(KeeperError) in
-                try await session.multi([create("/a"), create("/b"), create("/c")]) } == .quotaExceeded)
+            #expect(await refusal { try await session.create("/a", large) } == .badArguments)
+            #expect(
+                await refusal {
+                    try await session.multi([
+                        create("/a", Array(large.dropFirst())), create("/b", Array(large.dropFirst())),
+                    ])
+                } == .badArguments)
+            #expect(
+                await refusal {
+                    try await session.multi([create("/a"), create("/b"), create("/c")])
+                } == .quotaExceeded)
             let codes = Record<KeeperErrorCode>()
             for _ in 0..<6 {
-                session.propose(.check(path: "/", version: -1)) { if case .failure(let error) = $0 { codes.add(error.code) } }
+                session.propose(.check(path: "/", version: -1)) {
+                    if case .failure(let error) = $0 { codes.add(error.code) }
+                }
             }
             #expect(codes.all == [.throttledOp, .throttledOp])
             try await session.sync()
             #expect(keeper.lastZxid == Zxid(rawValue: zxid.rawValue + 4))
             let watcher = Watcher { _ in }
             _ = try await session.exists("/a", watch: watcher)
-            #expect(await refusal { () async throws(KeeperError) in try await session.exists("/b", watch: watcher) } == .quotaExceeded)
+            #expect(await refusal { try await session.exists("/b", watch: watcher) } == .quotaExceeded)
         }
     }
 
@@ -208,9 +263,11 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             world.files.fail(.sync, with: .inputOutput)
             let codes = Record<KeeperErrorCode?>()
             let zxid = keeper.lastZxid
-            session.propose(create("/a")) { if case .failure(let error) = $0 { codes.add(error.code) } else { codes.add(nil) } }
-            #expect(await refusal { () async throws(KeeperError) in try await session.get("/a") } == .connectionLoss)
-            #expect(await refusal { () async throws(KeeperError) in try await session.create("/b", nil) } == .connectionLoss)
+            session.propose(create("/a")) {
+                if case .failure(let error) = $0 { codes.add(error.code) } else { codes.add(nil) }
+            }
+            #expect(await refusal { try await session.get("/a") } == .connectionLoss)
+            #expect(await refusal { try await session.create("/b", nil) } == .connectionLoss)
             #expect(codes.all == [.connectionLoss])
             #expect(fatal.all == [.systemError])
             #expect(states.all == [.suspended])
@@ -222,7 +279,9 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
 @Suite struct Watches {
     /// A keeper with two sessions: one that watches, one that changes things.
     private func withTwo(
-        _ body: @escaping @Sendable (_ watching: EmbeddedSession, _ changing: EmbeddedSession, Record<String>) async throws -> Void
+        _ body:
+            @escaping @Sendable (_ watching: EmbeddedSession, _ changing: EmbeddedSession, Record<String>) async throws
+            -> Void
     ) {
         World().run { world in
             let keeper = try await world.openKeeper()
@@ -245,7 +304,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         withTwo { watching, changing, told in
             let watcher = watching.recorder(told)
             #expect(try await watching.exists("/a", watch: watcher) == nil)
-            #expect(await refusal { () async throws(KeeperError) in try await watching.get("/b", watch: watcher) } == .noNode)
+            #expect(await refusal { try await watching.get("/b", watch: watcher) } == .noNode)
             _ = try await changing.create("/a", nil)
             _ = try await changing.create("/b", nil)
             #expect(told.all == ["nodeCreated /a"], "reading the data of nothing leaves no watch")
@@ -291,7 +350,8 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             _ = try await changing.delete("/a")
             #expect(
                 told.all == [
-                    "nodeCreated /a", "nodeDataChanged /a", "nodeChildrenChanged /a", "nodeChildrenChanged /a", "nodeDeleted /a",
+                    "nodeCreated /a", "nodeDataChanged /a", "nodeChildrenChanged /a", "nodeChildrenChanged /a",
+                    "nodeDeleted /a",
                 ])
         }
     }
@@ -305,7 +365,11 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             _ = try await changing.create("/ab", nil)
             _ = try await changing.set("/a/b/c", [1])
             _ = try await changing.delete("/a/b/c")
-            #expect(told.all == ["nodeCreated /a", "nodeCreated /a/b", "nodeCreated /a/b/c", "nodeDataChanged /a/b/c", "nodeDeleted /a/b/c"])
+            #expect(
+                told.all == [
+                    "nodeCreated /a", "nodeCreated /a/b", "nodeCreated /a/b/c", "nodeDataChanged /a/b/c",
+                    "nodeDeleted /a/b/c",
+                ])
         }
     }
 
@@ -316,8 +380,8 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             _ = try await watching.exists("/a", watch: one)
             _ = try await watching.exists("/a", watch: other)
             try await watching.removeWatch("/a", .data, one)
-            #expect(await refusal { () async throws(KeeperError) in try await watching.removeWatch("/a", .data, one) } == .noWatcher)
-            #expect(await refusal { () async throws(KeeperError) in try await watching.removeWatch("/a", .children, nil) } == .noWatcher)
+            #expect(await refusal { try await watching.removeWatch("/a", .data, one) } == .noWatcher)
+            #expect(await refusal { try await watching.removeWatch("/a", .children, nil) } == .noWatcher)
             _ = try await changing.create("/a", nil)
             #expect(told.all == ["nodeCreated /a"], "the other one still watches")
             try await watching.addWatch("/a", .persistent, one)
@@ -331,7 +395,9 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         withTwo { watching, changing, told in
             try await watching.addWatch("/", .persistentRecursive, watching.recorder(told))
             try await changing.addWatch("/", .persistentRecursive, changing.recorder(told))
-            changing.propose(multi: [create("/b"), create("/a"), .delete(path: "/b", version: -1)]) { _ in told.add("answered") }
+            changing.propose(multi: [create("/b"), create("/a"), .delete(path: "/b", version: -1)]) { _ in
+                told.add("answered")
+            }
             try await changing.sync()
             let each = ["nodeCreated /b", "nodeCreated /a", "nodeDeleted /b"]
             #expect(told.all == each.flatMap { [$0, $0] } + ["answered"])
@@ -342,7 +408,9 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         withTwo { watching, changing, told in
             let watcher = Watcher { [unowned watching] event in
                 watching.read(.data(path: event.path), watch: nil) {
-                    if case .success(.data(let data, let stat)) = $0 { told.add("\(data!) \(stat.mzxid == event.zxid)") }
+                    if case .success(.data(let data, let stat)) = $0 {
+                        told.add("\(data!) \(stat.mzxid == event.zxid)")
+                    }
                 }
             }
             try await watching.addWatch("/a", .persistent, watcher)
@@ -350,15 +418,19 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             changing.propose(.setData(path: "/a", data: [1], version: -1)) { _ in }
             changing.propose(.setData(path: "/a", data: [2], version: -1)) { _ in }
             try await changing.sync()
-            #expect(told.all == ["[0] true", "[1] true", "[2] true"], "each event comes before the next transaction is shown")
+            #expect(
+                told.all == ["[0] true", "[1] true", "[2] true"],
+                "each event comes before the next transaction is shown")
         }
     }
 
     @Test func aFailedMultiTellsNobody() {
         withTwo { watching, changing, told in
             try await watching.addWatch("/", .persistentRecursive, watching.recorder(told))
-            #expect(await refusal { () async throws(KeeperError) in
-                try await changing.multi([create("/a"), .delete(path: "/none", version: -1)]) } == .noNode)
+            #expect(
+                await refusal {
+                    try await changing.multi([create("/a"), .delete(path: "/none", version: -1)])
+                } == .noNode)
             #expect(told.all.isEmpty)
         }
     }

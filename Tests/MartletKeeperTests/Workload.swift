@@ -18,7 +18,8 @@ struct Workload {
         let size = random.chance(1, in: 8) ? random.below(5000) : random.below(200)
         let data = random.chance(1, in: 5) ? nil : (0..<size).map { _ in UInt8(truncatingIfNeeded: random.next()) }
         switch random.below(10) {
-        case 0...4: return .create(path: path, data: data, acl: ACL.open, mode: CreateMode(rawValue: UInt8(random.below(3)))!)
+        case 0...4:
+            return .create(path: path, data: data, acl: ACL.open, mode: CreateMode(rawValue: UInt8(random.below(3)))!)
         case 5...6: return .setData(path: path, data: data, version: version)
         case 7...8: return .delete(path: path, version: version)
         default: return .check(path: path, version: version)
@@ -26,7 +27,8 @@ struct Workload {
     }
 }
 
-/// What the tree should hold, written a second time as simply as can be: a dictionary of paths that is copied for every transaction.
+/// What the tree should hold, written a second time as simply as can be: a dictionary of paths that is copied for
+/// every transaction.
 struct Model {
     struct Node: Equatable {
         var data: [UInt8]?
@@ -62,7 +64,9 @@ struct Model {
             nodes[path]!.data = data
             nodes[path]!.version += 1
         case .delete(let path, let version):
-            guard let node = nodes[path], version == -1 || version == node.version, !hasChildren(path) else { return false }
+            guard let node = nodes[path], version == -1 || version == node.version, !hasChildren(path) else {
+                return false
+            }
             nodes[path] = nil
         case .check(let path, let version):
             guard let node = nodes[path], version == -1 || version == node.version else { return false }
@@ -94,7 +98,8 @@ extension KeeperTree {
                 if child.string == "/zookeeper" { continue }
                 let (data, stat) = try! self.data(child)
                 lines.append(
-                    "\(child) \(creations(stat)) \(stat.version) \(stat.ephemeralOwner != 0) \(data.map { "\($0)" } ?? "null")")
+                    "\(child) \(creations(stat)) \(stat.version) \(stat.ephemeralOwner != 0) \(data.map { "\($0)" } ?? "null")"
+                )
                 visit(child)
             }
         }

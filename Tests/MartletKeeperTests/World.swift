@@ -81,9 +81,9 @@ extension KeeperSession {
 }
 
 /// The code with which something is refused.
-func refusal<R>(_ body: () async throws(KeeperError) -> R) async -> KeeperErrorCode? {
-    do throws(KeeperError) {
+func refusal<R>(_ body: () async throws -> R) async -> KeeperErrorCode? {
+    do {
         _ = try await body()
         return nil
-    } catch { return error.code }
+    } catch { return (error as? KeeperError)?.code }
 }
