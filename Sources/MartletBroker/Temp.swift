@@ -1,4 +1,3 @@
-package import MartletBasics
 package import MartletCluster
 package import MartletModel
 package import MartletReactor
