@@ -311,6 +311,8 @@ final class Connection: AppendOwner, @unchecked Sendable {
                 return try produce(header, frame, &reader)
             }
             guard answers.isEmpty else { return .mustWait }
+            // what was produced without acknowledgement comes before what follows it
+            shared.writeAppends()
             try broker.dispatch(Request(header: header, reader: reader, connection: self))
             return .answered
         } catch let fault as RequestFault {
