@@ -210,6 +210,19 @@ final class LogSegment {
         }
     }
 
+    /// The offset after the last batch that lies in the file, which a closed segment does not keep in mind.
+    func endOfBatches(_ files: LogFiles) throws(LogError) -> Offset {
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: try startOfSearch(nextOffset, files), to: size,
+            bufferSize: BatchScanner.searchBufferSize)
+        var end = baseOffset
+        while case .header(let header) = try scanner.peek() {
+            end = header.nextOffset
+            scanner.skip(header)
+        }
+        return end
+    }
+
     private func startOfSearch(_ offset: Offset, _ files: LogFiles) throws(LogError) -> Int {
         // an entry names a batch by its last offset: the one sought may be that batch itself, or come after it
         let entry: OffsetIndexEntry?

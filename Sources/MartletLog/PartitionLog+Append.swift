@@ -401,8 +401,7 @@ extension PartitionLog {
     private func publish(_ batch: BatchPlace, in segment: LogSegment) {
         precondition(batch.baseOffset >= offsets.logEnd, "what is published has its place after the log's end")
         if epochs.latestEpoch != batch.leaderEpoch, batch.leaderEpoch >= 0 {
-            epochs.assign(epoch: batch.leaderEpoch, startOffset: batch.baseOffset)
-            epochsChanged = true
+            if epochs.assign(epoch: batch.leaderEpoch, startOffset: batch.baseOffset) { epochFile = .changed }
         }
         segment.publish(batch, indexInterval: Int(config.indexIntervalBytes))
         if segment === active { recent.append(batch) }
@@ -427,9 +426,9 @@ extension PartitionLog {
                 segment.close()
                 segment.forgetFiles(files)
                 for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
-                unsealedCount -= segments.count > 0 && unsealedCount > 0 ? 1 : 0
                 noteFolderChanged()
             }
+            try activateLast()
             active.reservedSize = active.size
             try files.truncate(try active.file(files), to: Int64(active.size))
             if let savepoint, !producers.restore(savepoint) { try reloadProducers() }

@@ -50,10 +50,10 @@ extension PartitionLog {
             try loadSegments(parameters)
         }
         reservedEnd = offsets.logEnd
-        let trimmed = epochs.truncateFromEnd(offsets.logEnd)
-        epochsChanged = epochs.truncateFromStart(offsets.logStart) || trimmed || epochsChanged
+        if epochs.truncateFromEnd(offsets.logEnd) { epochFile = .changed }
+        if epochs.truncateFromStart(offsets.logStart) { epochFile = .changed }
         producers.advanceLogStart(to: offsets.logStart)
-        try removeSnapshots { $0 > offsets.logEnd }
+        try removeStraySnapshots()
         precondition(!segments.isEmpty && active.isActive, "an open log has a segment to write to")
         precondition(active.nextOffset <= offsets.logEnd, "no record lies above the log's end")
     }
@@ -141,7 +141,8 @@ extension PartitionLog {
         }
         let now = clock.wallMilliseconds
         for base in bases {
-            let segment = LogSegment(baseOffset: base, folder: folder, createdMilliseconds: now, jitterMilliseconds: 0)
+            let segment = LogSegment(
+                baseOffset: base, folder: folder, createdMilliseconds: now, jitterMilliseconds: nextJitter())
             let size = Int(try files.status(segment.path(.log))?.size ?? 0)
             guard size <= Int(Int32.max) else {
                 throw .corrupt(path: segment.path(.log), position: 0, reason: "\(size) bytes are more than a segment can have")

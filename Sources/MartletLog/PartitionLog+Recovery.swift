@@ -36,7 +36,7 @@ extension PartitionLog {
         var expected = from
         while index < segments.count {
             let segment = segments[index]
-            if index > first { try writeSnapshot(at: segment.baseOffset) }
+            if index > first { try passSnapshot(at: segment.baseOffset, recovery) }
             if let cut = try scan(segment, expected: expected, .everything) {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
@@ -118,7 +118,7 @@ extension PartitionLog {
     /// What a batch in the log says about its producer and its leader.
     private func replay(_ header: BatchHeader, _ scanner: inout BatchScanner, into segment: LogSegment?) throws(LogError) {
         if header.leaderEpoch > (epochs.latestEpoch ?? -1) {
-            epochsChanged = epochs.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset) || epochsChanged
+            if epochs.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset) { epochFile = .changed }
         }
         guard header.lastOffset >= producers.nextOffset else { return }
         guard header.isControl else { return producers.apply(header, baseOffset: header.baseOffset) }
@@ -152,7 +152,7 @@ extension PartitionLog {
         try files.truncate(file, to: Int64(cut.position))
         // what is appended next must not meet the old tail again after another crash
         try onDisk { () throws(SystemError) in try file.sync() }
-        epochsChanged = epochs.truncateFromEnd(expected) || epochsChanged
+        if epochs.truncateFromEnd(expected) { epochFile = .changed }
     }
 
     /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
@@ -297,6 +297,29 @@ extension PartitionLog {
             }
         }
         producers.clear(startingAt: segments.first?.baseOffset ?? 0)
+    }
+
+    /// Recovery comes to the start of a segment. What a compaction left says less about producers than the snapshot that was written
+    /// when the segment was begun; of any other log the batches say more, and the snapshot is written anew.
+    private func passSnapshot(at offset: Offset, _ recovery: LogRecovery) throws(LogError) {
+        if recovery.mayHaveGaps, let bytes = try files.contents(snapshotPath(offset)),
+            let known = try? ProducerStateTable.decode(bytes, path: snapshotPath(offset), at: offset)
+        {
+            producers = known
+            return
+        }
+        try writeSnapshot(at: offset)
+    }
+
+    /// Keeps the snapshots at which segments begin, and the newest one; none above the log's end.
+    func removeStraySnapshots() throws(LogError) {
+        var newest: Offset = -1
+        for name in try files.list(folder) {
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty else { continue }
+            if parsed.baseOffset <= offsets.logEnd { newest = max(newest, parsed.baseOffset) }
+        }
+        let bases = segments.map(\.baseOffset)
+        try removeSnapshots { $0 > offsets.logEnd || ($0 != newest && !bases.contains($0)) }
     }
 
     /// Writes down the producers' state as it is before the offset.

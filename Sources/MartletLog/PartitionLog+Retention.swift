@@ -25,7 +25,7 @@ extension PartitionLog {
         }
         offsets.set(
             logStart: offset, recoveryPoint: max(offsets.recoveryPoint, offset), durable: max(offsets.durable, offset))
-        epochsChanged = epochs.truncateFromStart(offset) || epochsChanged
+        if epochs.truncateFromStart(offset) { epochFile = .changed }
         producers.advanceLogStart(to: offset)
         return true
     }
@@ -91,7 +91,7 @@ extension PartitionLog {
             guard !hasReservations else { return try remove(first: count - 1, reason) }
             try roll(at: offsets.logEnd)
         }
-        guard unsealedCount == 0 || count < segments.count - unsealedCount else { return nil }
+        guard count <= segments.count - 1 - unsealedCount else { return nil }
         let start = max(offsets.logStart, segments[count].baseOffset)
         try advanceLogStart(to: start)
         var removed = RemovedSegments(reason: reason)

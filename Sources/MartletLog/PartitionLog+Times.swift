@@ -8,6 +8,12 @@ package struct TimestampedOffset: Equatable, Sendable {
     package var offset: Offset
     /// The leader epoch that wrote it; -1 where that is not known.
     package var leaderEpoch: LeaderEpoch
+
+    package init(timestamp: Int64, offset: Offset, leaderEpoch: LeaderEpoch) {
+        self.timestamp = timestamp
+        self.offset = offset
+        self.leaderEpoch = leaderEpoch
+    }
 }
 
 /// What a search in compressed batches works with; kept by whoever makes many.

@@ -115,7 +115,7 @@ package final class PartitionLog {
     package internal(set) var reservedEnd: Offset
     package internal(set) var producers = ProducerStateTable()
     package internal(set) var epochs = LeaderEpochHistory()
-    var epochsChanged = false
+    var epochFile = EpochFile.saved
     /// From `partition.metadata`.
     package internal(set) var topicID: UUID?
 
@@ -199,16 +199,20 @@ package final class PartitionLog {
 
     /// A new segment at the end; its name becomes durable with the next sync.
     func addSegment(at baseOffset: Offset) throws(LogError) {
-        let jitterLimit = min(max(config.segmentJitterMs, 0), max(config.segmentMs, 0))
         let segment = LogSegment(
             baseOffset: baseOffset, folder: folder, createdMilliseconds: clock.wallMilliseconds,
-            jitterMilliseconds: jitterLimit == 0 ? 0 : Int64.random(in: 0..<jitterLimit, using: &random))
+            jitterMilliseconds: nextJitter())
         // what a crash or a failed roll left under the same names holds nothing
         for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
         try segment.make(files, indexBytes: Int(config.segmentIndexBytes))
         segments.append(segment)
         noteFolderChanged()
         activeIsUnsynced = true
+    }
+
+    func nextJitter() -> Int64 {
+        let limit = min(max(config.segmentJitterMs, 0), max(config.segmentMs, 0))
+        return limit == 0 ? 0 : Int64.random(in: 0..<limit, using: &random)
     }
 
     func noteFolderChanged() {

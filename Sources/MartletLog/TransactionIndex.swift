@@ -117,4 +117,11 @@ package struct AbortedTransaction: Equatable, Hashable, Sendable {
     package var lastOffset: Offset
     /// Where the last stable offset stood after this abort.
     package var lastStableOffset: Offset
+
+    package init(producerID: ProducerID, firstOffset: Offset, lastOffset: Offset, lastStableOffset: Offset) {
+        self.producerID = producerID
+        self.firstOffset = firstOffset
+        self.lastOffset = lastOffset
+        self.lastStableOffset = lastStableOffset
+    }
 }

@@ -31,7 +31,7 @@ final class BatchBytes {
 
 /// A batch of records with these values and timestamps.
 func batch(
-    _ values: [String], at timestamp: Int64 = 1_000, step: Int64 = 0, codec: CompressionCodec = .none, at offset: Offset = 0,
+    _ values: [String], at timestamp: Int64 = 1_000, step: Int64 = 0, codec: CompressionCodec = .none, offset: Offset = 0,
     epoch: LeaderEpoch = 0, identity: BatchIdentity = BatchIdentity()
 ) -> BatchBytes {
     var identity = identity
