@@ -270,7 +270,7 @@ extension PartitionLog {
             throw .refused(.invalidRecord, "batches whose offsets span more than a segment can")
         }
         guard exceedsOffsets || isRollDue(segment, shape) else { return }
-        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkGap`
+        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkSeam`
         try roll(at: shape.lastOffset - reservedEnd > Int64(Int32.max) ? firstOffset : reservedEnd)
     }
 
@@ -423,10 +423,8 @@ extension PartitionLog {
         do throws(LogError) {
             while segments.count > 1, active.baseOffset > offsets.logEnd {
                 let segment = segments.removeLast()
-                segment.close()
-                segment.forgetFiles(files)
-                for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
-                noteFolderChanged()
+                try removeFiles(of: segment)
+                try files.remove(segment.path(.snapshot))
             }
             try activateLast()
             active.reservedSize = active.size

@@ -41,7 +41,7 @@ extension PartitionLog {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
-            if index < segments.count - 1 { try checkGap(after: index, expected: expected, recovery) }
+            if index < segments.count - 1 { try checkSeam(after: index, end: expected, recovery) }
             if index < segments.count - 1 {
                 unsyncedFiles.append(try segment.file(files))
                 unsyncedFiles += try segment.completeIndexes(files)
@@ -155,26 +155,28 @@ extension PartitionLog {
         if epochs.truncateFromEnd(expected) { epochFile = .changed }
     }
 
-    /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
-    /// leaves such a gap between two segments (a compaction does, in what had been synced), so that above the bound it is a crash's.
-    private func checkGap(after index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
-        let next = segments[index + 1]
-        guard next.baseOffset > expected else { return }
-        guard let bound = recovery.durableLowerBound, !(recovery.mayHaveGaps && expected < bound) else {
-            if !recovery.mayHaveGaps {
-                logger.warning(
-                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(expected)"),
-                    ("next", "\(next.baseOffset)"))
+    /// Two segments that do not meet. Never so by an append; a compaction leaves gaps, in what had been synced.
+    ///
+    /// A gap: files reach the disk in any order, so that a power cut can leave a segment without its end and the one after it whole; above
+    /// the bound it is that. A folder that Kafka wrote is taken as Kafka takes it. An overlap: the later segment is what a roll
+    /// that failed has left, or another's work.
+    private func checkSeam(after index: Int, end: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let next = segments[index + 1].baseOffset
+        guard next != end else { return }
+        if next > end {
+            if recovery.mayHaveGaps, end < recovery.durableLowerBound ?? .max { return }
+            if recovery.durableLowerBound == nil {
+                return logger.warning(
+                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(end)"), ("next", "\(next)"))
             }
-            return
         }
-        let reason = "segment \(segments[index].baseOffset) ends at \(expected) and the next begins at \(next.baseOffset)"
-        guard expected >= bound else {
-            throw .damagedBelowDurable(path: segments[index].path(.log), offset: expected, durable: bound, reason: reason)
+        let reason = "segment \(segments[index].baseOffset) ends at \(end) and the next begins at \(next)"
+        if let bound = recovery.durableLowerBound, end < bound {
+            throw .damagedBelowDurable(path: segments[index].path(.log), offset: end, durable: bound, reason: reason)
         }
         logger.warning(
             "cutting what a crash left after the last record that had been synced", ("partition", "\(partition)"),
-            ("offset", "\(expected)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
+            ("offset", "\(end)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
         try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
     }
 
@@ -230,10 +232,8 @@ extension PartitionLog {
             let file = try segment.file(files)
             try putAside(file, segment.baseOffset, from: 0, to: Int(try files.size(file)), into: directory)
             segments.removeLast()
-            segment.close()
-            segment.forgetFiles(files)
-            for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
-            noteFolderChanged()
+            try removeFiles(of: segment)
+            try files.remove(segment.path(.snapshot))
         }
     }
 

@@ -86,11 +86,7 @@ extension PartitionLog {
 
     private func removeSegments(from index: Int) throws(LogError) {
         while segments.count > index {
-            let segment = segments.removeLast()
-            segment.close()
-            segment.forgetFiles(files)
-            for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
-            noteFolderChanged()
+            try removeFiles(of: segments.removeLast())
         }
     }
 

@@ -204,10 +204,25 @@ package final class PartitionLog {
             jitterMilliseconds: nextJitter())
         // what a crash or a failed roll left under the same names holds nothing
         for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
-        try segment.make(files, indexBytes: Int(config.segmentIndexBytes))
+        do throws(LogError) { try segment.make(files, indexBytes: Int(config.segmentIndexBytes)) } catch {
+            // an empty segment that is left behind would be taken for the log's end by the next start
+            try? removeFiles(of: segment)
+            if (try? files.status(segment.path(.log))) != .some(nil) {
+                breakDown("a segment that could not be made could not be removed either: \(error)")
+            }
+            throw error
+        }
         segments.append(segment)
         noteFolderChanged()
         activeIsUnsynced = true
+    }
+
+    /// Removes a segment that has left the list, but for the snapshot at its start.
+    func removeFiles(of segment: LogSegment) throws(LogError) {
+        segment.close()
+        segment.forgetFiles(files)
+        for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
+        noteFolderChanged()
     }
 
     func nextJitter() -> Int64 {
