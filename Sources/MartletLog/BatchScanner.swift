@@ -6,7 +6,7 @@ internal import MartletReactor
 enum BatchFault: Equatable, CustomStringConvertible {
     case shortHeader(Int), shortBatch(needed: Int, there: Int), impossibleLength(Int32), unknownFormat(Int8)
     case checksum(said: UInt32, found: UInt32)
-    case offsetFalls(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
+    case offsetFalls(Offset, expected: Offset), gap(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
 
     var description: String {
         switch self {
@@ -16,6 +16,7 @@ enum BatchFault: Equatable, CustomStringConvertible {
         case .unknownFormat(let magic): "record format \(magic), and only format 2 is known"
         case .checksum(let said, let found): "the checksum says \(said) and the bytes give \(found)"
         case .offsetFalls(let offset, let expected): "base offset \(offset) where \(expected) is the least that can follow"
+        case .gap(let offset, let expected): "base offset \(offset) where \(expected) follows, in a log that was never compacted"
         case .offsetTooFar(let offset): "offset \(offset) is too far from the segment's base offset"
         case .impossibleCount: "a count of records or a last offset that no batch has"
         }

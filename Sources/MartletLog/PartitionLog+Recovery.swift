@@ -8,6 +8,9 @@ struct LogRecovery {
     let cutDirectory: String
     let mayHaveGaps: Bool
 
+    /// A folder that Kafka wrote is taken as Kafka takes it.
+    var refusesGaps: Bool { durableLowerBound != nil && !mayHaveGaps }
+
     init(_ parameters: LogParameters) {
         mayHaveGaps = parameters.mayHaveGaps
         durableLowerBound = parameters.durableLowerBound
@@ -37,7 +40,7 @@ extension PartitionLog {
         while index < segments.count {
             let segment = segments[index]
             if index > first { try passSnapshot(at: segment.baseOffset, recovery) }
-            if let cut = try scan(segment, expected: expected, .everything) {
+            if let cut = try scan(segment, expected: expected, .everything, recovery) {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
@@ -58,7 +61,7 @@ extension PartitionLog {
     func rebuildIndexes(of index: Int, _ recovery: LogRecovery) throws(LogError) {
         let segment = segments[index]
         let next = segments[index + 1].baseOffset
-        if let cut = try scan(segment, expected: segment.baseOffset, .indexes) {
+        if let cut = try scan(segment, expected: segment.baseOffset, .indexes, recovery) {
             try self.cut(index, at: cut, expected: segment.nextOffset, recovery)
             return
         }
@@ -76,7 +79,7 @@ extension PartitionLog {
     }
 
     /// Reads and checks a segment from its start; the place of its first bad batch.
-    private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent) throws(LogError) -> Cut? {
+    private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent, _ recovery: LogRecovery) throws(LogError) -> Cut? {
         let file = try segment.file(files)
         let end = segment.size
         segment.forget()
@@ -98,6 +101,11 @@ extension PartitionLog {
             case .header(let header):
                 guard header.baseOffset >= least else {
                     fault = .offsetFalls(header.baseOffset, expected: least)
+                    break scan
+                }
+                // no checksum covers the base offset
+                guard header.baseOffset == least || !recovery.refusesGaps else {
+                    fault = .gap(header.baseOffset, expected: least)
                     break scan
                 }
                 let found = try scanner.checksum(header)
@@ -226,6 +234,7 @@ extension PartitionLog {
 
     /// Puts whole segments aside and removes their files.
     func putAsideSegments(from index: Int, into directory: String) throws(LogError) {
+        var isChanged = false
         while segments.count > index {
             let segment = segments[segments.count - 1]
             // its size may have been counted anew by a scan: what lies in the file goes aside
@@ -234,7 +243,10 @@ extension PartitionLog {
             segments.removeLast()
             try removeFiles(of: segment)
             try files.remove(segment.path(.snapshot))
+            isChanged = true
         }
+        // or a power cut might bring them back beside what is appended next
+        if isChanged { try onDisk { () throws(SystemError) in try disk.syncDirectory(folder) } }
     }
 
     // MARK: Producers

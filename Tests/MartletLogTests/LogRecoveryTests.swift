@@ -53,7 +53,7 @@ import Testing
             default: world.host!.files.flipBits(path, in: byte..<byte + 1)
             }
             var left = survivors(batches, bases, segment: base, before: byte)
-            let log = try world.open()
+            let log = try world.open(bound: 0)
             var found = try log.batches()
             if kind == 2, found.count == batches.count {
                 // offset and epoch lie outside the checksum, and so does nothing else: the flip was in an epoch
@@ -65,7 +65,7 @@ import Testing
             #expect(found == left || kind == 1 && found.count >= left.count, "seed \(seed), kind \(kind), byte \(byte) of segment \(base)")
             #expect(log.logEndOffset == (found.last.map { $0.withUnsafeBytes { BatchHeader($0).nextOffset } } ?? bases[0]), "seed \(seed)")
             if found.count < batches.count {
-                #expect(kind == 0 || kind == 1 || world.lines.says("cutting the log"), "seed \(seed)")
+                #expect(kind == 0 || kind == 1 || world.lines.says("cutting"), "seed \(seed)")
             }
             // what is appended then is found after another crash
             try log.append(batch(["after"], at: 1000))
@@ -292,7 +292,7 @@ import Testing
                 log = try world.open(recoveryPoint: recoveryPoint, bound: durable)
                 let found = try log.records()
                 #expect(found.count >= durable && found.count == log.logEndOffset, "seed \(seed)")
-                #expect(found == Array(written.prefix(found.count)), "seed \(seed)")
+                #expect(found == Array(written.prefix(found.count)), "seed \(seed), durable \(durable)")
                 written = found
             }
         }
@@ -300,7 +300,7 @@ import Testing
 
     @Test func noRefusalOfTheDiskEndsTheProcessOrLosesWhatWasPublished() throws {
         let operations: [DiskOperation] = [.open, .read, .write, .sync, .truncate, .rename, .remove, .syncDirectory, .list, .status]
-        for seed in UInt64(1)...200 {
+        for seed in UInt64(1)...150 {
             let world = LogWorld(seed: seed)
             world.config.segmentBytes = 500
             world.config.retentionMs = -1
