@@ -87,15 +87,21 @@ failed:
     return result;
 }
 
+/// No waiting to fill packets; and a peer that vanished without a word is found out in the end, as Kafka has it.
+static void set_stream_options(int fd) {
+    int on = 1;
+    // these fail only where the peer has gone already, and then reading says so
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+}
+
 int martlet_accept(int fd, char *host, uint16_t *port) {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
     int stream;
     RETRY(stream, accept4(fd, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (stream < 0) return stream;
-    int on = 1;
-    // fails only where the peer has gone already, and then reading says so
-    (void)setsockopt(stream, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_stream_options(stream);
     describe(&address, size, host, port);
     return stream;
 }
@@ -107,8 +113,7 @@ int martlet_connect(const char *host, uint16_t port, int *connected) {
     if (result < 0) return result;
     int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    set_stream_options(fd);
     // an interrupted non-blocking connect goes on in the background, as one in progress does
     *connected = connect(fd, (struct sockaddr *)&address, size) == 0;
     if (*connected || errno == EINPROGRESS || errno == EINTR) return fd;
@@ -144,7 +149,8 @@ int martlet_resolve(const char *name, char *hosts, int limit, char *reason, size
     int count = 0;
     for (struct addrinfo *each = found; each != NULL && count < limit; each = each->ai_next) {
         char *host = hosts + (size_t)count * MARTLET_HOST_SIZE;
-        if (getnameinfo(each->ai_addr, each->ai_addrlen, host, MARTLET_HOST_SIZE, NULL, 0, NI_NUMERICHOST) == 0) count++;
+        int code = getnameinfo(each->ai_addr, each->ai_addrlen, host, MARTLET_HOST_SIZE, NULL, 0, NI_NUMERICHOST);
+        if (code == 0) count++;
     }
     freeaddrinfo(found);
     return count;
@@ -241,9 +247,13 @@ int martlet_truncate(int fd, int64_t size) {
 
 int martlet_allocate(int fd, int64_t size) {
     // not posix_fallocate: where the file system cannot, glibc would write into every block
+    if (size == 0) return 0;
     int result;
     RETRY(result, fallocate(fd, 0, 0, size));
-    return result == -EOPNOTSUPP ? martlet_truncate(fd, size) : result;
+    if (result != -EOPNOTSUPP) return result;
+    int64_t now = 0;
+    result = martlet_size(fd, &now);
+    return result < 0 || now >= size ? result : martlet_truncate(fd, size);
 }
 
 int martlet_size(int fd, int64_t *size) {
@@ -254,8 +264,8 @@ int martlet_size(int fd, int64_t *size) {
 }
 
 int martlet_lock(int fd) {
-    // A lock of the open file description: it conflicts with the locks that other programs take by F_SETLK, and is not lost, as
-    // those are, when the process closes some other descriptor of the file.
+    // A lock of the open file description: it conflicts with the locks that other programs take by F_SETLK, and is not
+    // lost, as those are, when the process closes some other descriptor of the file.
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int result;
     RETRY(result, fcntl(fd, F_OFD_SETLK, &lock));
@@ -416,7 +426,16 @@ int64_t martlet_raise_descriptor_limit(int64_t wanted) {
 
 int64_t martlet_memory_bytes(void) {
     long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages < 0 || size < 0 ? -ENOSYS : (int64_t)pages * size;
+    if (pages < 0 || size < 0) return -ENOSYS;
+    int64_t bytes = (int64_t)pages * size;
+    // the limit of a container: "max", or a number of bytes
+    FILE *limit = fopen("/sys/fs/cgroup/memory.max", "re");
+    if (limit != NULL) {
+        long long allowed = 0;
+        if (fscanf(limit, "%lld", &allowed) == 1 && allowed > 0 && allowed < bytes) bytes = allowed;
+        fclose(limit);
+    }
+    return bytes;
 }
 
 ssize_t martlet_write(int fd, const void *bytes, size_t count) {

@@ -83,3 +83,5 @@ final class Counter: Sendable {
     func increase() { count.add(1, ordering: .relaxed) }
     var value: Int { count.load(ordering: .relaxed) }
 }
+
+func usleepAMillisecond() { usleep(1000) }

@@ -127,7 +127,8 @@ final class RealListener: PollHandle, ListeningSocket, @unchecked Sendable {
             switch -descriptor {
             case EAGAIN: break
             // the connection, not the listener, has failed: on to the next
-            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENOPROTOOPT, EOPNOTSUPP: continue
+            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENOPROTOOPT, EOPNOTSUPP:
+                continue
             default: fallShort(descriptor)
             }
             break
@@ -140,7 +141,7 @@ final class RealListener: PollHandle, ListeningSocket, @unchecked Sendable {
         if !isShort {
             let error = SystemError(errno: code, "accept", address.description)
             log.error(
-                "cannot accept connections, and tries again: raise the limit of open descriptors, or lower max.connections",
+                "cannot accept connections, tries again: raise the limit of open descriptors or lower max.connections",
                 ("listener", address.description), ("reason", error.reason),
                 ("pause_ms", String(RealNetwork.shortagePause.milliseconds)))
         }

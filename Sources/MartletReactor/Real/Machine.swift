@@ -1,0 +1,21 @@
+import CMartlet
+
+/// The limit of descriptors that this process may have open: files and connections.
+package enum DescriptorLimit {
+    /// More than any setting of ours asks for; some systems allow a billion, and keep tables by it.
+    package static let most: Int64 = 1_000_000
+
+    /// Raises the limit as far as the system lets this process, at most to `wanted`; the limit that holds now.
+    package static func raise(to wanted: Int64 = most) throws(SystemError) -> Int64 {
+        let limit = martlet_raise_descriptor_limit(wanted)
+        guard limit >= 0 else { throw SystemError(errno: Int32(limit), "getrlimit", "RLIMIT_NOFILE") }
+        return limit
+    }
+}
+
+/// The memory that there is for this process and others, in bytes, in use or not: what bounds are a part of. What a
+/// control group allows, where that is less than the machine has. Nil where the system does not say.
+package func availableMemoryBytes() -> Int64? {
+    let bytes = martlet_memory_bytes()
+    return bytes > 0 ? bytes : nil
+}
