@@ -7,12 +7,13 @@ extension PartitionLog {
         activeIsUnsynced || !unsyncedFiles.isEmpty || !unsyncedFolders.isEmpty || epochFile == .changed
     }
 
-    /// Takes over what was written and published since the last call; nil where nothing was. The caller syncs the files and folders and
-    /// says `synced` or `syncFailed` before it takes again.
+    /// Takes over what was written and published since the last call; nil where nothing was. The caller syncs the files
+    /// and folders and says `synced` or `syncFailed` before it takes again.
     package func takeUnsynced() -> UnsyncedWrites? {
         guard case .open = condition, hasUnsynced else { return nil }
         do throws(LogError) { return try collectUnsynced() } catch {
-            logger.warning("what was appended cannot be synced yet", ("partition", "\(partition)"), ("reason", "\(error)"))
+            logger.warning(
+                "what was appended cannot be synced yet", ("partition", "\(partition)"), ("reason", "\(error)"))
             return nil
         }
     }
@@ -42,7 +43,8 @@ extension PartitionLog {
             unsyncedBytes = 0
         }
         return UnsyncedWrites(
-            files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation, bytes: unsyncedBytes)
+            files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation,
+            bytes: unsyncedBytes)
     }
 
     /// What was taken is durable. A truncation since then has made its end meaningless, and it is ignored.
@@ -69,7 +71,8 @@ extension PartitionLog {
                 epochFile = .renamed
             } catch {
                 logger.warning(
-                    "the leader epochs are not saved yet, and will be tried again", ("partition", "\(partition)"), ("reason", "\(error)"))
+                    "the leader epochs are not saved yet, and will be tried again", ("partition", "\(partition)"),
+                    ("reason", "\(error)"))
                 epochFile = .changed
             }
         case .settling:
@@ -79,7 +82,8 @@ extension PartitionLog {
         }
     }
 
-    /// Nothing of what was taken may be assumed durable, now or after a later success: the log takes no more records until it is opened again.
+    /// Nothing of what was taken may be assumed durable, now or after a later success: the log takes no more records
+    /// until it is opened again.
     package func syncFailed(_ writes: UnsyncedWrites, _ error: SystemError) {
         breakDown("what was appended up to offset \(writes.endOffset) could not be synced: \(error)")
     }
@@ -91,12 +95,16 @@ extension PartitionLog {
         if epochs.assign(epoch: epoch, startOffset: offsets.logEnd) { epochFile = .changed }
     }
 
-    /// Forgets producers that were silent for as long as that (`producer.id.expiration.ms`) and have no transaction open.
-    package func expireProducers(now: Int64, olderThanMs: Int64) { producers.removeExpired(now: now, olderThanMs: olderThanMs) }
+    /// Forgets producers that were silent for as long as that (`producer.id.expiration.ms`) and have no transaction
+    /// open.
+    package func expireProducers(now: Int64, olderThanMs: Int64) {
+        producers.removeExpired(now: now, olderThanMs: olderThanMs)
+    }
 
-    /// Ends the log's work. Cleanly: the index files are completed, a producer snapshot stands at the end, everything is synced, and the
-    /// recovery point is the end, so that the next start scans nothing. Otherwise everything is left as a crash would. No write may
-    /// be under way. Where a clean close throws, the log is closed all the same, and not cleanly.
+    /// Ends the log's work. Cleanly: the index files are completed, a producer snapshot stands at the end, everything
+    /// is synced, and the recovery point is the end, so that the next start scans nothing. Otherwise everything is left
+    /// as a crash would. No write may be under way. Where a clean close throws, the log is closed all the same, and not
+    /// cleanly.
     package func close(clean: Bool) throws(LogError) {
         if case .closed = condition { return }
         precondition(inFlight == nil, "a log is closed between writes")
@@ -136,8 +144,8 @@ extension PartitionLog {
     }
 }
 
-/// How far `leader-epoch-checkpoint` is behind the history in memory. It is written beside, synced with the next cycle, renamed after it, and
-/// the name is synced with the one after that: no sync is waited for under the log's lock.
+/// How far `leader-epoch-checkpoint` is behind the history in memory. It is written beside, synced with the next cycle,
+/// renamed after it, and the name is synced with the one after that: no sync is waited for under the log's lock.
 enum EpochFile {
     /// Can become *changed*.
     case saved

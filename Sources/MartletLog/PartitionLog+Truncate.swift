@@ -2,10 +2,11 @@ package import MartletModel
 internal import MartletReactor
 
 extension PartitionLog {
-    /// Drops everything at or above an offset; the log's new end, which is lower than asked where a batch reaches over the offset.
+    /// Drops everything at or above an offset; the log's new end, which is lower than asked where a batch reaches over
+    /// the offset.
     ///
-    /// What was durable may be above the new end: whoever keeps a durable lower bound on the disk lowers it **before**, or the next
-    /// recovery takes the cut for damage. Nothing may be reserved.
+    /// What was durable may be above the new end: whoever keeps a durable lower bound on the disk lowers it **before**,
+    /// or the next recovery takes the cut for damage. Nothing may be reserved.
     @discardableResult
     package func truncate(to offset: Offset) throws(LogError) -> Offset {
         try requireOpen()
@@ -43,10 +44,11 @@ extension PartitionLog {
         return end
     }
 
-    /// Drops everything; the log begins again empty at the offset. As above, a durable lower bound on the disk is lowered before.
+    /// Drops everything; the log begins again empty at the offset. As above, a durable lower bound on the disk is
+    /// lowered before.
     ///
-    /// A follower whose empty log starts inside its leader's first batch is refused it (`outOfOrder`): it starts again at that batch's
-    /// base offset, and takes the leader's log start over afterwards.
+    /// A follower whose empty log starts inside its leader's first batch is refused it (`outOfOrder`): it starts again
+    /// at that batch's base offset, and takes the leader's log start over afterwards.
     package func truncateFully(startingAt offset: Offset) throws(LogError) {
         try requireOpen()
         precondition(!hasReservations, "a log with writes under way is not truncated")
@@ -71,7 +73,8 @@ extension PartitionLog {
 
     private func lowerEnd(to end: Offset) {
         offsets = LogOffsets(
-            logStart: offsets.logStart, recoveryPoint: min(offsets.recoveryPoint, end), durable: min(offsets.durable, end), logEnd: end)
+            logStart: offsets.logStart, recoveryPoint: min(offsets.recoveryPoint, end),
+            durable: min(offsets.durable, end), logEnd: end)
         reservedEnd = end
     }
 
@@ -95,7 +98,8 @@ extension PartitionLog {
         unsealedCount = segments.dropLast().reduce(0) { $0 + ($1.isActive ? 1 : 0) }
         guard !active.isActive else { return }
         guard try active.activate(files) else {
-            throw .corrupt(path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
+            throw .corrupt(
+                path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
         }
     }
 }

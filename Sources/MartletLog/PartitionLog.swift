@@ -20,10 +20,11 @@ package struct LogParameters {
     package var recoveryPoint: Offset = 0
     /// Whether the directory was closed cleanly: then nothing is scanned.
     package var wasClosedCleanly = false
-    /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka wrote.
+    /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka
+    /// wrote.
     package var durableLowerBound: Offset?
-    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a row in
-    /// `cleaner-offset-checkpoint`.
+    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a
+    /// row in `cleaner-offset-checkpoint`.
     package var mayHaveGaps: Bool
     /// Where recovery puts aside what it cuts.
     package var cutDirectory: String
@@ -84,19 +85,20 @@ package struct LogOffsets: Equatable, Sendable {
 
 /// The segmented log of one partition.
 ///
-///     topic-0/00000000000000000000.log .index .timeindex [.txnindex]     a segment: LogSegment, SparseIndexes, TransactionIndex
-///            /00000000000000000117.log …                                 the active one, the last
-///            /00000000000000000117.snapshot                              ProducerStateTable, as it was before that offset
-///            /leader-epoch-checkpoint  partition.metadata                LeaderEpochHistory, PartitionMetadata
+///     topic-0/00000000000000000000.log .index .timeindex [.txnindex]   LogSegment, SparseIndexes, TransactionIndex
+///            /00000000000000000117.log …                               the active segment, the last
+///            /00000000000000000117.snapshot                            ProducerStateTable, as before that offset
+///            /leader-epoch-checkpoint  partition.metadata              LeaderEpochHistory, PartitionMetadata
 ///
 /// Not thread-safe: the lock of the replica that owns it guards every call, save `PendingWrite.perform`.
 ///
-/// **An append has three steps**: *reserve* gives offsets, *write* puts the bytes of all reservations into the file, *publish* lets
-/// readers see them. `writeReserved` does the last two at once; `beginWrite` and `finishWrite` part them, so that the write can run
-/// elsewhere. A write that fails takes every reservation with it that is not published, and the log is as it was before them.
+/// **An append has three steps**: *reserve* gives offsets, *write* puts the bytes of all reservations into the file,
+/// *publish* lets readers see them. `writeReserved` does the last two at once; `beginWrite` and `finishWrite` part
+/// them, so that the write can run elsewhere. A write that fails takes every reservation with it that is not published,
+/// and the log is as it was before them.
 ///
-/// *Open*: can become *closed* (`close`), or *broken* (a sync failed, or what a failed write left could not be removed): then
-/// nothing is appended any more, and only opening it again, with its recovery, helps.
+/// *Open*: can become *closed* (`close`), or *broken* (a sync failed, or what a failed write left could not be
+/// removed): then nothing is appended any more, and only opening it again, with its recovery, helps.
 package final class PartitionLog {
     package let partition: TopicPartition
     package let folder: String
@@ -181,7 +183,8 @@ package final class PartitionLog {
     func breakDown(_ reason: String) {
         guard case .open = condition else { return }
         condition = .broken(reason)
-        logger.error("the log takes no more records until it is opened again", ("partition", "\(partition)"), ("reason", reason))
+        logger.error(
+            "the log takes no more records until it is opened again", ("partition", "\(partition)"), ("reason", reason))
     }
 
     /// The place in `segments` of the last one that begins at or before the offset; 0 where all begin after it.

@@ -65,7 +65,11 @@ private func from(_ producer: ProducerID, _ sequence: Int32, transactional: Bool
                 for part in parts { try _ = log.reserve(part.all, leaderEpoch: 0) }
                 let write = try #require(try log.beginWrite())
                 // some of the bytes may lie in the file: what came before the failure
-                let failure = fails ? SystemError(.noSpace, code: 28, operation: "pwritev", subject: "log", reason: "No space left on device") : nil
+                let failure =
+                    fails
+                    ? SystemError(
+                        .noSpace, code: 28, operation: "pwritev", subject: "log", reason: "No space left on device")
+                    : nil
                 if !fails || random.chance(1, in: 2) { #expect(write.perform() == nil) }
                 if fails {
                     #expect(throws: LogError.self) { try log.finishWrite(failure) }
@@ -193,12 +197,15 @@ private func from(_ producer: ProducerID, _ sequence: Int32, transactional: Bool
         #expect(try take(batch(["a", "b"], at: 1, offset: 0, epoch: 4))?.lastOffset == 1)
         #expect(try take(batch(["c"], at: 2, offset: 2, epoch: 6))?.baseOffset == 2)
         // a compacted leader's log has gaps; a fetch may end inside a batch
-        let two = BatchBytes(batch(["d"], at: 3, offset: 10, epoch: 6).array + batch(["e"], at: 3, offset: 11, epoch: 7).array)
+        let two = BatchBytes(
+            batch(["d"], at: 3, offset: 10, epoch: 6).array + batch(["e"], at: 3, offset: 11, epoch: 7).array)
         #expect(try take(two, cut: 5)?.lastOffset == 10)
         #expect(try take(batch(["e"], at: 3, offset: 11, epoch: 7), cut: 1) == nil)
         #expect(try take(batch(["e"], at: 3, offset: 11, epoch: 7))?.leaderEpoch == 7)
         #expect(try log.records() == ["0:a", "1:b", "2:c", "10:d", "11:e"])
-        #expect(log.endOffset(for: 5)?.endOffset == 2 && log.endOffset(for: 6)?.endOffset == 11 && log.endOffset(for: 7)?.endOffset == 12)
+        #expect(
+            log.endOffset(for: 5)?.endOffset == 2 && log.endOffset(for: 6)?.endOffset == 11
+                && log.endOffset(for: 7)?.endOffset == 12)
         // what does not continue the log, or is damaged, is refused
         #expect(throws: LogError.self) { try take(batch(["x"], at: 4, offset: 11, epoch: 7)) }
         let damaged = batch(["x"], at: 4, offset: 12, epoch: 7)
@@ -214,7 +221,9 @@ private func from(_ producer: ProducerID, _ sequence: Int32, transactional: Bool
         try log.append(batch(["a"]))
         let writes = try #require(log.takeUnsynced())
         #expect(writes.endOffset == 1)
-        log.syncFailed(writes, SystemError(.inputOutput, code: 5, operation: "fdatasync", subject: "log", reason: "Input/output error"))
+        log.syncFailed(
+            writes,
+            SystemError(.inputOutput, code: 5, operation: "fdatasync", subject: "log", reason: "Input/output error"))
         #expect(throws: LogError.self) { try log.append(batch(["b"])) }
         #expect(log.takeUnsynced() == nil && log.durableOffset == 0)
         #expect(try log.records() == ["0:a"])

@@ -114,7 +114,9 @@ import Testing
                 parts.append((values, Int64(random.below(1000)), LeaderEpoch(index / 10), sequence))
                 sequence += Int32(values.count)
             }
-            func append(_ log: PartitionLog, _ part: (values: [String], time: Int64, epoch: LeaderEpoch, sequence: Int32)) throws {
+            func append(
+                _ log: PartitionLog, _ part: (values: [String], time: Int64, epoch: LeaderEpoch, sequence: Int32)
+            ) throws {
                 let identity = BatchIdentity(producerID: 1, epoch: 0, baseSequence: part.sequence)
                 try log.append(batch(part.values, at: part.time, identity: identity), epoch: part.epoch)
             }
@@ -137,11 +139,13 @@ import Testing
             for time in stride(from: Int64(0), to: 1000, by: 90) {
                 #expect(
                     try log.firstOffset(atOrAfter: time, limit: log.logEndOffset, &search)
-                        == reference.firstOffset(atOrAfter: time, limit: log.logEndOffset, &search), "seed \(seed), time \(time)")
+                        == reference.firstOffset(atOrAfter: time, limit: log.logEndOffset, &search),
+                    "seed \(seed), time \(time)")
             }
             let records = try log.records()
             try log.close(clean: true)
-            #expect(try world.open(clean: true, recoveryPoint: Offset(records.count)).records() == records, "seed \(seed)")
+            #expect(
+                try world.open(clean: true, recoveryPoint: Offset(records.count)).records() == records, "seed \(seed)")
         }
     }
 
@@ -151,7 +155,8 @@ import Testing
         let log = try world.create()
         for index in 0..<30 { try log.append(batch(["v\(index)"]), epoch: 2) }
         try log.truncateFully(startingAt: 1_000)
-        #expect(log.logStartOffset == 1_000 && log.logEndOffset == 1_000 && log.latestEpoch == nil && log.segmentCount == 1)
+        #expect(
+            log.logStartOffset == 1_000 && log.logEndOffset == 1_000 && log.latestEpoch == nil && log.segmentCount == 1)
         try log.append(batch(["new"]), epoch: 5)
         #expect(try log.records() == ["1000:new"])
         world.crash(powerCut: false)
@@ -186,11 +191,14 @@ import Testing
                         TimestampedOffset(timestamp: times[$0], offset: Offset($0), leaderEpoch: 1)
                     }
                     #expect(
-                        try log.firstOffset(atOrAfter: wanted, limit: log.logEndOffset, &search) == expected, "seed \(seed), time \(wanted)")
+                        try log.firstOffset(atOrAfter: wanted, limit: log.logEndOffset, &search) == expected,
+                        "seed \(seed), time \(wanted)")
                 }
                 let most = times.max()!
                 #expect(try log.offsetOfMaxTimestamp(&search)?.timestamp == most, "seed \(seed)")
-                #expect(try log.offsetOfMaxTimestamp(&search)?.offset == times.firstIndex(of: most).map { Offset($0) }, "seed \(seed)")
+                #expect(
+                    try log.offsetOfMaxTimestamp(&search)?.offset == times.firstIndex(of: most).map { Offset($0) },
+                    "seed \(seed)")
                 #expect(try log.firstOffset(atOrAfter: 0, limit: 0, &search) == nil)
             }
             try check(log)
@@ -206,7 +214,11 @@ import Testing
             let log = try world.create()
             var random = SeededRandom(seed: seed)
             while log.logEndOffset < 150 {
-                try log.append(batch((0...random.below(5)).map { "\(log.logEndOffset)-\($0)" + String(repeating: "z", count: random.below(60)) }))
+                try log.append(
+                    batch(
+                        (0...random.below(5)).map {
+                            "\(log.logEndOffset)-\($0)" + String(repeating: "z", count: random.below(60))
+                        }))
             }
             let end = log.logEndOffset
             let headers = try log.batches().map { $0.withUnsafeBytes { BatchHeader($0) } }
@@ -221,24 +233,27 @@ import Testing
                     #expect(slice.isEmpty, "seed \(seed)")
                     continue
                 }
-                #expect(slice.firstBatchBaseOffset == first.baseOffset && slice.firstBatchSize == first.totalSize, "seed \(seed)")
+                #expect(
+                    slice.firstBatchBaseOffset == first.baseOffset && slice.firstBatchSize == first.totalSize,
+                    "seed \(seed)")
                 #expect(slice.count <= max(maxBytes, whole ? first.totalSize : 0), "seed \(seed)")
                 let bytes = try log.bytes(slice)
                 // all that is whole lies below the limit; what is cut was cut by the size alone
                 var position = 0
-                var last = offset
                 while bytes.count - position >= BatchHeader.size {
                     let header = bytes[position...].withUnsafeBytes { BatchHeader($0) }
                     #expect(header.lastOffset < limit, "seed \(seed)")
-                    last = header.lastOffset
                     position += header.totalSize
                 }
-                if position < bytes.count || position > bytes.count { #expect(bytes.count == max(maxBytes, whole ? first.totalSize : 0), "seed \(seed)") }
-                _ = last
+                if position < bytes.count || position > bytes.count {
+                    #expect(bytes.count == max(maxBytes, whole ? first.totalSize : 0), "seed \(seed)")
+                }
                 let upTo = try log.byteCount(from: offset, to: limit)
                 #expect(upTo >= Int64(min(slice.count, Int(upTo))) && upTo > 0, "seed \(seed)")
             }
-            #expect(throws: LogError.self) { try log.read(from: end + 1, maxBytes: 1, limit: end, firstBatchWhole: true) }
+            #expect(throws: LogError.self) {
+                try log.read(from: end + 1, maxBytes: 1, limit: end, firstBatchWhole: true)
+            }
             #expect(try log.read(from: end, maxBytes: 1, limit: end, firstBatchWhole: true).isEmpty)
         }
     }
@@ -247,7 +262,8 @@ import Testing
         let disk = RealDisk()
         let top = try KafkaData.temporaryFolder()
         defer { try? disk.removeTree(top) }
-        let world = LogWorld(disk: disk, folder: top + "/log/speed-0", partition: TopicPartition("speed", 0), cutDirectory: top + "/cut")
+        let world = LogWorld(
+            disk: disk, folder: top + "/log/speed-0", partition: TopicPartition("speed", 0), cutDirectory: top + "/cut")
         world.config.segmentBytes = 300_000
         world.config.segmentIndexBytes = 65_536
         let log = try PartitionLog.create(world.parameters, topicID: UUID(high: 1, low: 2))
@@ -271,9 +287,15 @@ import Testing
         ends[world.partition] = log.logEndOffset
         try disk.replace(directory + "/recovery-point-offset-checkpoint", with: ends.encode())
         try disk.replace(directory + "/replication-offset-checkpoint", with: ends.encode())
-        for name in ["log-start-offset-checkpoint", "cleaner-offset-checkpoint"] { try disk.replace("\(directory)/\(name)", with: Array("0\n0\n".utf8)) }
-        try disk.replace(directory + "/meta.properties", with: Array("#\n#Sat Nov 21 11:28:26 UTC 2026\nversion=0\nbroker.id=1\ncluster.id=AAAAAAAAAAAAAAAAAAAAAA\n".utf8))
-        try disk.replace(directory + "/" + CleanShutdownMarker.fileName, with: CleanShutdownMarker.encode(brokerEpoch: -1))
+        for name in ["log-start-offset-checkpoint", "cleaner-offset-checkpoint"] {
+            try disk.replace("\(directory)/\(name)", with: Array("0\n0\n".utf8))
+        }
+        try disk.replace(
+            directory + "/meta.properties",
+            with: Array(
+                "#\n#Sat Nov 21 11:28:26 UTC 2026\nversion=0\nbroker.id=1\ncluster.id=AAAAAAAAAAAAAAAAAAAAAA\n".utf8))
+        try disk.replace(
+            directory + "/" + CleanShutdownMarker.fileName, with: CleanShutdownMarker.encode(brokerEpoch: -1))
         try KafkaData.expectSound([directory])
     }
 }
