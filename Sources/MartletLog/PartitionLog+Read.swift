@@ -87,7 +87,10 @@ extension PartitionLog {
         let segment = segments[index]
         var end = segment.size
         if limit < upperBound(index), let beyond = try find(limit, in: index) { end = beyond.position }
-        precondition(end >= first.position + first.size, "a batch below the limit ends before it")
+        // so it is in a sound file; a disk that changed what was written must not end the process
+        guard end >= first.position + first.size else {
+            throw .corrupt(path: segment.path(.log), position: Int64(end), reason: "offsets fall behind this batch")
+        }
         var count = min(maxBytes, end - first.position)
         if firstBatchWhole { count = max(count, first.size) }
         return LogSlice(
