@@ -99,7 +99,7 @@ class Broker:
     def wait_for_answer(self, seconds=20):
         """Waits for the first answer to ApiVersions, and says after how many seconds it came."""
         end = time.monotonic() + seconds
-        request = bytes.fromhex("0000000e 0012 0000 00000001 0004 74657374".replace(" ", ""))
+        request = bytes.fromhex("0000000e00120000000000010004") + b"test"
         while True:
             if self.process.poll() is not None:
                 raise AssertionError(f"the broker ended with {self.process.returncode} when it should start:\n{self.log()[-2000:]}")
