@@ -60,4 +60,4 @@ prepared-for-tests:
 	@.build/venv/bin/pip install --quiet --disable-pip-version-check --requirement $< && touch $@
 
 .build/sarama: Tests/Driven/sarama/main.go | prepared-for-tests
-	@GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/go-cache go build -o $@ $<
+	@GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/go-cache CGO_CFLAGS=-Wno-deprecated-declarations go build -o $@ $<
