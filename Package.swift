@@ -59,6 +59,12 @@ let package = Package(
                 "MartletCluster",
             ]),
         library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+        .executableTarget(
+            name: "martlet",
+            dependencies: [
+                "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
+                "MartletBroker",
+            ], swiftSettings: strict),
 
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
@@ -69,7 +75,7 @@ let package = Package(
         tests(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
-        tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

@@ -16,6 +16,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     package let arming = SyncArming()
     /// The log directory that holds it.
     package let directory: LogDirectoryUnit
+    /// What the directory's lower bound says of this partition.
+    let durableMark: DurableMark
     let clock: any Clock
     let logger: Logger
 
@@ -40,12 +42,13 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
 
     package init(
         id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,
-        config: TopicConfig, clock: any Clock, logger: Logger
+        durableMark: DurableMark, config: TopicConfig, clock: any Clock, logger: Logger
     ) {
         self.id = id
         self.topicID = topicID
         self.log = log
         self.directory = directory
+        self.durableMark = durableMark
         self.config = config
         self.clock = clock
         self.logger = logger

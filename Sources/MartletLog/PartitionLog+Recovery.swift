@@ -252,17 +252,26 @@ extension PartitionLog {
             var scanner = BatchScanner(
                 try segment.file(files), baseOffset: segment.baseOffset, from: from, to: segment.size,
                 bufferSize: BatchScanner.searchBufferSize)
+            // a transaction index that got lost with the snapshots is made anew, or readers would see what was aborted
+            let lacksTransactions = from == 0 && segment.transactions.isEmpty
             replay: while true {
                 switch try scanner.peek() {
                 case .header(let header):
                     if header.baseOffset >= end { break replay }
-                    try replay(header, &scanner, into: nil)
+                    try replay(header, &scanner, into: lacksTransactions ? segment : nil)
                     scanner.skip(header)
                 case .end:
                     break replay
                 case .fault(let fault):
                     throw .corrupt(path: segment.path(.log), position: Int64(scanner.position), reason: fault.description)
                 }
+            }
+            if lacksTransactions, !segment.isActive, let file = try segment.transactions.write(files) {
+                logger.warning(
+                    "a transaction index was missing, and was made anew", ("partition", "\(partition)"),
+                    ("segment", "\(segment.baseOffset)"))
+                unsyncedFiles.append(file)
+                noteFolderChanged()
             }
         }
     }

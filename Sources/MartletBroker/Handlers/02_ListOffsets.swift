@@ -59,7 +59,7 @@ enum ListOffsetsHandler {
         case .success(let position?):
             found.offset = position.offset
             found.timestamp = position.timestamp
-            found.leaderEpoch = position.leaderEpoch
+            if version >= 4 { found.leaderEpoch = position.leaderEpoch }
         case .success(nil): break
         }
         return found
