@@ -66,6 +66,7 @@ let package = Package(
                 "MartletBroker",
             ], swiftSettings: strict),
 
+        tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
         tests(
