@@ -230,20 +230,13 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
         let inode = place.folder.entries[place.name]
             ?? files.tree.add(place.name, to: place.folder, isDirectory: false, at: wallMilliseconds)
         guard !inode.isDirectory else { throw error(.isADirectory, .lock, path) }
-        guard let held = files.locks.firstIndex(where: { $0.inode === inode }) else {
-            files.locks.append(.init(inode: inode, process: process, holders: 1))
-            return SimulatedLock(disk: self, inode: inode)
-        }
-        // a process that holds the lock already gets it again
-        guard files.locks[held].process === process else { return nil }
-        files.locks[held].holders += 1
+        guard !files.locks.contains(where: { $0.inode === inode }) else { return nil }
+        files.locks.append(.init(inode: inode, process: process))
         return SimulatedLock(disk: self, inode: inode)
     }
 
     func unlock(_ inode: Inode) {
-        guard let held = files.locks.firstIndex(where: { $0.inode === inode && $0.process === process }) else { return }
-        files.locks[held].holders -= 1
-        if files.locks[held].holders == 0 { files.locks.remove(at: held) }
+        files.locks.removeAll { $0.inode === inode && $0.process === process }
     }
 }
 

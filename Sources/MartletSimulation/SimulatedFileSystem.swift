@@ -70,7 +70,6 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     struct HeldLock {
         var inode: Inode
         var process: SimulatedProcess
-        var holders: Int
     }
 
     /// How long calls take on a lane. On a loop they take no time.

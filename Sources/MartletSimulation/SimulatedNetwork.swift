@@ -16,7 +16,8 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
     /// A literal is its own answer, the name of a host its address.
     package func resolve(_ host: String) throws(SystemError) -> [String] {
         if host == "localhost" { return ["127.0.0.1"] }
-        let isIPv4 = host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        let digits = UInt8(ascii: "0")...UInt8(ascii: "9")
+        let isIPv4 = host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || digits.contains($0) }
         if isIPv4 || host.contains(":") { return [host] }
         guard let address = world.network.address(named: host) else {
             throw SystemError(
@@ -88,7 +89,7 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         }
         let isLocal = SimulatedFabric.isLoopback(attempt.address.host)
         let port = fabric.takePort(at: process.address)
-        let own = SocketAddress(host: isLocal ? "127.0.0.1" : process.address, port: port)
+        let own = SocketAddress(host: isLocal ? attempt.address.host : process.address, port: port)
         let (near, far) = SimulatedSocket.makePair(
             world: world, near: (process, own), far: (listener.process, attempt.address))
         listener.arrive(far)

@@ -139,8 +139,10 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     ) -> (SimulatedSocket, SimulatedSocket) {
         let away = Pipe(world: world, from: near.0.address, to: far.0.address)
         let back = Pipe(world: world, from: far.0.address, to: near.0.address)
-        let a = SimulatedSocket(world: world, process: near.0, local: near.1, peer: far.1, inbound: back, outbound: away)
-        let b = SimulatedSocket(world: world, process: far.0, local: far.1, peer: near.1, inbound: away, outbound: back)
+        let a = SimulatedSocket(
+            world: world, process: near.0, local: near.1, peer: far.1, inbound: back, outbound: away)
+        let b = SimulatedSocket(
+            world: world, process: far.0, local: far.1, peer: near.1, inbound: away, outbound: back)
         a.other = b
         b.other = a
         return (a, b)

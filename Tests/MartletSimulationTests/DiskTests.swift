@@ -564,6 +564,7 @@ private struct FileModel {
         let b = world.makeProcess("b", beside: a)
         let held = try #require(try a.disk.lock("/.lock"))
         #expect(try b.disk.lock("/.lock") == nil)
+        #expect(try a.disk.lock("/.lock") == nil, "the process that holds it does not get it twice")
         held.close()
         held.close()
         let taken = try #require(try b.disk.lock("/.lock"))

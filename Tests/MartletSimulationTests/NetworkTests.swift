@@ -232,6 +232,7 @@ private final class Pair: @unchecked Sendable {
         for address in ["0.0.0.0", "127.0.0.1", pair.server.address] { #expect(kind(pair.server, address) == nil) }
         try pair.listen(on: "127.0.0.1")
         #expect(kind(pair.server, "0.0.0.0") == .addressInUse)
+        #expect(kind(pair.server, "::") == nil, "IPv6 is a family of its own")
         let free = try pair.server.network.listen(on: SocketAddress(host: "0.0.0.0", port: 0), loop: pair.server.loops[0]) { _ in }
         #expect(free.address.port >= 32_768)
     }

@@ -145,6 +145,38 @@ import Testing
         #expect(order.value == ["turn", "end", "end of the end", "later turn"])
     }
 
+    @Test func jobsThatATurnMakesReadyRunBeforeItsEnd() {
+        let world = SimulatedWorld(seed: 3)
+        defer { world.end() }
+        let loop = world.makeHost("a").loops[0]
+        let order = Box<[String]>([])
+        loop.execute {
+            loop.atEndOfTurn {
+                order.value.append("end")
+                loop.spawn { order.value.append("job of the end") }
+            }
+            loop.execute { order.value.append("later turn") }
+            loop.spawn {
+                order.value.append("job")
+                loop.spawn { order.value.append("job of the job") }
+            }
+            order.value.append("turn")
+        }
+        world.runUntilIdle()
+        #expect(order.value == ["turn", "job", "job of the job", "end", "job of the end", "later turn"])
+    }
+
+    @Test func tasksThatMakeOneAnotherReadyDoNotHoldTheTurnForEver() {
+        let world = SimulatedWorld(seed: 3)
+        defer { world.end() }
+        let loop = world.makeHost("a").loops[0]
+        let fired = Box(false)
+        loop.execute { loop.schedule(after: .milliseconds(1)) { fired.value = true } }
+        loop.spawn { while !fired.value { await Task.yield() } }
+        #expect(world.runUntilIdle(limit: 100_000))
+        #expect(fired.value)
+    }
+
     @Test func aTaskRunsOnItsLoopAcrossSuspensionsAndChildren() {
         let world = SimulatedWorld(seed: 3)
         defer { world.end() }
@@ -210,11 +242,11 @@ import Testing
         loop.execute {
             loop.execute {
                 loop.atEndOfTurn { reached.value.append("end of turn") }
+                loop.spawn { reached.value.append("task") }
                 host.kill()
                 reached.value.append("the killer runs on")
             }
             loop.execute { reached.value.append("same turn") }
-            loop.spawn { reached.value.append("task") }
         }
         world.runUntilIdle()
         #expect(reached.value == ["the killer runs on"])
