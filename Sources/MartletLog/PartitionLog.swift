@@ -244,7 +244,4 @@ package final class PartitionLog {
 extension PartitionLog {
     /// Where the files begin: the log's start, unless that was moved into or past the first segment.
     package var firstSegmentBase: Offset { segments[0].baseOffset }
-
-    /// Forgets producers that have not written for so long.
-    package func removeExpiredProducers(now: Int64, olderThanMs: Int64) { producers.removeExpired(now: now, olderThanMs: olderThanMs) }
 }
