@@ -77,6 +77,12 @@ let package = Package(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests(
+            "MartletClusterTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletSimulation",
+            ]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )
