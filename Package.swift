@@ -69,6 +69,12 @@ let package = Package(
         tests(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
+        tests(
+            "MartletClusterTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletSimulation",
+            ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]

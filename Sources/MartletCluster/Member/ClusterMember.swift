@@ -111,7 +111,7 @@ package final class ClusterMember: @unchecked Sendable {
         requests.epochs.brokerEpoch = try await start.register(registration)
         controller = Controller(ControllerSurroundings(
             brokerID: brokerID, host: host, config: config, logger: Logger("controller", to: logger.sink),
-            wasUncleanStop: replicas.wasUncleanStop,
+            wasStoppedUncleanly: replicas.wasStoppedUncleanly,
             channel: { [unowned self] in channel(to: $0) },
             onStep: { [unowned self] in conditions.changed() }))
         begin(session)
