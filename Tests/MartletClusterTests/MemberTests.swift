@@ -189,15 +189,44 @@ import Testing
 
     @Test func aBrokerWhoseSessionRanOutRegistersAnewAndGoesOn() {
         let world = MemberWorld()
+        world.nextSessionIsShort = true
         world.start()
         world.create("a")
-        world.run { world in
-            // the session is ended behind the member's back, as a keeper does that heard nothing of it
-            world.host.pause(for: .seconds(60))
-        }
         world.simulated.run(for: .seconds(120))
+        #expect(world.sessions.map(\.state) == [.expired, .connected])
+        #expect(world.tree().contains("/controller_epoch 2"))
+        #expect(world.tree().contains { $0.hasPrefix("/brokers/ids/1 ") })
         world.create("b")
-        #expect(world.image.topics.map(\.name) == ["a", "b"])
+        #expect(world.told == ["a-0 1/0", "b-0 1/0"])
+    }
+
+    @Test func aControllerThatWasReplacedWritesNothingMoreAndIsElectedAnew() {
+        let world = MemberWorld()
+        world.start()
+        world.run { world in
+            // what another broker does when it takes over
+            let session = try await world.keeper.openSession(timeout: .seconds(10), on: world.loop)
+            _ = try await session.set(ClusterPath.controllerEpoch, ControllerEpochNode.bytes(2))
+            await session.close()
+            let refused = await world.member.createTopic(
+                NewTopic(name: "a", partitionCount: 1, replicationFactor: 1), validateOnly: false)
+            guard case .failure(let fault) = refused else {
+                Issue.record("a stale controller made a topic")
+                return
+            }
+            #expect(fault.error == .notController)
+        }
+        // nothing tells it yet: the next of its own writes does
+        world.run { world in world.member.createAutomatically("b") }
+        world.run { world in
+            let session = try await world.keeper.openSession(timeout: .seconds(10), on: world.loop)
+            _ = try await session.create(ClusterPath.deletion("nobody"), nil)
+            await session.close()
+        }
+        world.simulated.run(for: .seconds(5))
+        world.create("c")
+        #expect(world.told == ["c-0 1/0"])
+        #expect(world.tree().contains("/controller_epoch 3"))
     }
 
     // MARK: Who it is

@@ -89,6 +89,9 @@ final class MemberWorld: @unchecked Sendable {
     private(set) var replicas: RememberedReplicas!
     private(set) var member: ClusterMember!
     let sink = Lines()
+    /// The next session lives without heartbeats, and so for its timeout only.
+    var nextSessionIsShort = false
+    private(set) var sessions: [any KeeperSession] = []
 
     final class Lines: LogSink, @unchecked Sendable {
         private(set) var all: [String] = []
@@ -133,7 +136,14 @@ final class MemberWorld: @unchecked Sendable {
             host: host, loop: loop, settings: KeeperSettings(directory: "/keeper"), logger: Logger("keeper", to: sink))
         replicas = RememberedReplicas(disk: disk, loop: loop)
         member = ClusterMember(
-            host: host, config: config, coordination: .embedded(keeper, on: loop), replicas: replicas, sink: sink)
+            host: host, config: config,
+            coordination: CoordinationAccess(isEmbedded: true) { [unowned self] () async throws(KeeperError) -> any KeeperSession in
+                let heartbeats = !nextSessionIsShort
+                nextSessionIsShort = false
+                let session = try await keeper.openSession(timeout: .seconds(18), on: loop, heartbeats: heartbeats)
+                sessions.append(session)
+                return session
+            }, replicas: replicas, sink: sink)
         try await member.start(listeners: [BrokerEndpoint(listener: "PLAINTEXT", host: "10.0.0.1", port: 9092)])
     }
 
