@@ -147,6 +147,29 @@ import Testing
         #expect(world.tree().contains("/controller_epoch 2"))
     }
 
+    @Test func replicasWhoseFoldersAreGoneAreMadeAnewAndThatIsSaid() {
+        let world = MemberWorld()
+        world.start()
+        world.create("a", partitions: 2)
+        world.create("b")
+        world.stop()
+        world.disk.folders["a"]?.partitions.remove(1)
+        world.start()
+        #expect(world.told == ["a-0 1/0", "a-1 1/0", "b-0 1/0"])
+        #expect(world.sink.all.filter { $0.contains("made anew") && $0.hasSuffix("partitions=1 first=a-1") }.count == 1)
+    }
+
+    @Test func aReplicaOnABrokenDiskLeavesItsPartitionWithoutALeaderAndTheOthersServed() {
+        let world = MemberWorld()
+        world.start()
+        world.create("a", partitions: 2)
+        world.stop()
+        world.prepare = { $0.broken = [TopicPartition("a", 1)] }
+        world.start()
+        world.simulated.run(for: .seconds(1))
+        #expect(world.told == ["a-0 1/0", "a-1 -1/1"])
+    }
+
     @Test func afterAPowerCutALoneBrokerLeadsInLaterEpochs() {
         let world = MemberWorld()
         world.start()
@@ -264,6 +287,14 @@ import Testing
         world.disk.folders["stranger"] = (UUID(high: 9, low: 9), [0])
         world.start()
         #expect(world.image.topic("stranger") == nil, "only a new tree adopts")
+        world.run { world in
+            let wanted = NewTopic(name: "stranger", partitionCount: 1, replicationFactor: 1)
+            guard case .failure(let fault) = await world.member.createTopic(wanted, validateOnly: false) else {
+                Issue.record("a topic was made over folders of another one")
+                return
+            }
+            #expect(fault.error == .topicAlreadyExists)
+        }
     }
 
     // MARK: Producer ids and settings

@@ -89,6 +89,8 @@ final class MemberWorld: @unchecked Sendable {
     private(set) var replicas: RememberedReplicas!
     private(set) var member: ClusterMember!
     let sink = Lines()
+    /// What is to be so with the replicas of the next start.
+    var prepare: (RememberedReplicas) -> Void = { _ in }
     /// The next session lives without heartbeats, and so for its timeout only.
     var nextSessionIsShort = false
     private(set) var sessions: [any KeeperSession] = []
@@ -135,6 +137,7 @@ final class MemberWorld: @unchecked Sendable {
         keeper = try await EmbeddedKeeper.open(
             host: host, loop: loop, settings: KeeperSettings(directory: "/keeper"), logger: Logger("keeper", to: sink))
         replicas = RememberedReplicas(disk: disk, loop: loop)
+        prepare(replicas)
         member = ClusterMember(
             host: host, config: config,
             coordination: CoordinationAccess(isEmbedded: true) { [unowned self] () async throws(KeeperError) -> any KeeperSession in

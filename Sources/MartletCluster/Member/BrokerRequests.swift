@@ -99,6 +99,7 @@ package final class BrokerRequests: @unchecked Sendable {
             response.topics.append(answered)
             wanted += topic.partitionStates.map { Wanted(place: place, name: topic.topicName, id: topic.topicID, config: config, state: $0) }
         }
+        reportMissing(wanted)
         for (wanted, code) in zip(wanted, await apply(wanted)) {
             var error = LeaderAndIsrResponse.LeaderAndIsrPartitionError()
             error.partitionIndex = wanted.state.partitionIndex
@@ -116,6 +117,23 @@ package final class BrokerRequests: @unchecked Sendable {
         var id: UUID
         var config: TopicConfig
         var state: LeaderAndIsrRequest.LeaderAndIsrPartitionState
+    }
+
+    /// Replicas that were here, as the controller says, and whose folders are not: they begin empty, and that is said.
+    private func reportMissing(_ wanted: [Wanted]) {
+        let table = replicas.topics.table
+        let unopened = wanted.filter {
+            !$0.state.isNew && leaderEpochs[TopicPartition($0.name, $0.state.partitionIndex)] == nil
+                && table.topic($0.name)?.partition($0.state.partitionIndex) == nil
+        }
+        guard !unopened.isEmpty else { return }
+        let found = replicas.foundTopics
+        let folders = Set(found.flatMap { topic in topic.partitions.map { TopicPartition(topic.name, $0) } })
+        let missing = unopened.map { TopicPartition($0.name, $0.state.partitionIndex) }.filter { !folders.contains($0) }
+        guard let first = missing.first else { return }
+        logger.warning(
+            "the log directories lack replicas that this broker had: they are made anew, and empty",
+            ("partitions", "\(missing.count)"), ("first", first.description))
     }
 
     /// Several at a time: opening a log means reading, after an unclean stop much of it.
