@@ -59,7 +59,14 @@ let package = Package(
                 "MartletCluster",
             ]),
         library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+        .executableTarget(
+            name: "martlet",
+            dependencies: [
+                "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
+                "MartletBroker",
+            ], swiftSettings: strict),
 
+        tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
         tests(
@@ -75,7 +82,7 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster", "MartletSimulation",
             ]),
-        tests("MartletKeeperTests", ["MartletKeeper", "MartletBasics", "MartletReactor"]),
+        tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

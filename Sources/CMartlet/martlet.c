@@ -149,7 +149,8 @@ int martlet_resolve(const char *name, char *hosts, int limit, char *reason, size
     int count = 0;
     for (struct addrinfo *each = found; each != NULL && count < limit; each = each->ai_next) {
         char *host = hosts + (size_t)count * MARTLET_HOST_SIZE;
-        if (getnameinfo(each->ai_addr, each->ai_addrlen, host, MARTLET_HOST_SIZE, NULL, 0, NI_NUMERICHOST) == 0) count++;
+        int code = getnameinfo(each->ai_addr, each->ai_addrlen, host, MARTLET_HOST_SIZE, NULL, 0, NI_NUMERICHOST);
+        if (code == 0) count++;
     }
     freeaddrinfo(found);
     return count;
@@ -263,8 +264,8 @@ int martlet_size(int fd, int64_t *size) {
 }
 
 int martlet_lock(int fd) {
-    // A lock of the open file description: it conflicts with the locks that other programs take by F_SETLK, and is not lost, as
-    // those are, when the process closes some other descriptor of the file.
+    // A lock of the open file description: it conflicts with the locks that other programs take by F_SETLK, and is not
+    // lost, as those are, when the process closes some other descriptor of the file.
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     int result;
     RETRY(result, fcntl(fd, F_OFD_SETLK, &lock));

@@ -53,26 +53,19 @@ extension ByteBuffer {
         if flexible { uvarint(0) } else { int32(-1) }
     }
 
-    package mutating func int8Array(_ values: [Int8]) {
-        let elements = values.span
-        for index in elements.indices { int8(elements[index]) }
-    }
+    package mutating func int8Array(_ values: [Int8]) { integers(values) }
+    package mutating func int16Array(_ values: [Int16]) { integers(values) }
+    package mutating func int32Array(_ values: [Int32]) { integers(values) }
+    package mutating func int64Array(_ values: [Int64]) { integers(values) }
 
-    package mutating func int16Array(_ values: [Int16]) {
+    @inline(__always)
+    private mutating func integers<T: FixedWidthInteger>(_ values: [T]) {
+        let size = MemoryLayout<T>.size
+        let target = extend(values.count &* size)
         let elements = values.span
-        for index in elements.indices { int16(elements[index]) }
-    }
-
-    package mutating func int32Array(_ values: [Int32]) {
-        reserve(values.count * 4)
-        let elements = values.span
-        for index in elements.indices { int32(elements[index]) }
-    }
-
-    package mutating func int64Array(_ values: [Int64]) {
-        reserve(values.count * 8)
-        let elements = values.span
-        for index in elements.indices { int64(elements[index]) }
+        for index in elements.indices {
+            target.storeBytes(of: elements[index].bigEndian, toByteOffset: index &* size, as: T.self)
+        }
     }
 
     package mutating func stringArray(

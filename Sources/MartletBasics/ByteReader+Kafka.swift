@@ -112,32 +112,25 @@ extension ByteReader {
         return count
     }
 
-    package mutating func int8Array(count: Int) throws(DecodingFault) -> [Int8] {
-        var values: [Int8] = []
-        values.reserveCapacity(min(count, Self.elementsReservedLimit))
-        for _ in 0..<count { values.append(try int8()) }
-        return values
-    }
+    package mutating func int8Array(count: Int) throws(DecodingFault) -> [Int8] { try integers(count) }
+    package mutating func int16Array(count: Int) throws(DecodingFault) -> [Int16] { try integers(count) }
+    package mutating func int32Array(count: Int) throws(DecodingFault) -> [Int32] { try integers(count) }
+    package mutating func int64Array(count: Int) throws(DecodingFault) -> [Int64] { try integers(count) }
 
-    package mutating func int16Array(count: Int) throws(DecodingFault) -> [Int16] {
-        var values: [Int16] = []
-        values.reserveCapacity(min(count, Self.elementsReservedLimit))
-        for _ in 0..<count { values.append(try int16()) }
-        return values
-    }
-
-    package mutating func int32Array(count: Int) throws(DecodingFault) -> [Int32] {
-        var values: [Int32] = []
-        values.reserveCapacity(min(count, Self.elementsReservedLimit))
-        for _ in 0..<count { values.append(try int32()) }
-        return values
-    }
-
-    package mutating func int64Array(count: Int) throws(DecodingFault) -> [Int64] {
-        var values: [Int64] = []
-        values.reserveCapacity(min(count, Self.elementsReservedLimit))
-        for _ in 0..<count { values.append(try int64()) }
-        return values
+    /// Integers one after the other: checked at once, and then copied.
+    @inline(__always)
+    private mutating func integers<T: FixedWidthInteger>(_ count: Int) throws(DecodingFault) -> [T] {
+        let size = MemoryLayout<T>.size
+        guard count >= 0, count <= remaining / size else { throw .truncated(at: position) }
+        let start = try take(count &* size)
+        let source = bytes
+        return [T](unsafeUninitializedCapacity: count) { target, initialized in
+            for index in 0..<count {
+                let raw = source.loadUnaligned(fromByteOffset: start &+ index &* size, as: T.self)
+                target.initializeElement(at: index, to: T(bigEndian: raw))
+            }
+            initialized = count
+        }
     }
 
     package mutating func stringArray(count: Int, flexible: Bool) throws(DecodingFault) -> [String] {

@@ -1,5 +1,5 @@
 package import MartletBasics
-import MartletCluster
+package import MartletCluster
 package import MartletModel
 package import MartletReactor
 import MartletWire
@@ -42,6 +42,8 @@ package final class Broker: @unchecked Sendable {
     private let shared: [ConnectionLoop]
     private var sockets: [any ListeningSocket] = []
     private var nextLoop = 0
+    private var isOpen = false
+    private var early: [(socket: any StreamSocket, listener: Listener)] = []
 
     var metadata: MetadataStore { cluster.metadata }
     var topics: LocalTopics { cluster.topics }
@@ -86,6 +88,23 @@ package final class Broker: @unchecked Sendable {
     /// The addresses that the listeners really have, for those that were given port 0.
     package private(set) var boundPorts: [(listener: String, address: SocketAddress)] = []
 
+    /// Where clients are told to connect: `advertised.listeners`, and the ports that were bound where it says 0.
+    package var advertisedEndpoints: [BrokerEndpoint] {
+        config.advertisedListeners.map { listener in
+            let bound = boundPorts.first { $0.listener == listener.name }
+            let port = listener.port == 0 ? bound?.address.port ?? 0 : listener.port
+            return BrokerEndpoint(
+                listener: listener.name, host: listener.host.isEmpty ? host.network.localName : listener.host, port: Int32(port))
+        }
+    }
+
+    /// From now on clients are served; who has connected before was kept waiting.
+    package func open() {
+        isOpen = true
+        for (socket, listener) in early { accepted(socket, listener) }
+        early.removeAll()
+    }
+
     private func addresses(of listener: Listener) throws(StartFault) -> [SocketAddress] {
         if listener.host.isEmpty {
             return [SocketAddress(host: "0.0.0.0", port: listener.port), SocketAddress(host: "::", port: listener.port)]
@@ -112,6 +131,7 @@ package final class Broker: @unchecked Sendable {
     }
 
     private func accepted(_ socket: any StreamSocket, _ listener: Listener) {
+        guard isOpen else { return early.append((socket, listener)) }
         guard let id = connections.admit(socket.peer) else { return socket.close() }
         let home = shared[nextLoop]
         nextLoop = (nextLoop + 1) % shared.count

@@ -70,6 +70,9 @@ package final class LocalTopicTable: Sendable {
         byID = Dictionary(uniqueKeysWithValues: topics.map { ($0.id, $0) })
     }
 
+    /// By topic, then index.
+    package var partitions: [Partition] { sorted.flatMap(\.partitions) }
+
     package func topic(_ name: String) -> LocalTopic? { byName[name] }
     package func topic(_ id: UUID) -> LocalTopic? { byID[id] }
 }

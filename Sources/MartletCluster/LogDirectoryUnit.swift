@@ -1,5 +1,5 @@
 package import MartletLog
-import MartletModel
+internal import MartletModel
 package import MartletReactor
 package import MartletBasics
 
@@ -10,6 +10,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 
     package let directory: LogDirectory
     package let syncer: Syncer
+    private let bulk: any Lane
+    private let loop: any EventLoop
     private let logger: Logger
     private let clock: any Clock
     /// Told, once, that the directory can be used no more.
@@ -18,19 +20,40 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     // guarded by the lock:
     private var lastComplaint: Instant?
     private var hasMovedLogStart = false
+    /// Live partition folders that lie here.
+    private var folders: Set<String>
+    /// Those found at the start that were not opened yet: what the clean marker says counts for the first opening alone.
+    private var unopened: Set<TopicPartition>
 
     package init(
-        _ directory: LogDirectory, syncer: Syncer, clock: any Clock, logger: Logger,
+        _ directory: LogDirectory, syncer: Syncer, bulk: any Lane, loop: any EventLoop, clock: any Clock, logger: Logger,
         onFailure: @escaping @Sendable (LogDirectoryUnit, LogError) -> Void
     ) {
         self.directory = directory
         self.syncer = syncer
+        self.bulk = bulk
+        self.loop = loop
+        let live = directory.found.partitions.filter { $0.kind == .live }
+        folders = Set(live.map(\.name))
+        unopened = Set(live.map(\.partition))
         self.clock = clock
         self.logger = logger
         self.onFailure = onFailure
     }
 
     package var path: String { directory.path }
+
+    func holds(_ folder: PartitionFolder) -> Bool { lock.withLock { folders.contains(folder.name) } }
+    func add(_ folder: PartitionFolder) { lock.withLock { _ = folders.insert(folder.name) } }
+    func forget(_ folder: PartitionFolder) { lock.withLock { _ = folders.remove(folder.name) } }
+
+    /// Whether this is the first opening of a partition that was found at the start.
+    func takeFirstOpening(of partition: TopicPartition) -> Bool { lock.withLock { unopened.remove(partition) != nil } }
+
+    /// A sync cycle made some log durable further up: the lower bound on disk follows within its interval.
+    func durableRaised() {
+        directory.durableOffsets.raised(lane: bulk, loop: loop) { [weak self] error in self?.failed(error) }
+    }
 
     /// The disk failed under it: all of its partitions go offline.
     package func failed(_ error: LogError) {

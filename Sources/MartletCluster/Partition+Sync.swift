@@ -16,6 +16,7 @@ extension Partition {
         lock.withLock {
             guard offlineReason == nil else { return }
             log.synced(writes)
+            durableMark.raise(to: log.durableOffset)
             while let waiter = durableWaiters.first, waiter.endOffset <= log.durableOffset {
                 durableWaiters.popFirst()
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
@@ -23,6 +24,7 @@ extension Partition {
             advanceHighWatermark(&effects)
         }
         effects.deliver()
+        directory.durableRaised()
     }
 
     package func syncFailed(_ writes: UnsyncedWrites, _ error: SystemError) {

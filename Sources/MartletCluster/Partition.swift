@@ -16,6 +16,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     package let arming = SyncArming()
     /// The log directory that holds it.
     package let directory: LogDirectoryUnit
+    /// What the directory's lower bound says of this partition.
+    let durableMark: DurableMark
     let clock: any Clock
     let logger: Logger
 
@@ -35,17 +37,20 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var watchers: ContiguousArray<any FetchWatcher> = []
     /// The log end up to which `flush.messages` has asked for a sync.
     var flushRequestedUpTo: Offset = 0
+    /// Everything below was acknowledged to somebody as written (acks 0 and 1), and must be found by who looks for it.
+    var acknowledgedEnd: Offset = 0
     /// When the oldest append that is not synced was written.
     var unsyncedSince: Instant?
 
     package init(
         id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,
-        config: TopicConfig, clock: any Clock, logger: Logger
+        durableMark: DurableMark, config: TopicConfig, clock: any Clock, logger: Logger
     ) {
         self.id = id
         self.topicID = topicID
         self.log = log
         self.directory = directory
+        self.durableMark = durableMark
         self.config = config
         self.clock = clock
         self.logger = logger

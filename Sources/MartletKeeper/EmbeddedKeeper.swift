@@ -1,13 +1,14 @@
 package import MartletBasics
 package import MartletReactor
 
-/// The keeper inside the process: the tree in memory, its order and its durability by a `KeeperReplication`, its watches and sessions.
+/// The keeper inside the process: the tree in memory, its order and its durability by a `KeeperReplication`, its
+/// watches and sessions.
 ///
-/// Everything lives on one loop. A write is proposed, becomes durable, is applied, is told to watchers, and only then is answered, each in
-/// the order of zxids; a read is answered from memory, behind its own session's writes.
+/// Everything lives on one loop. A write is proposed, becomes durable, is applied, is told to watchers, and only then
+/// is answered, each in the order of zxids; a read is answered from memory, behind its own session's writes.
 ///
-/// A failure to write the log ends it: `onFatal` is called once, no write after the last durable one is ever answered as done, and the
-/// process is expected to stop, because what the disk holds is not known any more.
+/// A failure to write the log ends it: `onFatal` is called once, no write after the last durable one is ever answered
+/// as done, and the process is expected to stop, because what the disk holds is not known any more.
 ///
 /// Unchecked: all state is touched on the loop only, which the doors assert.
 package final class EmbeddedKeeper: @unchecked Sendable {
@@ -23,7 +24,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     private let host: any Host
     private let lock: any DiskLock
     private let replication: any KeeperReplication
-    /// Names this process among those that opened the tree.
+    /// Names this process among those that opened the tree: the zxid of its opening, which no other has.
     private let boot: UInt64
 
     private var phase = Phase.open
@@ -32,11 +33,15 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     private var deadlines: SessionDeadlines
     /// The sessions of users inside the process.
     private var sessions: [Int64: EmbeddedSession] = [:]
-    /// What waits for a transaction to be applied, in the order in which it came; nil is told where that is not known to happen.
+    /// What waits for a transaction to be applied, in the order in which it came; nil is told where that is not known
+    /// to happen.
     private var waiting: [Zxid: [(Applied?) -> Void]] = [:]
     private var waitingReads = 0
     /// Nodes that proposed transactions may add.
     private var waitingCreations = 0
+    /// Bytes that proposed transactions may add to the tree.
+    private var waitingGrowth = 0
+    private var waitingSessions = 0
     private var timer: TimerToken?
     /// Called once on the loop: the log cannot be written, and the process must stop.
     package var onFatal: ((KeeperError) -> Void)?
@@ -52,21 +57,25 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         self.lock = lock
         tree = recovered.tree
         deadlines = SessionDeadlines(tick: settings.tick)
-        boot = Self.identifier(host)
+        boot = UInt64(recovered.tree.lastZxid.firstOfNextEpoch.rawValue)
         replication = SingleReplica(store: store, recovered: recovered, settings: settings, host: host, loop: loop)
-        replication.onDecided = { [unowned self] in apply($0) }
-        replication.onFatal = { [unowned self] in fail($0) }
+        replication.onDecided = { [weak self] in self?.apply($0) }
+        replication.onFatal = { [weak self] in self?.fail($0) }
     }
 
-    private static func identifier(_ host: any Host) -> UInt64 {
-        let value = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max)
-        return value == 0 ? 1 : value
+    /// Unguessable, because over the network it is a part of what a client proves itself with. Two that are proposed
+    /// at once and meet are refused when they are applied.
+    private func newSessionID() -> Int64 {
+        while true {
+            let id = Int64(host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max))
+            if id != 0, tree.session(id) == nil { return id }
+        }
     }
 
     // MARK: Opening and closing
 
-    /// Reads the directory, ends the sessions that lived in the process that had it open before, and begins an epoch. Called from a
-    /// task on the loop; the disk is waited for on a lane.
+    /// Reads the directory, ends the sessions that lived in the process that had it open before, and begins an epoch.
+    /// Called from a task on the loop; the disk is waited for on a lane.
     package static func open(
         host: any Host, loop: any EventLoop, settings: KeeperSettings, logger: Logger
     ) async throws(KeeperError) -> EmbeddedKeeper {
@@ -95,12 +104,14 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         do throws(KeeperError) {
             let lock: (any DiskLock)?
             do throws(SystemError) {
-                try store.disk.makeDirectory(store.directory)
+                try store.makeDirectory()
                 lock = try store.disk.lock(store.path(".lock"))
             } catch { throw .disk("the keeper's directory cannot be used", error) }
             guard let lock else {
                 throw KeeperError(
-                    .systemError, "\(store.directory) is in use by another process; stop that one, or give this one a directory of its own")
+                    .systemError,
+                    "\(store.directory) is in use by another process; stop that one, or give this one a directory of its own"
+                )
             }
             return .success((lock, try store.recover()))
         } catch { return .failure(error) }
@@ -118,7 +129,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         }
     }
 
-    /// Waits for what was proposed, then lets go of the directory. Sessions are left as they are: who opened one closes it before.
+    /// Waits for what was proposed, then lets go of the directory. Sessions are left as they are: who opened one
+    /// closes it before.
     package func close() async {
         await withUnsafeContinuation { continuation in
             onLoop { [self] in
@@ -127,6 +139,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
                 if case .open = phase { phase = .closed }
                 replication.stop { [self] in
                     lock.close()
+                    for id in sessions.keys.sorted() { sessions[id]!.become(.suspended) }
+                    sessions = [:]
                     abandonWaiting()
                     continuation.resume()
                 }
@@ -143,10 +157,13 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     @discardableResult
     private func propose(_ transaction: KeeperTransaction, _ completion: @escaping (Applied?) -> Void) -> Zxid {
         let creations = transaction.creations
+        let growth = transaction.growth
         waitingCreations += creations
+        waitingGrowth += growth
         let zxid = replication.propose(transaction)
         waiting[zxid, default: []].append { [self] applied in
             waitingCreations -= creations
+            waitingGrowth -= growth
             completion(applied)
         }
         return zxid
@@ -227,7 +244,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
 
     // MARK: Sessions inside the process
 
-    /// A new session whose callbacks run on `loop`. With `heartbeats` it lives for as long as that loop turns; without, `touch` keeps it alive.
+    /// A new session whose callbacks run on `loop`. With `heartbeats` it lives for as long as that loop turns;
+    /// without, `touch` keeps it alive.
     package func openSession(
         timeout: Interval, on loop: any EventLoop, heartbeats: Bool = true,
         completion: @escaping @Sendable (Result<EmbeddedSession, KeeperError>) -> Void
@@ -235,13 +253,16 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         onLoop { [self] in
             let timeout = min(max(timeout, settings.shortestTimeout), settings.longestTimeout)
             guard case .open = phase else { return completion(.failure(unknownOutcome)) }
-            guard tree.sessionCount + replication.waitingCount < settings.limits.sessions else {
+            guard tree.sessionCount + waitingSessions < settings.limits.sessions else {
                 let limit = settings.limits.sessions
                 return completion(.failure(KeeperError(.quotaExceeded, "the limit of \(limit) sessions is reached")))
             }
-            let id = Int64(Self.identifier(host))
-            let record = SessionRecord(id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
+            let id = newSessionID()
+            let record = SessionRecord(
+                id: id, timeoutMilliseconds: Int32(timeout.milliseconds), password: [], boot: boot)
+            waitingSessions += 1
             propose(.createSession(record)) { [self] applied in
+                waitingSessions -= 1
                 guard let applied else { return completion(.failure(unknownOutcome)) }
                 guard applied.code == .ok else {
                     return completion(.failure(KeeperError(applied.code, "the session \(id) exists already")))
@@ -269,7 +290,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         completion: @escaping (Result<Applied, KeeperError>) -> Void
     ) {
         if let refusal = refusal(of: transaction, by: session) { return completion(.failure(refusal)) }
-        session.lastWrite = propose(transaction) { [self] applied in
+        session.barrier = propose(transaction) { [self] applied in
             guard let applied else { return completion(.failure(unknownOutcome)) }
             completion(applied.code == .ok ? .success(applied) : .failure(applied.error(of: transaction)))
         }
@@ -288,16 +309,22 @@ package final class EmbeddedKeeper: @unchecked Sendable {
             let (data, size) = operation.sizes
             if data > limits.dataBytes {
                 return KeeperError(
-                    .badArguments, "\(operation.path): \(data) bytes of data, more than the limit of \(limits.dataBytes)")
+                    .badArguments,
+                    "\(operation.path): \(data) bytes of data, more than the limit of \(limits.dataBytes)")
             }
             bytes += size
         }
         if bytes > limits.transactionBytes {
-            return KeeperError(.badArguments, "a transaction of \(bytes) bytes, more than the limit of \(limits.transactionBytes)")
+            return KeeperError(
+                .badArguments, "a transaction of \(bytes) bytes, more than the limit of \(limits.transactionBytes)")
         }
         let creations = transaction.creations
         if creations > 0, tree.nodeCount + waitingCreations + creations > limits.nodes {
             return KeeperError(.quotaExceeded, "the limit of \(limits.nodes) nodes is reached")
+        }
+        let growth = transaction.growth
+        if growth > 0, tree.bytes + waitingGrowth + growth > limits.treeBytes {
+            return KeeperError(.quotaExceeded, "the limit of \(limits.treeBytes) bytes in the tree is reached")
         }
         return nil
     }
@@ -306,7 +333,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     func afterWrites(of session: EmbeddedSession, everything: Bool = false, _ body: @escaping (KeeperError?) -> Void) {
         if case .open = phase {} else { return body(unknownOutcome) }
         if session.hasEnded { return body(session.endedError) }
-        let needed = everything ? replication.lastProposed : session.lastWrite
+        // a read that is made behind a sync comes behind it, also where nobody waited for the sync
+        if everything { session.barrier = replication.lastProposed }
+        let needed = session.barrier
         guard needed > tree.lastZxid else { return body(nil) }
         guard waitingReads < settings.limits.waitingReads else {
             return body(KeeperError(.throttledOp, "too many reads wait for the keeper's log; try again later"))
@@ -358,7 +387,8 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         return KeeperError(.quotaExceeded, "the limit of \(settings.limits.watches) watches is reached")
     }
 
-    func addWatch(_ path: String, _ mode: AddWatchMode, _ watcher: Watcher, of session: EmbeddedSession) -> KeeperError? {
+    func addWatch(_ path: String, _ mode: AddWatchMode, _ watcher: Watcher, of session: EmbeddedSession) -> KeeperError?
+    {
         if let fault = NodePath.fault(in: path) { return KeeperError(.badArguments, "\(path): \(fault)") }
         if let full = watchesFull { return full }
         watches.add(NodePath(path), mode, session.id)
@@ -366,7 +396,9 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         return nil
     }
 
-    func removeWatch(_ path: String, _ kind: WatchKind, _ watcher: Watcher?, of session: EmbeddedSession) -> KeeperError? {
+    func removeWatch(_ path: String, _ kind: WatchKind, _ watcher: Watcher?, of session: EmbeddedSession)
+        -> KeeperError?
+    {
         let node = NodePath(path)
         let (removed, ended) = session.registry.remove(node, kind, watcher)
         guard removed else { return KeeperError(.noWatcher, "\(path): nobody watches it so") }
@@ -394,6 +426,17 @@ extension KeeperTransaction {
         case .operation(_, let operation): [operation]
         case .multi(_, let operations): operations
         case .boot, .createSession, .closeSession: []
+        }
+    }
+
+    /// How many bytes the tree may grow by; what is deleted does not count against it.
+    var growth: Int {
+        operations.reduce(0) {
+            switch $1 {
+            case .create(let path, let data, _, _): $0 + KeeperTree.cost(path.utf8.count + 10, data)
+            case .setData(_, let data, _): $0 + (data?.count ?? 0)
+            case .delete, .setACL, .check: $0
+            }
         }
     }
 

@@ -3,7 +3,7 @@ package import MartletReactor
 
 /// A session with the keeper in the same process.
 ///
-/// Unchecked: `registry`, `lastWrite` and the flags belong to the keeper's loop; `shared` is guarded by its lock.
+/// Unchecked: `registry`, `barrier` and the flags belong to the keeper's loop; `shared` is guarded by its lock.
 package final class EmbeddedSession: KeeperSession, @unchecked Sendable {
     package let id: Int64
     package let timeout: Interval
@@ -13,8 +13,8 @@ package final class EmbeddedSession: KeeperSession, @unchecked Sendable {
 
     // On the keeper's loop.
     var registry = WatcherRegistry()
-    /// Its last proposal; reads come behind it.
-    var lastWrite = Zxid.zero
+    /// Its last write or sync; reads come behind it.
+    var barrier = Zxid.zero
     private(set) var hasEnded = false
     private var isHeartbeatUnderway = false
 
@@ -98,7 +98,8 @@ package final class EmbeddedSession: KeeperSession, @unchecked Sendable {
     }
 
     private func write(
-        _ transaction: KeeperTransaction, _ completion: @escaping @Sendable (Result<[OperationResult], KeeperError>) -> Void
+        _ transaction: KeeperTransaction,
+        _ completion: @escaping @Sendable (Result<[OperationResult], KeeperError>) -> Void
     ) {
         keeper.onLoop { [self] in
             keeper.write(transaction, of: self) { [self] result in

@@ -1,6 +1,7 @@
 package import MartletReactor
 
-/// ZooKeeper's error codes, with its numbers. Codes down to -100 are faults of the system, those below are answers to a request.
+/// ZooKeeper's error codes, with its numbers. Codes down to -100 are faults of the system, those below are answers to
+/// a request.
 package enum KeeperErrorCode: Int32, Error, Sendable, CaseIterable {
     case ok = 0
     case systemError = -1
@@ -30,12 +31,13 @@ package enum KeeperErrorCode: Int32, Error, Sendable, CaseIterable {
     case throttledOp = -127
 }
 
-/// The one error of this target: ZooKeeper's code, and a sentence that says what happened and, where something can be done, what to do.
+/// The one error of this target: ZooKeeper's code, and a sentence that says what happened and, where something can be
+/// done, what to do.
 package struct KeeperError: Error, Sendable, Equatable, CustomStringConvertible {
     package var code: KeeperErrorCode
     package var message: String
-    /// Of a `multi` that was refused: one code for each of its operations, in ZooKeeper's shape: `ok` before the one that
-    /// failed, its code, `runtimeInconsistency` after it. Empty otherwise.
+    /// Of a `multi` that was refused: one code for each of its operations, in ZooKeeper's shape: `ok` before the one
+    /// that failed, its code, `runtimeInconsistency` after it. Empty otherwise.
     package var operations: [KeeperErrorCode]
     package var cause: SystemError?
 

@@ -13,13 +13,13 @@ internal import MartletBasics
 //         24  time, milliseconds since 1970       i64
 //         32  transaction (`KeeperTransaction`); nothing in a seal
 //
-// Records are written in groups, one write and one sync each, and the next group is written after the sync of the one before. So a
-// record proves that all before its group was durable. That is what tells a torn tail from damage: behind a bad record, a good one
-// of the same group says nothing (a power cut keeps what it likes of an unsynced write), one of a later group says that the bad
-// one was durable once.
+// Records are written in groups, one write and one sync each, and the next group is written after the sync of the one
+// before. So a record proves that all before its group was durable. That is what tells a torn tail from damage:
+// behind a bad record, a good one of the same group says nothing (a power cut keeps what it likes of an unsynced
+// write), one of a later group says that the bad one was durable once.
 //
-// A seal is an empty group, written when nothing else was for a while and at the end: it has the zxid of the last record, "first record
-// of the write" is the next zxid, and it proves the last group. It is not synced.
+// A seal is an empty group, written when nothing else was for a while and at the end: it has the zxid of the last
+// record, "first record of the write" is the next zxid, and it proves the last group. It is not synced.
 //
 // History: 1, the first.
 
@@ -157,7 +157,9 @@ enum KeeperLog {
         let size = Int(integer(0, UInt32.self))
         guard size >= recordOverhead - 8, size <= recordSizeLimit, size <= bytes.count - start - 8 else { return nil }
         let record = start..<(start + 8 + size)
-        guard checksum(of: UnsafeRawBufferPointer(rebasing: bytes[record])) == integer(4, UInt32.self) else { return nil }
+        guard checksum(of: UnsafeRawBufferPointer(rebasing: bytes[record])) == integer(4, UInt32.self) else {
+            return nil
+        }
         return Frame(
             zxid: Zxid(rawValue: integer(8, Int64.self)), group: Zxid(rawValue: integer(16, Int64.self)),
             time: integer(24, Int64.self), range: record)
@@ -170,19 +172,24 @@ enum KeeperLog {
         return transaction
     }
 
-    /// Whether what cannot be read at `start` was durable: it was, if any good record behind it belongs to a later group.
-    private static func judge(_ bytes: UnsafeRawBufferPointer, from start: Int, expecting expected: Zxid) -> Contents.End {
+    /// Whether what cannot be read at `start` was durable: it was, if any good record behind it belongs to a later
+    /// group.
+    private static func judge(_ bytes: UnsafeRawBufferPointer, from start: Int, expecting expected: Zxid)
+        -> Contents.End
+    {
         var at = start + 1
         while at + recordOverhead <= bytes.count {
             // most offsets are ruled out by what the numbers would have to be, before a checksum is taken
             let zxid = Int64(bigEndian: bytes.loadUnaligned(fromByteOffset: at + 8, as: Int64.self))
             let group = Int64(bigEndian: bytes.loadUnaligned(fromByteOffset: at + 16, as: Int64.self))
             let reach = Int64(bytes.count / recordOverhead)
-            if zxid >= expected.rawValue, zxid - expected.rawValue <= reach, group > expected.rawValue, group <= zxid + 1,
+            if zxid >= expected.rawValue, zxid - expected.rawValue <= reach, group > expected.rawValue,
+                group <= zxid + 1,
                 frame(bytes, at: at) != nil
             {
                 let found = Zxid(rawValue: zxid)
-                return .damaged(at: start, why: "the record \(expected) at byte \(start) is bad, and \(found) behind it is good")
+                return .damaged(
+                    at: start, why: "the record \(expected) at byte \(start) is bad, and \(found) behind it is good")
             }
             at += 1
         }
@@ -210,21 +217,33 @@ enum KeeperSnapshot {
         buffer.integer(UInt64(0))
         tree.encode(into: &buffer)
         buffer.patch(UInt64(buffer.count - 16), at: 8)
-        buffer.integer(crc32c(buffer.bytes))
+        buffer.integer(checksum(buffer.bytes))
         return buffer.array
+    }
+
+    /// In pieces: a checksum is taken of at most 2 GiB.
+    private static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+        var sum: UInt32 = 0
+        for start in stride(from: 0, to: bytes.count, by: 1 << 30) {
+            let piece = bytes[start..<min(start + (1 << 30), bytes.count)]
+            sum = crc32c(UnsafeRawBufferPointer(rebasing: piece), continuing: sum)
+        }
+        return sum
     }
 
     /// The tree, or why there is none in these bytes.
     static func decode(_ bytes: UnsafeRawBufferPointer, named zxid: Zxid) -> Result<KeeperTree, SnapshotFault> {
         var reader = ByteReader(bytes)
         do throws(DecodingFault) {
-            guard try reader.integer(UInt64.self) == magic else { return .failure(SnapshotFault("it does not begin as a snapshot does")) }
+            guard try reader.integer(UInt64.self) == magic else {
+                return .failure(SnapshotFault("it does not begin as a snapshot does"))
+            }
             let size = try reader.integer(UInt64.self)
             guard size <= UInt64(bytes.count), Int(size) == reader.remaining - 4 else {
                 return .failure(SnapshotFault("it is cut short"))
             }
             let body = try reader.range(Int(size))
-            guard try reader.uint32() == crc32c(UnsafeRawBufferPointer(rebasing: bytes[..<body.end])) else {
+            guard try reader.uint32() == checksum(UnsafeRawBufferPointer(rebasing: bytes[..<body.end])) else {
                 return .failure(SnapshotFault("its checksum does not match"))
             }
             var bodyReader = ByteReader(reader.bytes(in: body))

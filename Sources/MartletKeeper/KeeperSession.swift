@@ -31,12 +31,13 @@ package enum KeeperAnswer: Equatable, Sendable {
 
 /// A session with the coordination service, wherever that is. Users do not know which implementation they have.
 ///
-/// What a session promises, as ZooKeeper does: its requests are carried out in the order in which they were made; a read sees all its
-/// own earlier writes; every callback runs on the session's loop, in order; a watcher hears of a change before any
-/// answer that shows that change or a later one arrives. Requests may be made from any thread, and keep the order of the thread.
+/// What a session promises, as ZooKeeper does: its requests are carried out in the order in which they were made; a
+/// read sees all its own earlier writes; every callback runs on the session's loop, in order; a watcher hears of a
+/// change before any answer that shows that change or a later one arrives. Requests may be made from any thread, and
+/// keep the order of the thread.
 ///
-/// The callback forms below are what an implementation provides. The asynchronous ones in the extension are made of them:
-/// called from a task that prefers the session's loop, they never leave it.
+/// The callback forms below are what an implementation provides. The asynchronous ones in the extension are made of
+/// them: called from a task that prefers the session's loop, they never leave it.
 package protocol KeeperSession: AnyObject, Sendable {
     var id: Int64 { get }
     var loop: any EventLoop { get }
@@ -51,7 +52,8 @@ package protocol KeeperSession: AnyObject, Sendable {
     func propose(
         multi operations: [KeeperOperation],
         completion: @escaping @Sendable (Result<[OperationResult], KeeperError>) -> Void)
-    /// A watcher given with `data` or `children` is registered if the node exists, with `exists` in any case; it is told once.
+    /// A watcher given with `data` or `children` is registered if the node exists, with `exists` in any case; it is
+    /// told once.
     func read(
         _ query: KeeperQuery, watch watcher: Watcher?,
         completion: @escaping @Sendable (Result<KeeperAnswer, KeeperError>) -> Void)
@@ -72,7 +74,8 @@ extension KeeperSession {
     package func create(
         _ path: String, _ data: [UInt8]?, _ mode: CreateMode = .persistent, acl: [ACL] = ACL.open
     ) async throws(KeeperError) -> (path: String, stat: Stat) {
-        guard case .created(let path, let stat) = try await perform(.create(path: path, data: data, acl: acl, mode: mode))
+        guard
+            case .created(let path, let stat) = try await perform(.create(path: path, data: data, acl: acl, mode: mode))
         else { preconditionFailure("a creation is answered as one") }
         return (path, stat)
     }

@@ -3,8 +3,8 @@ package import MartletReactor
 
 /// The keeper's directory, read and repaired at the start. All of it blocks: for a lane.
 ///
-/// What must hold afterwards: the tree is that of the newest good snapshot and every record behind it, without a gap; every
-/// transaction that was acknowledged is among them; what was cut was never acknowledged.
+/// What must hold afterwards: the tree is that of the newest good snapshot and every record behind it, without a gap;
+/// every transaction that was acknowledged is among them; what was cut was never acknowledged.
 package struct KeeperStore: Sendable {
     package let disk: any Disk
     package let directory: String
@@ -36,7 +36,9 @@ package struct KeeperStore: Sendable {
         var listing = Listing()
         for name in try disk.list(directory) {
             if name.hasSuffix(".tmp") { listing.unfinished.append(name) }
-            if name.hasPrefix("snapshot."), let zxid = Zxid(hexadecimal: name.dropFirst(9)) { listing.snapshots.append(zxid) }
+            if name.hasPrefix("snapshot."), let zxid = Zxid(hexadecimal: name.dropFirst(9)) {
+                listing.snapshots.append(zxid)
+            }
             if name.hasPrefix("log."), let zxid = Zxid(hexadecimal: name.dropFirst(4)) { listing.logs.append(zxid) }
         }
         listing.snapshots.sort()
@@ -44,10 +46,26 @@ package struct KeeperStore: Sendable {
         return listing
     }
 
+    /// Makes the directory, and its own name durable: without that, a power cut takes it with all that was synced
+    /// inside.
+    func makeDirectory() throws(SystemError) {
+        try disk.makeDirectory(directory)
+        var path = directory[...]
+        while path != "/", path != "." {
+            let slash = path.lastIndex(of: "/")
+            path = slash.map { $0 == path.startIndex ? "/" : path[..<$0] } ?? "."
+            do throws(SystemError) {
+                try disk.syncDirectory(String(path))
+            } catch {
+                // a folder that we may not read is none that was made for this one
+                if error.kind != .permissionDenied { throw error }
+            }
+        }
+    }
+
     package func recover() throws(KeeperError) -> Recovered {
         let listing: Listing
         do throws(SystemError) {
-            try disk.makeDirectory(directory)
             listing = try list()
             for name in listing.unfinished { try disk.remove(path(name)) }
         } catch { throw .disk("the keeper's directory cannot be used", error) }
@@ -55,12 +73,15 @@ package struct KeeperStore: Sendable {
         var recovered = try newestSnapshot(of: listing)
         // a file may be skipped if the one after it begins at or before the snapshot
         var firstNeeded = 0
-        while firstNeeded + 1 < listing.logs.count, listing.logs[firstNeeded + 1] <= recovered.snapshot { firstNeeded += 1 }
+        while firstNeeded + 1 < listing.logs.count, listing.logs[firstNeeded + 1] <= recovered.snapshot {
+            firstNeeded += 1
+        }
         for index in listing.logs.indices.dropFirst(firstNeeded) {
             try replay(listing.logs[index], isLast: index == listing.logs.count - 1, into: &recovered)
         }
         logger.info(
-            "the coordination tree is loaded", ("zxid", "\(recovered.tree.lastZxid)"), ("snapshot", "\(recovered.snapshot)"),
+            "the coordination tree is loaded", ("zxid", "\(recovered.tree.lastZxid)"),
+            ("snapshot", "\(recovered.snapshot)"),
             ("replayed", "\(recovered.replayed)"), ("nodes", "\(recovered.tree.nodeCount)"))
         return recovered
     }
@@ -100,7 +121,8 @@ package struct KeeperStore: Sendable {
         switch read.end {
         case .clean: break
         case .damaged(_, let why): throw .damaged(path, why)
-        case .torn where !isLast: throw .damaged(path, "it ends badly at byte \(read.goodSize), and a newer file exists")
+        case .torn where !isLast:
+            throw .damaged(path, "it ends badly at byte \(read.goodSize), and a newer file exists")
         case .torn: break
         }
         if isLast, first <= recovered.snapshot, (read.records.last?.zxid ?? .zero) < recovered.snapshot {
@@ -116,25 +138,28 @@ package struct KeeperStore: Sendable {
             _ = recovered.tree.apply(record.transaction, zxid: record.zxid, time: record.time)
             recovered.replayed += 1
         }
-        if read.end == .torn || (isLast && read.records.isEmpty) { try cut(path, to: read, of: bytes.count) }
+        if isLast { try settle(path, bytes, read) }
     }
 
-    /// Takes away what no sync ever covered, so that later bytes never follow it.
-    private func cut(_ path: String, to read: KeeperLog.Contents, of size: Int) throws(KeeperError) {
-        logger.warning(
-            "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged", ("file", path),
-            ("kept", "\(read.goodSize)"), ("cut", "\(size - read.goodSize)"))
+    /// Makes what was read of the last file what the disk holds, before anything is built upon it. What follows the
+    /// last good record goes. The rest is written anew: the process before may have ended between a write and its
+    /// sync, or because a sync failed, and then the page cache shows bytes that the disk does not have, and that
+    /// another sync of the same file would not write.
+    private func settle(_ path: String, _ bytes: [UInt8], _ read: KeeperLog.Contents) throws(KeeperError) {
+        if read.end == .torn {
+            logger.warning(
+                "the end of the keeper's log was never synced and is cut; nothing of it was acknowledged",
+                ("file", path),
+                ("kept", "\(read.goodSize)"), ("cut", "\(bytes.count - read.goodSize)"))
+        }
         do throws(SystemError) {
             if read.records.isEmpty {
                 try disk.remove(path)
                 try disk.syncDirectory(directory)
             } else {
-                let file = try disk.open(path, .readWrite)
-                defer { file.close() }
-                try file.truncate(to: Int64(read.goodSize))
-                try file.sync()
+                try disk.replace(path, with: Array(bytes[..<read.goodSize]))
             }
-        } catch { throw .disk("the end of the keeper's log cannot be cut", error) }
+        } catch { throw .disk("the end of the keeper's log cannot be made durable", error) }
     }
 
     /// Writes a snapshot and then drops what it and its `keeping - 1` predecessors make superfluous.

@@ -45,8 +45,9 @@ package struct SessionRecord: Equatable, Sendable {
     }
 }
 
-/// What is proposed, written to the log, and applied to the tree, in one order everywhere. It holds what was asked, not what came of it: what
-/// comes of it is decided when it is applied, from the tree before it alone, so every replica decides the same.
+/// What is proposed, written to the log, and applied to the tree, in one order everywhere. It holds what was asked,
+/// not what came of it: what comes of it is decided when it is applied, from the tree before it alone, so every
+/// replica decides the same.
 package enum KeeperTransaction: Equatable, Sendable {
     /// A process has opened the tree, which stood at `after`: sessions that lived inside another process end.
     case boot(id: UInt64, after: Zxid)
@@ -223,7 +224,9 @@ extension ByteReader {
     mutating func text() throws(DecodingFault) -> String {
         let start = position
         let range = try self.range(Int(try uvarint()))
-        guard let string = String(validating: bytes(in: range), as: UTF8.self) else { throw .malformedString(at: start) }
+        guard let string = String(validating: bytes(in: range), as: UTF8.self) else {
+            throw .malformedString(at: start)
+        }
         return string
     }
 

@@ -77,6 +77,8 @@ extension KeeperTree {
             nodes[parentPath]!.children.append(path.name)
         }
         nodes[path] = node
+        // those that every tree has count with their data only
+        bytes += Self.isReserved(path) ? node.data?.count ?? 0 : Self.cost(path.string.utf8.count, node.data)
         guard node.ephemeralOwner != 0 else { return }
         guard sessions[node.ephemeralOwner] != nil else {
             throw .malformed("an ephemeral node of a session that is not there", at: start)

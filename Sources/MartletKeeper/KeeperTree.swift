@@ -23,8 +23,8 @@ package struct Applied: Equatable, Sendable {
     package var closedSessions: [Int64] = []
 }
 
-/// The tree of nodes and the table of sessions: a value that only `apply` changes, and that one list of transactions always brings to the
-/// same state, on every machine. It knows no clock, no watch, no disk.
+/// The tree of nodes and the table of sessions: a value that only `apply` changes, and that one list of transactions
+/// always brings to the same state, on every machine. It knows no clock, no watch, no disk.
 ///
 /// What must hold, and is asserted where it is cheap:
 /// - every node but the root has a parent that lists it, and an ephemeral node has no children;
@@ -79,6 +79,8 @@ package struct KeeperTree: Sendable {
     var nodes: [NodePath: Node]
     var sessions: [Int64: Session] = [:]
     package internal(set) var lastZxid = Zxid.zero
+    /// About what the nodes take of memory: each by `cost`.
+    package internal(set) var bytes = 0
 
     /// A tree as a new ZooKeeper has it.
     package init() {
@@ -89,6 +91,8 @@ package struct KeeperTree: Sendable {
             if let parent = path.parent { nodes[parent]!.children.append(path.name) }
         }
     }
+
+    static func cost(_ pathSize: Int, _ data: [UInt8]?) -> Int { 256 + 2 * pathSize + (data?.count ?? 0) }
 
     package var nodeCount: Int { nodes.count }
     package var sessionCount: Int { sessions.count }
@@ -301,7 +305,7 @@ extension KeeperTree {
         guard let node = nodes[path] else { throw .noNode }
         try match(version, node.version)
         step.former.append(.data(path, node.data, mzxid: node.mzxid, mtime: node.mtime, version: node.version))
-        nodes[path]!.data = data
+        replaceData(of: path, with: data)
         nodes[path]!.mzxid = step.zxid
         nodes[path]!.mtime = step.time
         nodes[path]!.version = successor(of: node.version)
@@ -332,7 +336,7 @@ extension KeeperTree {
             insert(path, node, under: path.parent!)
             nodes[path.parent!]!.pzxid = parentPzxid
         case .data(let path, let data, let mzxid, let mtime, let version):
-            nodes[path]!.data = data
+            replaceData(of: path, with: data)
             nodes[path]!.mzxid = mzxid
             nodes[path]!.mtime = mtime
             nodes[path]!.version = version
@@ -354,12 +358,18 @@ extension KeeperTree {
         return (low, low < names.count && names[low] == name)
     }
 
+    private mutating func replaceData(of path: NodePath, with data: [UInt8]?) {
+        bytes += (data?.count ?? 0) - (nodes[path]!.data?.count ?? 0)
+        nodes[path]!.data = data
+    }
+
     private mutating func insert(_ path: NodePath, _ node: Node, under parent: NodePath) {
         let name = path.name
         let (index, found) = position(of: name, in: nodes[parent]!.children)
         precondition(!found, "a parent lists a child once")
         nodes[parent]!.children.insert(name, at: index)
         nodes[path] = node
+        bytes += Self.cost(path.string.utf8.count, node.data)
         if node.ephemeralOwner != 0 { sessions[node.ephemeralOwner]!.ephemerals.insert(path) }
     }
 
@@ -369,6 +379,7 @@ extension KeeperTree {
         nodes[parent]!.children.remove(at: index)
         let node = nodes.removeValue(forKey: path)!
         precondition(node.children.isEmpty, "a node with children stays")
+        bytes -= Self.cost(path.string.utf8.count, node.data)
         if node.ephemeralOwner != 0 { sessions[node.ephemeralOwner]!.ephemerals.remove(path) }
     }
 }

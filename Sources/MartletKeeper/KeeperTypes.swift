@@ -1,5 +1,6 @@
-/// The number of a transaction: an epoch in the upper 32 bits, a counter in the lower. Every opening of an embedded keeper begins an epoch,
-/// as every leader of an ensemble does, so a number that was written but never acknowledged is not given twice.
+/// The number of a transaction: an epoch in the upper 32 bits, a counter in the lower. Every opening of an embedded
+/// keeper begins an epoch, as every leader of an ensemble does, so a number that was written but never acknowledged
+/// is not given twice.
 package struct Zxid: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
     package var rawValue: Int64
 
@@ -32,7 +33,8 @@ package struct Zxid: RawRepresentable, Hashable, Comparable, Sendable, CustomStr
     }
 
     package init?(hexadecimal: some StringProtocol) {
-        guard hexadecimal.utf8.count == 16, let value = UInt64(hexadecimal, radix: 16), value <= UInt64(Int64.max) else {
+        guard hexadecimal.utf8.count == 16, let value = UInt64(hexadecimal, radix: 16), value <= UInt64(Int64.max)
+        else {
             return nil
         }
         rawValue = Int64(value)
@@ -60,7 +62,8 @@ package struct Stat: Equatable, Sendable {
     package var numChildren: Int32
 
     package init(
-        czxid: Zxid, mzxid: Zxid, pzxid: Zxid, ctime: Int64, mtime: Int64, version: Int32, cversion: Int32, aversion: Int32,
+        czxid: Zxid, mzxid: Zxid, pzxid: Zxid, ctime: Int64, mtime: Int64, version: Int32, cversion: Int32,
+        aversion: Int32,
         ephemeralOwner: Int64, dataLength: Int32, numChildren: Int32
     ) {
         self.czxid = czxid
@@ -106,13 +109,15 @@ package enum CreateMode: UInt8, Sendable, CaseIterable {
     package var isSequential: Bool { rawValue & 2 != 0 }
 }
 
-/// What one process asks of the keeper, named limits. They are checked before a transaction is proposed, never when it is
-/// applied: a limit that was changed must not make an old log mean something else.
+/// What one process asks of the keeper, named limits. They are checked before a transaction is proposed, never when
+/// it is applied: a limit that was changed must not make an old log mean something else.
 package struct KeeperLimits: Sendable {
     /// ZooKeeper's `jute.maxbuffer`: bytes of one node's data, and of a whole transaction (plus its framing).
     package var dataBytes = 0xF_FFFF
     package var transactionBytes = 0xF_FFFF + 4096
     package var nodes = 2_000_000
+    /// Paths and data of all nodes, and a little for each.
+    package var treeBytes = 1 << 30
     package var sessions = 20_000
     package var watches = 1_000_000
     /// Transactions, and their bytes, that were proposed and are not applied yet; reads that wait behind them.

@@ -1,5 +1,5 @@
-/// The path or name of a node, compared and hashed by its UTF-8 bytes. Swift's own strings take "é" in one and in two code points for
-/// the same; ZooKeeper, and a consumer group named so, do not.
+/// The path or name of a node, compared and hashed by its UTF-8 bytes. Swift's own strings take "é" in one and in two
+/// code points for the same; ZooKeeper, and a consumer group named so, do not.
 package struct NodePath: Hashable, Comparable, Sendable, CustomStringConvertible {
     package let string: String
 
@@ -55,7 +55,9 @@ package struct NodePath: Hashable, Comparable, Sendable, CustomStringConvertible
                 dots = 0
                 continue
             }
-            if isRefused(scalar) { return "the character U+\(String(scalar.value, radix: 16)) is not allowed in a path" }
+            if isRefused(scalar) {
+                return "the character U+\(String(scalar.value, radix: 16)) is not allowed in a path"
+            }
             segment += 1
             if scalar == "." { dots += 1 }
         }
@@ -67,8 +69,8 @@ package struct NodePath: Hashable, Comparable, Sendable, CustomStringConvertible
         return count == dots && count <= 2 ? "a path has no relative names" : nil
     }
 
-    /// ZooKeeper's ranges, their odd ends included (its comparisons leave out the last of each). It looks at UTF-16 units, and takes every
-    /// low surrogate for a refused character, so nothing beyond the basic plane passes.
+    /// ZooKeeper's ranges, their odd ends included (its comparisons leave out the last of each). It looks at UTF-16
+    /// units, and takes every low surrogate for a refused character, so nothing beyond the basic plane passes.
     private static func isRefused(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x00...0x1E, 0x80...0x9E, 0xE000...0xF8FE, 0xFFF1...0xFFFE: true

@@ -1,7 +1,7 @@
 package import MartletBasics
 
-/// Until when each session lives if nothing is heard of it. Not part of the tree: it is kept where the sessions are served, and an end that it
-/// finds becomes a transaction. Pure: the clock is the caller's.
+/// Until when each session lives if nothing is heard of it. Not part of the tree: it is kept where the sessions are
+/// served, and an end that it finds becomes a transaction. Pure: the clock is the caller's.
 package struct SessionDeadlines: Sendable {
     private struct Entry {
         var timeout: Interval
@@ -29,8 +29,8 @@ package struct SessionDeadlines: Sendable {
 
     /// The sessions whose time is up, by rising id; they are not tracked any more.
     ///
-    /// When this itself is asked late, nobody could be heard meanwhile (a process that was stopped, a machine that slept): that time does
-    /// not count against the sessions.
+    /// When this itself is asked late, nobody could be heard meanwhile (a process that was stopped, a machine that
+    /// slept): that time does not count against the sessions.
     package mutating func due(now: Instant) -> [Int64] {
         if let lastLook, now - lastLook > tick + tick {
             let lost = now - lastLook - tick

@@ -1,12 +1,13 @@
 package import MartletBasics
 package import MartletReactor
 
-/// What stands between a proposal and the tree: it gives every transaction its place in the one order, and makes it durable on as many
-/// machines as it takes. Everything is called on the keeper's loop.
+/// What stands between a proposal and the tree: it gives every transaction its place in the one order, and makes it
+/// durable on as many machines as it takes. Everything is called on the keeper's loop.
 package protocol KeeperReplication: AnyObject {
     /// Called for every transaction once it is decided, in the order of zxids, without gaps, whoever proposed it.
     var onDecided: ((DecidedTransaction) -> Void)? { get set }
-    /// Called once, when nothing more will be decided here, and why. What was proposed and is not decided may be decided or not.
+    /// Called once, when nothing more will be decided here, and why. What was proposed and is not decided may be
+    /// decided or not.
     var onFatal: ((KeeperError) -> Void)? { get set }
     /// The last that was proposed here, or decided before.
     var lastProposed: Zxid { get }
@@ -43,8 +44,8 @@ package struct KeeperSettings: Sendable {
 
 /// The quorum of one: a transaction is decided when it is durable in this machine's own log.
 ///
-/// One write is in flight at a time; what is proposed meanwhile is the next group, one write and one sync for all of it. Snapshots are
-/// written on a lane of their own and never delay the log.
+/// One write is in flight at a time; what is proposed meanwhile is the next group, one write and one sync for all of
+/// it. Snapshots are written on a lane of their own and never delay the log.
 ///
 /// Unchecked: all of it is touched on the keeper's loop only; what runs on a lane is given values.
 package final class SingleReplica: KeeperReplication, @unchecked Sendable {
@@ -81,7 +82,8 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
 
     /// Continues behind what was recovered, in a new file and a new epoch.
     package init(
-        store: KeeperStore, recovered: borrowing KeeperStore.Recovered, settings: KeeperSettings, host: any Host, loop: any EventLoop
+        store: KeeperStore, recovered: borrowing KeeperStore.Recovered, settings: KeeperSettings, host: any Host,
+        loop: any EventLoop
     ) {
         self.store = store
         self.settings = settings
@@ -100,7 +102,8 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
     package func propose(_ transaction: KeeperTransaction) -> Zxid {
         precondition(loop.isCurrent, "proposals are made on the keeper's loop")
         lastProposed = lastProposed.next
-        let decided = DecidedTransaction(zxid: lastProposed, time: loop.clock.wallMilliseconds, transaction: transaction)
+        let decided = DecidedTransaction(
+            zxid: lastProposed, time: loop.clock.wallMilliseconds, transaction: transaction)
         KeeperLog.append(decided, group: group.first?.zxid ?? decided.zxid, to: &groupBytes)
         group.append(decided)
         armTurn()
@@ -132,11 +135,13 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
         let (store, file, offset) = (store, file, fileSize)
         fileSize = (file == nil ? Int64(KeeperLog.headerSize) : offset) + Int64(bytes.count)
         bytesSinceSnapshot += bytes.count
-        let isQueued = logLane.submit({ () -> Result<any DiskFile, SystemError> in
-            do throws(SystemError) {
-                return .success(try Self.append(bytes, to: file, at: offset, first, store, syncing: syncing))
-            } catch { return .failure(error) }
-        }, on: loop) { [self] result in
+        let isQueued = logLane.submit(
+            { () -> Result<any DiskFile, SystemError> in
+                do throws(SystemError) {
+                    return .success(try Self.append(bytes, to: file, at: offset, first, store, syncing: syncing))
+                } catch { return .failure(error) }
+            }, on: loop
+        ) { [self] result in
             // the completion runs on the loop, which is where all of this object lives
             written(result)
         }
@@ -192,7 +197,8 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
 
     package func didApply(_ tree: borrowing KeeperTree) {
         guard !isWritingSnapshot, !hasFailed, stopped == nil,
-            transactionsSinceSnapshot >= settings.snapshotTransactions || bytesSinceSnapshot >= settings.snapshotLogBytes
+            transactionsSinceSnapshot >= settings.snapshotTransactions
+                || bytesSinceSnapshot >= settings.snapshotLogBytes
         else { return }
         isWritingSnapshot = true
         transactionsSinceSnapshot = 0
@@ -201,12 +207,14 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
         file = nil
         let (store, kept, zxid) = (store, settings.snapshotsKept, tree.lastZxid)
         let bytes = KeeperSnapshot.encode(copy tree)
-        let isQueued = snapshotLane.submit({ () -> SystemError? in
-            do throws(SystemError) {
-                try store.write(snapshot: bytes, at: zxid, keeping: kept)
-                return nil
-            } catch { return error }
-        }, on: loop) { [self] failure in
+        let isQueued = snapshotLane.submit(
+            { () -> SystemError? in
+                do throws(SystemError) {
+                    try store.write(snapshot: bytes, at: zxid, keeping: kept)
+                    return nil
+                } catch { return error }
+            }, on: loop
+        ) { [self] failure in
             isWritingSnapshot = false
             if let failure {
                 store.logger.error(

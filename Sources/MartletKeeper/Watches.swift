@@ -37,11 +37,11 @@ package enum WatchKind: Int32, Sendable {
     case persistentRecursive = 5
 }
 
-/// Which session watches what: the keeper's side of watches. It is not part of the tree: it lives with the process that serves the sessions,
-/// and is neither logged nor replicated.
+/// Which session watches what: the keeper's side of watches. It is not part of the tree: it lives with the process
+/// that serves the sessions, and is neither logged nor replicated.
 ///
-/// A session is told of one change of one node once, however many watches of it match; whom it tells of it is the session's own
-/// business (`WatcherRegistry`).
+/// A session is told of one change of one node once, however many watches of it match; whom it tells of it is the
+/// session's own business (`WatcherRegistry`).
 package struct WatchTable: Sendable {
     private enum Slot: Int { case data, children, persistent, recursive }
 
@@ -89,7 +89,8 @@ package struct WatchTable: Sendable {
         bySession[session] = nil
     }
 
-    /// Who is told of a change, in this order: for each event, sessions by rising id. One-shot watches that match are gone afterwards.
+    /// Who is told of a change, in this order: for each event, sessions by rising id. One-shot watches that match are
+    /// gone afterwards.
     package mutating func trigger(_ change: NodeChange, _ zxid: Zxid) -> [(session: Int64, event: WatchEvent)] {
         if count == 0 { return [] }
         var told: [(session: Int64, event: WatchEvent)] = []
@@ -169,16 +170,18 @@ package struct WatchTable: Sendable {
     }
 }
 
-/// Somebody inside the process who wants to know of changes. One watcher may watch many nodes; it is told of one change once.
+/// Somebody inside the process who wants to know of changes. One watcher may watch many nodes; it is told of one
+/// change once.
 package final class Watcher: Sendable {
     let handle: @Sendable (WatchEvent) -> Void
 
-    /// The closure is called on the loop of the session, in the order of zxids, before any answer that shows a later state.
+    /// The closure is called on the loop of the session, in the order of zxids, before any answer that shows a later
+    /// state.
     package init(_ handle: @escaping @Sendable (WatchEvent) -> Void) { self.handle = handle }
 }
 
-/// Whom a session tells of an event: a session's own side of watches, the same whether the keeper is in the process or not. Watchers are told
-/// in the order in which they were registered.
+/// Whom a session tells of an event: a session's own side of watches, the same whether the keeper is in the process
+/// or not. Watchers are told in the order in which they were registered.
 package struct WatcherRegistry: Sendable {
     private var data: [NodePath: [Watcher]] = [:]
     private var children: [NodePath: [Watcher]] = [:]
@@ -187,7 +190,9 @@ package struct WatcherRegistry: Sendable {
 
     package init() {}
 
-    package mutating func watchData(_ path: NodePath, _ watcher: Watcher) { Self.add(watcher, to: &data[path, default: []]) }
+    package mutating func watchData(_ path: NodePath, _ watcher: Watcher) {
+        Self.add(watcher, to: &data[path, default: []])
+    }
     package mutating func watchChildren(_ path: NodePath, _ watcher: Watcher) {
         Self.add(watcher, to: &children[path, default: []])
     }

@@ -5,8 +5,9 @@
 ///     topic 0 42   the rows, words parted by one blank; every line ends with a newline, the last one too
 ///     topic 1 7
 ///
-/// A file of no bytes is no rows: Kafka makes `cleaner-offset-checkpoint` so. Everything else must fit, for a checkpoint is replaced as
-/// a whole: one that was cut or does not parse is damage, and to guess at it could lose records.
+/// A file of no bytes is no rows: Kafka makes `cleaner-offset-checkpoint` so. Everything else must fit, for a
+/// checkpoint is replaced as a whole: one that was cut or does not parse is damage, and to guess at it could lose
+/// records.
 struct CheckpointText {
     static let version = 0
     /// More would not be a checkpoint: a broker has not so many partitions.
@@ -44,7 +45,8 @@ struct CheckpointText {
 
     mutating func endOfRow() throws(LogError) {
         guard position < bytes.count, bytes[position] == UInt8(ascii: "\n") else {
-            throw malformed(position < bytes.count ? "more on the line than belongs there" : "the file ends within a line")
+            throw malformed(
+                position < bytes.count ? "more on the line than belongs there" : "the file ends within a line")
         }
         position += 1
         line += 1
@@ -53,10 +55,13 @@ struct CheckpointText {
     /// The next word of the row, not empty.
     mutating func word() throws(LogError) -> ArraySlice<UInt8> {
         let start = position
-        while position < bytes.count, bytes[position] != UInt8(ascii: " "), bytes[position] != UInt8(ascii: "\n") { position += 1 }
+        while position < bytes.count, bytes[position] != UInt8(ascii: " "), bytes[position] != UInt8(ascii: "\n") {
+            position += 1
+        }
         guard position > start else { throw malformed("a word is missing") }
         let word = bytes[start..<position]
-        // the blank belongs to the word before it; one at the end of a line leaves an empty word, or no newline where one must be
+        // the blank belongs to the word before it; one at the end of a line leaves an empty word, or no newline where
+        // one must be
         if position < bytes.count, bytes[position] == UInt8(ascii: " ") { position += 1 }
         return word
     }

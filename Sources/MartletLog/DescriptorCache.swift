@@ -1,11 +1,12 @@
 package import MartletReactor
 internal import MartletBasics
 
-/// Bounds the files that are open: 10,000 partitions have more segments and indexes than a process may have descriptors.
+/// Bounds the files that are open: 10,000 partitions have more segments and indexes than a process may have
+/// descriptors.
 ///
-/// A segment keeps a `CachedFile` and asks for the open file each time it needs one; the least recently asked for is dropped where the
-/// limit is reached. A dropped file is closed when the last who holds it lets go, so that what is being read or synced stays
-/// open: the process may have as many more descriptors as there are such operations.
+/// A segment keeps a `CachedFile` and asks for the open file each time it needs one; the least recently asked for is
+/// dropped where the limit is reached. A dropped file is closed when the last who holds it lets go, so that what is
+/// being read or synced stays open: the process may have as many more descriptors as there are such operations.
 package final class DescriptorCache: @unchecked Sendable {
     private struct Slot {
         var owner: CachedFile
@@ -86,9 +87,14 @@ package final class DescriptorCache: @unchecked Sendable {
         do throws(SystemError) { return try disk.open(path, mode) } catch {
             guard error.kind == .tooManyFiles else { throw error }
         }
+        giveWay()
+        return try disk.open(path, mode)
+    }
+
+    /// What is dropped is closed when this returns, unless somebody else holds it.
+    private func giveWay() {
         let dropped = lock.withLock { (0..<max(1, slots.count / 8)).map { _ in slots.isEmpty ? nil : evictOldest() } }
         withExtendedLifetime(dropped) {}
-        return try disk.open(path, mode)
     }
 
     // MARK: The order of use; the lock is held
@@ -152,7 +158,8 @@ package final class CachedFile: @unchecked Sendable {
     fileprivate var slot: Int32 = -1
 
     package init(_ path: String, _ mode: OpenMode = .readWrite) {
-        precondition(mode == .read || mode == .readWrite || mode == .create, "a file opened again must keep what is in it")
+        precondition(
+            mode == .read || mode == .readWrite || mode == .create, "a file opened again must keep what is in it")
         self.mode = mode
         currentPath = path
     }

@@ -3,7 +3,8 @@ package import MartletModel
 package import MartletReactor
 internal import Synchronization
 
-/// How far one partition is durable, as its log last heard from the syncer. Raised with every sync, so it costs one store.
+/// How far one partition is durable, as its log last heard from the syncer. Raised with every sync, so it costs one
+/// store.
 package final class DurableMark: Sendable {
     package let partition: TopicPartition
     private let value: Atomic<Int64>
@@ -19,22 +20,24 @@ package final class DurableMark: Sendable {
     package func raise(to offset: Offset) { value.store(offset, ordering: .relaxed) }
 }
 
-/// A lower bound of what is durable, on disk: below it a bad batch is damage to data that was acknowledged, above it the torn tail of
-/// a crash. `martlet-durable-offset-checkpoint` at the top of the log directory, in the format of Kafka's checkpoints, which Kafka
-/// leaves alone.
+/// A lower bound of what is durable, on disk: below it a bad batch is damage to data that was acknowledged, above it
+/// the torn tail of a crash. `martlet-durable-offset-checkpoint` at the top of the log directory, in the format of
+/// Kafka's checkpoints, which Kafka leaves alone.
 ///
-/// Durable offsets rise, so an old file is still a true bound: *raising* needs no hurry. The file is written at most every
-/// `interval` while syncs go on: beside, synced, then renamed without syncing the folder. Without that one sync a power cut could
-/// leave an empty file behind the rename, which claims nothing, and with it the detection of damage would be gone just when it is
-/// needed; without a sync of the folder it leaves the file before, which claims less. So a write costs a sync of one small file
-/// ten times a second on the sync lane, which the lane's other threads do not wait for; a write that takes long waits longer for
-/// the next (`costShare`), so that 10,000 partitions do not keep a thread busy.
+/// Durable offsets rise, so an old file is still a true bound: *raising* needs no hurry. The file is written at most
+/// every `interval` while syncs go on: beside, synced, then renamed without syncing the folder. Without that one sync a
+/// power cut could leave an empty file behind the rename, which claims nothing, and with it the detection of damage
+/// would be gone just when it is needed; without a sync of the folder it leaves the file before, which claims less. So
+/// a write costs a sync of one small file ten times a second on the sync lane, which the lane's other threads do not
+/// wait for; a write that takes long waits longer for the next (`costShare`), so that 10,000 partitions do not keep a
+/// thread busy.
 ///
-/// *Lowering* is the other way round: the file must say less before the log does. A truncation, a deleted partition and one that is
-/// made anew under an old name call `lower` first, which is durable when it returns.
+/// *Lowering* is the other way round: the file must say less before the log does. A truncation, a deleted partition and
+/// one that is made anew under an old name call `lower` first, which is durable when it returns.
 ///
-/// Admitted: a Kafka broker that runs on the directory between two unclean stops of ours may truncate below a bound it does not know.
-/// The file is removed at a clean stop, and ignored where a clean marker says that recovery has nothing to read.
+/// Admitted: a Kafka broker that runs on the directory between two unclean stops of ours may truncate below a bound it
+/// does not know. The file is removed at a clean stop, and ignored where a clean marker says that recovery has nothing
+/// to read.
 package final class DurableOffsets: @unchecked Sendable {
     package static let fileName = "martlet-durable-offset-checkpoint"
 
@@ -57,7 +60,8 @@ package final class DurableOffsets: @unchecked Sendable {
     private var isScheduled = false
     private var isClosed = false
 
-    /// One write at a time. Held while the disk works: by a thread of a lane, or by who lowers a bound and must wait anyway.
+    /// One write at a time. Held while the disk works: by a thread of a lane, or by who lowers a bound and must wait
+    /// anyway.
     private let writing: Mutex<Written>
 
     private struct Written {
@@ -74,11 +78,12 @@ package final class DurableOffsets: @unchecked Sendable {
         path = directory + "/" + Self.fileName
     }
 
-    /// What was on disk when the directory was opened and has not been taken over or lowered; nil where nothing is known, as for a
-    /// directory that Kafka wrote.
+    /// What was on disk when the directory was opened and has not been taken over or lowered; nil where nothing is
+    /// known, as for a directory that Kafka wrote.
     package func bound(of partition: TopicPartition) -> Offset? { lock.withLock { found[partition] } }
 
-    /// The mark of a log that is open now, which begins at what recovery found durable (nothing that was only written counts).
+    /// The mark of a log that is open now, which begins at what recovery found durable (nothing that was only written
+    /// counts).
     package func register(_ partition: TopicPartition, durable offset: Offset) -> DurableMark {
         let mark = DurableMark(partition, offset)
         lock.withLock {
@@ -93,7 +98,8 @@ package final class DurableOffsets: @unchecked Sendable {
 
     // MARK: Raising
 
-    /// Some mark was raised. On `loop`, once a sync cycle; the write happens on `lane` later, and is skipped where nothing has changed.
+    /// Some mark was raised. On `loop`, once a sync cycle; the write happens on `lane` later, and is skipped where
+    /// nothing has changed.
     package func raised(lane: any Lane, loop: any EventLoop, failed: @escaping @Sendable (LogError) -> Void) {
         let begins = lock.withLock {
             guard !isScheduled, !isClosed else { return false }
@@ -161,8 +167,8 @@ package final class DurableOffsets: @unchecked Sendable {
 
     // MARK: Lowering
 
-    /// The partition's log is about to end at `offset`, or (nil) to go: durable when this returns. On a lane, or while starting; costs a
-    /// sync where the bound was above.
+    /// The partition's log is about to end at `offset`, or (nil) to go: durable when this returns. On a lane, or while
+    /// starting; costs a sync where the bound was above.
     package func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) {
         try writing.withLock { (written) throws(LogError) in
             let checkpoint: OffsetCheckpoint? = lock.withLock {

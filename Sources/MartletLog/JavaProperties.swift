@@ -1,5 +1,5 @@
-/// A Java properties file, as far as brokers write them: comments, then `key=value` lines in ISO 8859-1. Comments and the order of
-/// keys are kept, so that reading and writing changes nothing.
+/// A Java properties file, as far as brokers write them: comments, then `key=value` lines in ISO 8859-1. Comments and
+/// the order of keys are kept, so that reading and writing changes nothing.
 package struct JavaProperties: Equatable, Sendable {
     /// With their `#` or `!`.
     package var comments: [String] = []
@@ -53,11 +53,15 @@ package struct JavaProperties: Equatable, Sendable {
             guard let (key, value) = pair(logical[...]) else { throw bad("an escape that is none") }
             properties[key] = value
         }
-        guard pending == nil else { throw .malformedFile(path: path, line: number, reason: "the file ends within a line") }
+        guard pending == nil else {
+            throw .malformedFile(path: path, line: number, reason: "the file ends within a line")
+        }
         return properties
     }
 
-    private static func isBlank(_ byte: UInt8) -> Bool { byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == 0x0C }
+    private static func isBlank(_ byte: UInt8) -> Bool {
+        byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") || byte == 0x0C
+    }
     private static func isSeparator(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "=") || byte == UInt8(ascii: ":") }
 
     /// The key ends at the first blank, `=` or `:` that no backslash stands before.

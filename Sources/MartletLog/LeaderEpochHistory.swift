@@ -1,7 +1,7 @@
 package import MartletModel
 
-/// Which leader epoch wrote which offsets of a partition: `leader-epoch-checkpoint`. A follower asks its leader by it where their logs
-/// part.
+/// Which leader epoch wrote which offsets of a partition: `leader-epoch-checkpoint`. A follower asks its leader by it
+/// where their logs part.
 ///
 /// The file is a checkpoint whose rows are `epoch startOffset`, both strictly rising.
 package struct LeaderEpochHistory: Equatable, Sendable {
@@ -25,8 +25,9 @@ package struct LeaderEpochHistory: Equatable, Sendable {
     package var isEmpty: Bool { entries.isEmpty }
     package var latestEpoch: LeaderEpoch? { entries.last?.epoch }
 
-    /// The epoch begins here: at a leader when it takes over, at a follower with the first batch of it. An entry that the new one
-    /// contradicts (a later epoch, or an epoch that wrote nothing) goes. Whether anything changed, so that the file must be written.
+    /// The epoch begins here: at a leader when it takes over, at a follower with the first batch of it. An entry that
+    /// the new one contradicts (a later epoch, or an epoch that wrote nothing) goes. Whether anything changed, so that
+    /// the file must be written.
     @discardableResult
     package mutating func assign(epoch: LeaderEpoch, startOffset: Offset) -> Bool {
         guard epoch >= 0, startOffset >= 0 else { return false }
@@ -36,14 +37,15 @@ package struct LeaderEpochHistory: Equatable, Sendable {
         return true
     }
 
-    /// Where the log of `requested` ended, and the epoch that says so: the largest known one not above the requested. Nil where the
-    /// request is of an epoch that this replica has not seen yet, or of none.
+    /// Where the log of `requested` ended, and the epoch that says so: the largest known one not above the requested.
+    /// Nil where the request is of an epoch that this replica has not seen yet, or of none.
     package func endOffset(for requested: LeaderEpoch, logEnd: Offset) -> (epoch: LeaderEpoch, endOffset: Offset)? {
         guard requested >= 0, let latest = latestEpoch else { return nil }
         if requested == latest { return (requested, logEnd) }
         let higher = firstIndex { $0.epoch > requested }
         guard higher < entries.count else { return nil }
-        // below all that is known, the answer keeps the epoch asked for: its offsets end where the oldest known one begins
+        // below all that is known, the answer keeps the epoch asked for: its offsets end where the oldest known one
+        // begins
         return (higher == 0 ? requested : entries[higher - 1].epoch, entries[higher].startOffset)
     }
 

@@ -26,8 +26,9 @@ package struct DirectoryOwner: Equatable, Sendable {
 ///     martlet-durable-offset-checkpoint    ours                               DurableOffsets
 ///     topic-N/                             partitions                         PartitionFolder
 ///
-/// Opening reads everything before it changes anything, so that a directory that is refused is left as it was found, its clean marker
-/// too. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it tells no lie.
+/// Opening reads everything before it changes anything, so that a directory that is refused is left as it was found,
+/// its clean marker too. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it
+/// tells no lie.
 package final class LogDirectory: @unchecked Sendable {
     package enum Checkpoint: String, Sendable, CaseIterable {
         case recoveryPoint = "recovery-point-offset-checkpoint"
@@ -71,7 +72,8 @@ package final class LogDirectory: @unchecked Sendable {
     /// One write of a small file at a time, for two would share a `.tmp`. Held while the disk works.
     private let writing = Mutex(())
 
-    private init(_ path: String, _ disk: any Disk, _ lockFile: any DiskLock, _ found: Found, _ durable: DurableOffsets) {
+    private init(_ path: String, _ disk: any Disk, _ lockFile: any DiskLock, _ found: Found, _ durable: DurableOffsets)
+    {
         self.path = path
         self.disk = disk
         self.lockFile = lockFile
@@ -110,26 +112,37 @@ package final class LogDirectory: @unchecked Sendable {
 
     private static func read(_ path: String, _ disk: any Disk, _ owner: DirectoryOwner) throws(LogError) -> Found {
         var found = Found()
-        if let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path + "/" + MetaProperties.fileName) }) {
+        if let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path + "/" + MetaProperties.fileName) })
+        {
             let meta = try MetaProperties.decode(bytes, path: path + "/" + MetaProperties.fileName)
             try check(meta, owner, path)
             found.metaProperties = meta
         }
-        if let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path + "/" + CleanShutdownMarker.fileName) }) {
+        if let bytes = try onDisk({ () throws(SystemError) in
+            try disk.contents(path + "/" + CleanShutdownMarker.fileName)
+        }) {
             found.cleanStop = CleanStop(brokerEpoch: CleanShutdownMarker.decode(bytes))
         }
         for checkpoint in Checkpoint.allCases {
             found.checkpoints[checkpoint] = try OffsetCheckpoint.read(disk, path + "/" + checkpoint.rawValue)
         }
         for name in try onDisk({ () throws(SystemError) in try disk.list(path) }) {
-            guard try onDisk({ () throws(SystemError) in try disk.status(path + "/" + name) })?.isDirectory == true else { continue }
-            if let folder = PartitionFolder(parsing: name) { found.partitions.append(folder) } else { found.unknownFolders.append(name) }
+            guard try onDisk({ () throws(SystemError) in try disk.status(path + "/" + name) })?.isDirectory == true
+            else { continue }
+            if let folder = PartitionFolder(parsing: name) {
+                found.partitions.append(folder)
+            } else {
+                found.unknownFolders.append(name)
+            }
         }
         return found
     }
 
-    /// The bounds of durable offsets count after an unclean stop only: a clean marker of Kafka may be newer than they are.
-    private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError) -> OffsetCheckpoint {
+    /// The bounds of durable offsets count after an unclean stop only: a clean marker of Kafka may be newer than they
+    /// are.
+    private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError)
+        -> OffsetCheckpoint
+    {
         let file = path + "/" + DurableOffsets.fileName
         guard found.cleanStop != nil else { return try OffsetCheckpoint.read(disk, file) }
         try onDisk { () throws(SystemError) in try disk.remove(file) }
@@ -150,7 +163,8 @@ package final class LogDirectory: @unchecked Sendable {
 
     package var metaProperties: MetaProperties? { lock.withLock { meta } }
 
-    /// Who the broker is has been settled: the directory is checked against it, and one that is nobody's becomes this broker's.
+    /// Who the broker is has been settled: the directory is checked against it, and one that is nobody's becomes this
+    /// broker's.
     package func claim(brokerID: BrokerID, clusterID: String, wallMilliseconds: Int64) throws(LogError) {
         if let meta = metaProperties {
             try Self.check(meta, DirectoryOwner(brokerID: brokerID, clusterID: clusterID), path)
@@ -189,7 +203,8 @@ package final class LogDirectory: @unchecked Sendable {
     package var reasonOffline: LogError? { lock.withLock { offlineReason } }
     package var isOffline: Bool { reasonOffline != nil }
 
-    /// The disk failed under the directory. The first reason stays. True for the first call, which has to tell everybody.
+    /// The disk failed under the directory. The first reason stays. True for the first call, which has to tell
+    /// everybody.
     @discardableResult
     package func takeOffline(_ reason: LogError) -> Bool {
         lock.withLock {
@@ -201,8 +216,8 @@ package final class LogDirectory: @unchecked Sendable {
 
     // MARK: Closing
 
-    /// All logs are closed and synced and their checkpoints written: the next start need not read them. An offline directory is closed
-    /// without saying so.
+    /// All logs are closed and synced and their checkpoints written: the next start need not read them. An offline
+    /// directory is closed without saying so.
     package func closeCleanly(brokerEpoch: Int64) throws(LogError) {
         if isOffline { return close() }
         defer { close() }

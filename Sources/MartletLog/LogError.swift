@@ -7,7 +7,8 @@ package enum LogError: Error, Equatable, Sendable {
     case storage(SystemError)
     /// Bytes of a file that do not say what they must; the position is where they begin.
     case corrupt(path: String, position: Int64, reason: String)
-    /// Bytes that were synced, and perhaps acknowledged, are not there any more as they were: nothing that follows them is dropped.
+    /// Bytes that were synced, and perhaps acknowledged, are not there any more as they were: nothing that follows them
+    /// is dropped.
     case damagedBelowDurable(path: String, offset: Offset, durable: Offset, reason: String)
     /// Asked for what the log does not have: below its start or above its end.
     case offsetOutOfRange(offset: Offset, start: Offset, end: Offset)
@@ -15,7 +16,8 @@ package enum LogError: Error, Equatable, Sendable {
     case outOfOrder(offset: Offset, expected: Offset)
     /// An append was given something else than Kafka lets in; the code is the answer to the client.
     case refused(ErrorCode, String)
-    /// A small text file (a checkpoint, `meta.properties`, …) that cannot be read: the directory is taken offline, as Kafka does.
+    /// A small text file (a checkpoint, `meta.properties`, …) that cannot be read: the directory is taken offline, as
+    /// Kafka does.
     case malformedFile(path: String, line: Int, reason: String)
     /// Another process has the directory open.
     case directoryLocked(path: String)
@@ -54,13 +56,17 @@ extension LogError: CustomStringConvertible {
     package var description: String {
         switch self {
         case .storage(let cause):
-            "\(cause). The log directory is taken offline: look at the disk and the kernel's log, then start the broker again"
+            """
+            \(cause). The log directory is taken offline: \
+            look at the disk and the kernel's log, then start the broker again
+            """
         case .corrupt(let path, let position, let reason):
             "\(path) is damaged at byte \(position): \(reason)"
         case .damagedBelowDurable(let path, let offset, let durable, let reason):
             """
             \(path) is damaged at offset \(offset), although everything below \(durable) had been synced: \(reason). \
-            Nothing was cut. Restore the partition's folder from a replica or a copy, or move it away to give up what it holds
+            Nothing was cut. Restore the partition's folder from a replica or a copy, \
+            or move it away to give up what it holds
             """
         case .offsetOutOfRange(let offset, let start, let end):
             "offset \(offset) is not in the log, which holds \(start) up to \(end)"
@@ -81,7 +87,8 @@ extension LogError: CustomStringConvertible {
         case .wrongIdentity(let path, let what, let found, let expected):
             """
             \(path)/meta.properties has \(what) \(found), but this broker's is \(expected). \
-            The directory belongs to another broker or cluster: give this one its own in log.dirs, or correct its settings
+            The directory belongs to another broker or cluster: \
+            give this one its own in log.dirs, or correct its settings
             """
         case .directoryOffline(let path, let reason):
             "the log directory \(path) is offline: \(reason)"

@@ -1,7 +1,7 @@
 package import MartletModel
 
-/// `meta.properties` in a log directory: whose it is. Version 0 (ZooKeeper) has `broker.id` and `cluster.id`, version 1 (KRaft)
-/// `node.id`, `cluster.id` and `directory.id`. Keys that are not known here are kept.
+/// `meta.properties` in a log directory: whose it is. Version 0 (ZooKeeper) has `broker.id` and `cluster.id`, version 1
+/// (KRaft) `node.id`, `cluster.id` and `directory.id`. Keys that are not known here are kept.
 package struct MetaProperties: Equatable, Sendable {
     package static let fileName = "meta.properties"
 
@@ -66,10 +66,12 @@ func javaDate(_ milliseconds: Int64) -> String {
     func two(_ n: Int64) -> String { n < 10 ? "0\(n)" : "\(n)" }
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][Int(((days % 7) + 7) % 7)]
     let name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][Int(month - 1)]
-    return "\(weekday) \(name) \(two(day)) \(two(second / 3600)):\(two(second / 60 % 60)):\(two(second % 60)) UTC \(year)"
+    return
+        "\(weekday) \(name) \(two(day)) \(two(second / 3600)):\(two(second / 60 % 60)):\(two(second % 60)) UTC \(year)"
 }
 
-/// The Gregorian date. Years are counted from March, so that the day a leap year adds is the last of its year; 400 years are 146,097 days.
+/// The Gregorian date. Years are counted from March, so that the day a leap year adds is the last of its year; 400
+/// years are 146,097 days.
 private func civilDate(daysSince1970: Int64) -> (year: Int64, month: Int64, day: Int64) {
     let days = daysSince1970 + 719_468  // since 1 March of year 0
     let era = (days >= 0 ? days : days - 146_096) / 146_097

@@ -1,8 +1,8 @@
 package import MartletModel
 package import MartletReactor
 
-/// A checkpoint of offsets by partition: rows `topic partition offset`, in any order; we write them by name. See `CheckpointText` for
-/// the text around them.
+/// A checkpoint of offsets by partition: rows `topic partition offset`, in any order; we write them by name. See
+/// `CheckpointText` for the text around them.
 package struct OffsetCheckpoint: Equatable, Sendable {
     package private(set) var offsets: [TopicPartition: Offset] = [:]
 

@@ -3,7 +3,7 @@ package import MartletModel
 /// The name of a partition's folder:
 ///
 ///     topic-N                                   in use
-///     topic-N.<32 hexadecimal digits>-delete    waits to be deleted; a long topic is cut so that the name stays within 255 bytes
+///     topic-N.<32 hexadecimal digits>-delete    waits to be deleted; a long topic is cut to keep within 255 bytes
 ///     topic-N.<32 hexadecimal digits>-future    a copy that is to replace one in another log directory
 ///     topic-N.<32 hexadecimal digits>-stray     not a replica of this broker any more
 ///
@@ -31,7 +31,9 @@ package struct PartitionFolder: Hashable, Sendable {
 
     /// Where a live partition lies.
     package init(_ partition: TopicPartition) {
-        precondition(TopicName.isValid(partition.topic) && partition.partition >= 0, "a partition's folder is named by a legal topic")
+        precondition(
+            TopicName.isValid(partition.topic) && partition.partition >= 0,
+            "a partition's folder is named by a legal topic")
         self.init(name: partition.description, kind: .live, partition: partition)
     }
 
@@ -56,7 +58,8 @@ package struct PartitionFolder: Hashable, Sendable {
         let suffix = String(decoding: bytes[(dash + 1)...], as: UTF8.self)
         guard let kind = Kind(rawValue: suffix), kind != .live else { return nil }
         let stem = bytes[..<dash]
-        guard let dot = stem.lastIndex(of: UInt8(ascii: ".")), stem.count - dot - 1 == 32, stem[(dot + 1)...].allSatisfy(Self.isHex),
+        guard let dot = stem.lastIndex(of: UInt8(ascii: ".")), stem.count - dot - 1 == 32,
+            stem[(dot + 1)...].allSatisfy(Self.isHex),
             let partition = Self.partition(stem[..<dot])
         else { return nil }
         self.init(name: name, kind: kind, partition: partition)

@@ -13,11 +13,14 @@ package struct PartitionMetadata: Equatable, Sendable {
 
     package static func decode(_ bytes: [UInt8], path: String) throws(LogError) -> PartitionMetadata {
         func bad(_ line: Int, _ reason: String) -> LogError { .malformedFile(path: path, line: line, reason: reason) }
-        var lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
+        var lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).map {
+            String(decoding: $0, as: UTF8.self)
+        }
         if lines.last == "" { lines.removeLast() }
         guard lines.count == 2 else { throw bad(1, "\(lines.count) lines where two must be") }
         guard lines[0] == "version: 0" else { throw bad(1, "'\(lines[0].prefix(40))' where 'version: 0' must be") }
-        guard lines[1].hasPrefix("topic_id: "), let id = UUID(lines[1].dropFirst("topic_id: ".count)), id != .zero else {
+        guard lines[1].hasPrefix("topic_id: "), let id = UUID(lines[1].dropFirst("topic_id: ".count)), id != .zero
+        else {
             throw bad(2, "'\(lines[1].prefix(60))' where 'topic_id: ' and an id must be")
         }
         return PartitionMetadata(topicID: id)
@@ -26,7 +29,8 @@ package struct PartitionMetadata: Equatable, Sendable {
     package func encode() -> [UInt8] { Array("version: 0\ntopic_id: \(topicID)".utf8) }
 }
 
-/// `.kafka_cleanshutdown` in a log directory: there only after a clean stop, and then no log needs to be read at the start.
+/// `.kafka_cleanshutdown` in a log directory: there only after a clean stop, and then no log needs to be read at the
+/// start.
 ///
 ///     {"version":0,"brokerEpoch":-1}       no newline; brokers before 3.7 left the file empty
 package enum CleanShutdownMarker {
@@ -41,7 +45,9 @@ package enum CleanShutdownMarker {
         return Int64(rest.prefix { $0 == "-" || $0.isNumber })
     }
 
-    package static func encode(brokerEpoch: Int64) -> [UInt8] { Array("{\"version\":0,\"brokerEpoch\":\(brokerEpoch)}".utf8) }
+    package static func encode(brokerEpoch: Int64) -> [UInt8] {
+        Array("{\"version\":0,\"brokerEpoch\":\(brokerEpoch)}".utf8)
+    }
 }
 
 extension String {

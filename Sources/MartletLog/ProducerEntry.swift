@@ -106,10 +106,13 @@ package struct CompletedTransaction: Equatable, Sendable {
     /// The marker's.
     package var lastOffset: Offset
     package var isAborted: Bool
-    /// The last stable offset after this transaction: where the oldest one that is still open begins, or the marker's successor.
+    /// The last stable offset after this transaction: where the oldest one that is still open begins, or the marker's
+    /// successor.
     package var lastStableOffset: Offset
 
-    package init(producerID: ProducerID, firstOffset: Offset, lastOffset: Offset, isAborted: Bool, lastStableOffset: Offset) {
+    package init(
+        producerID: ProducerID, firstOffset: Offset, lastOffset: Offset, isAborted: Bool, lastStableOffset: Offset
+    ) {
         self.producerID = producerID
         self.firstOffset = firstOffset
         self.lastOffset = lastOffset

@@ -2,8 +2,8 @@ package import MartletModel
 package import MartletReactor
 internal import MartletBasics
 
-/// `NNN.snapshot` beside a segment: the producers before offset NNN, so that recovery reads only what follows. One is written at each
-/// roll and at a clean stop.
+/// `NNN.snapshot` beside a segment: the producers before offset NNN, so that recovery reads only what follows. One is
+/// written at each roll and at a clean stop.
 ///
 ///     0 version int16, 1     2 crc uint32: CRC-32C of all that follows it     6 count int32, then `count` entries:
 ///
@@ -11,9 +11,9 @@ internal import MartletBasics
 ///     8 epoch int16                   22 offsetDelta int32                38 transactionStart int64, -1 none
 ///    10 lastSequence int32, -1 none   26 timestamp int64
 ///
-/// All big-endian. The last four fields of the left and middle columns are those of the producer's last batch (the timestamp may be a
-/// marker's). A producer known only by a marker, or whose epoch a marker raised, has no batch. We write entries by rising id; Kafka
-/// in the order of its hash table.
+/// All big-endian. Sequence, offset and delta are those of the producer's last batch; the timestamp may be a marker's.
+/// A producer known only by a marker, or whose epoch a marker raised, has no batch. We write entries by rising id;
+/// Kafka in the order of its hash table.
 package enum ProducerSnapshotFile {
     package static let version: Int16 = 1
     package static let headerSize = 10
@@ -27,8 +27,8 @@ package enum ProducerSnapshotFile {
 }
 
 extension ProducerStateTable {
-    /// What a snapshot file says. `offset` is the one in its name. The recognition of duplicates begins again with the last batch
-    /// of each producer, since a snapshot holds no more.
+    /// What a snapshot file says. `offset` is the one in its name. The recognition of duplicates begins again with the
+    /// last batch of each producer, since a snapshot holds no more.
     package static func load(
         _ disk: any Disk, path: String, at offset: Offset, producerLimit: Int = ProducerStateTable.defaultProducerLimit
     ) throws(LogError) -> ProducerStateTable {
@@ -52,13 +52,19 @@ extension ProducerStateTable {
     }
 
     private mutating func read(_ bytes: UnsafeRawBufferPointer, path: String, at offset: Offset) throws(LogError) {
-        func bad(_ position: Int, _ reason: String) -> LogError { .corrupt(path: path, position: Int64(position), reason: reason) }
+        func bad(_ position: Int, _ reason: String) -> LogError {
+            .corrupt(path: path, position: Int64(position), reason: reason)
+        }
         do {
             var reader = ByteReader(bytes)
             let version = try reader.int16()
-            guard version == ProducerSnapshotFile.version else { throw bad(0, "producer snapshot of version \(version), not 1") }
+            guard version == ProducerSnapshotFile.version else {
+                throw bad(0, "producer snapshot of version \(version), not 1")
+            }
             let crc = try reader.uint32()
-            guard crc == crc32c(UnsafeRawBufferPointer(rebasing: bytes[6...])) else { throw bad(2, "the checksum does not match") }
+            guard crc == crc32c(UnsafeRawBufferPointer(rebasing: bytes[6...])) else {
+                throw bad(2, "the checksum does not match")
+            }
             let count = Int(try reader.int32())
             guard count >= 0, reader.remaining == count * ProducerSnapshotFile.entrySize else {
                 throw bad(6, "\(count) producers in \(bytes.count) bytes")
@@ -93,7 +99,8 @@ extension ProducerStateTable {
         entry.coordinatorEpoch = coordinatorEpoch
         entry.transactionStart = max(start, -1)
         if lastOffset >= 0 {
-            entry.append(ProducerBatch(lastSequence: sequence, offsetDelta: delta, lastOffset: lastOffset, timestamp: timestamp))
+            entry.append(
+                ProducerBatch(lastSequence: sequence, offsetDelta: delta, lastOffset: lastOffset, timestamp: timestamp))
         }
         put(producer, entry)
         return nil
@@ -102,7 +109,8 @@ extension ProducerStateTable {
     /// The snapshot of what is known now, for the file named by `nextOffset`.
     package func encodeSnapshot() -> [UInt8] {
         let entries = sortedEntries
-        var buffer = ByteBuffer(capacity: ProducerSnapshotFile.headerSize + entries.count * ProducerSnapshotFile.entrySize)
+        var buffer = ByteBuffer(
+            capacity: ProducerSnapshotFile.headerSize + entries.count * ProducerSnapshotFile.entrySize)
         buffer.int16(ProducerSnapshotFile.version)
         buffer.uint32(0)
         buffer.int32(Int32(entries.count))

@@ -1,25 +1,29 @@
 package import MartletModel
 
-/// What a partition knows of its producers: their epochs, sequences and last batches, and the transactions that hold back readers.
+/// What a partition knows of its producers: their epochs, sequences and last batches, and the transactions that hold
+/// back readers.
 ///
-/// An append is checked (`check`), then taken over (`apply`) when its offsets are reserved, so that batches that follow in the same
-/// turn see it. Should the write fail, `restore` goes back to the savepoint that was taken before. A follower and recovery only apply.
+/// An append is checked (`check`), then taken over (`apply`) when its offsets are reserved, so that batches that follow
+/// in the same turn see it. Should the write fail, `restore` goes back to the savepoint that was taken before. A
+/// follower and recovery only apply.
 ///
 ///     let savepoint = table.savepoint()
 ///     guard case .accepted = table.check(header) else { … }
 ///     table.apply(header, baseOffset: end)
 ///     // written and published: table.release(savepoint)       the write failed: table.restore(savepoint)
 ///
-/// Memory is bounded: at `producerLimit` the producer that has been silent for longest is forgotten, which costs it the recognition of
-/// duplicates and nothing else. A producer in a transaction is never forgotten; where all are, new producers are refused.
+/// Memory is bounded: at `producerLimit` the producer that has been silent for longest is forgotten, which costs it the
+/// recognition of duplicates and nothing else. A producer in a transaction is never forgotten; where all are, new
+/// producers are refused. Only what may not be refused goes above the limit, until there is room: a marker, and what a
+/// leader with a higher limit decided.
 package struct ProducerStateTable: Sendable {
     /// 4 MB a partition at the most, for one that has seen so many producers within `producer.id.expiration.ms`.
     package static let defaultProducerLimit = 20_000
 
     package enum Verdict: Equatable, Sendable {
         case accepted
-        /// Was appended before. Its offsets may still be above the durable offset or the high watermark: the answer waits for them
-        /// like the first one.
+        /// Was appended before. Its offsets may still be above the durable offset or the high watermark: the answer
+        /// waits for them like the first one.
         case duplicate(baseOffset: Offset, logAppendTime: Int64)
         case refused(ErrorCode, String)
     }
@@ -48,14 +52,17 @@ package struct ProducerStateTable: Sendable {
 
     // MARK: Deciding
 
-    /// Whether a batch of data may be appended. The order of the questions is Kafka's: a batch sent again is recognised before its
-    /// epoch is looked at, as long as the epoch is still the producer's.
+    /// Whether a batch of data may be appended. The order of the questions is Kafka's: a batch sent again is recognised
+    /// before its epoch is looked at, as long as the epoch is still the producer's.
     package func check(_ header: BatchHeader, origin: AppendOrigin = .client) -> Verdict {
         guard header.hasProducer, origin != .replication else { return .accepted }
         if origin == .client, header.baseSequence < 0 {
             return .refused(.invalidRecord, "producer \(header.producerID) sent a batch without a sequence")
         }
-        guard let entry = entry(of: header.producerID) else { return checkRoom(for: header.producerID) }
+        let isFull = transactions.openCount >= producerLimit
+        guard let entry = entry(of: header.producerID) else {
+            return isFull ? noRoom(for: header.producerID) : .accepted
+        }
         if origin == .client, entry.epoch == header.producerEpoch,
             let known = entry.batch(firstSequence: header.baseSequence, lastSequence: header.lastSequence)
         {
@@ -66,8 +73,10 @@ package struct ProducerStateTable: Sendable {
         if entry.isInTransaction, !header.isTransactional {
             return .refused(
                 .invalidTxnState,
-                "producer \(header.producerID) sent a batch outside its transaction, open since offset \(entry.transactionStart)")
+                "producer \(header.producerID) sent a batch outside its transaction of offset \(entry.transactionStart)"
+            )
         }
+        if isFull, header.isTransactional, !entry.isInTransaction { return noRoom(for: header.producerID) }
         return .accepted
     }
 
@@ -78,7 +87,8 @@ package struct ProducerStateTable: Sendable {
         if coordinatorEpoch < entry.coordinatorEpoch {
             return .refused(
                 .transactionCoordinatorFenced,
-                "a marker of coordinator epoch \(coordinatorEpoch) for producer \(header.producerID) after one of \(entry.coordinatorEpoch)")
+                "producer \(header.producerID): a marker of coordinator epoch \(coordinatorEpoch) after \(entry.coordinatorEpoch)"
+            )
         }
         return .accepted
     }
@@ -86,8 +96,12 @@ package struct ProducerStateTable: Sendable {
     private func checkSequence(_ header: BatchHeader, _ entry: ProducerEntry) -> Verdict? {
         // an entry without an epoch knows nothing that a sequence could be held against
         if entry.epoch < 0 { return nil }
-        if header.producerEpoch == entry.epoch ? entry.follows(header.baseSequence) : header.baseSequence == 0 { return nil }
-        let expected = header.producerEpoch == entry.epoch ? "after \(entry.last.lastSequence)" : "at the start of epoch \(header.producerEpoch)"
+        if header.producerEpoch == entry.epoch ? entry.follows(header.baseSequence) : header.baseSequence == 0 {
+            return nil
+        }
+        let expected =
+            header.producerEpoch == entry.epoch
+            ? "after \(entry.last.lastSequence)" : "at the start of epoch \(header.producerEpoch)"
         return .refused(
             .outOfOrderSequenceNumber, "producer \(header.producerID) sent sequence \(header.baseSequence) \(expected)")
     }
@@ -99,11 +113,11 @@ package struct ProducerStateTable: Sendable {
     }
 
     /// Retriable: transactions end, and then there is room.
-    private func checkRoom(for producer: ProducerID) -> Verdict {
-        guard slots.count >= producerLimit, oldestIdle < 0 else { return .accepted }
-        return .refused(
+    private func noRoom(for producer: ProducerID) -> Verdict {
+        .refused(
             .throttlingQuotaExceeded,
-            "all \(producerLimit) producers that this partition may remember have a transaction open: producer \(producer) must wait")
+            "producer \(producer) must wait: \(producerLimit) others have a transaction open in this partition"
+        )
     }
 
     // MARK: Taking over
@@ -113,9 +127,11 @@ package struct ProducerStateTable: Sendable {
         let lastOffset = baseOffset + Int64(header.lastOffsetDelta)
         nextOffset = lastOffset + 1
         guard header.hasProducer, !header.isControl else { return }
-        let slot = openSlot(for: header.producerID, epoch: header.producerEpoch, timestamp: header.maxTimestamp, at: lastOffset)
+        let slot = openSlot(
+            for: header.producerID, epoch: header.producerEpoch, timestamp: header.maxTimestamp, at: lastOffset)
         let batch = ProducerBatch(
-            lastSequence: header.lastSequence, offsetDelta: header.lastOffsetDelta, lastOffset: lastOffset, timestamp: header.maxTimestamp)
+            lastSequence: header.lastSequence, offsetDelta: header.lastOffsetDelta, lastOffset: lastOffset,
+            timestamp: header.maxTimestamp)
         unlink(slot)
         entries[slot].enter(header.producerEpoch)
         entries[slot].append(batch)
@@ -128,13 +144,15 @@ package struct ProducerStateTable: Sendable {
         link(slot)
     }
 
-    /// The end of a transaction was given its offset. Nil where the producer had none open here, and for other control records.
+    /// The end of a transaction was given its offset. Nil where the producer had none open here, and for other control
+    /// records.
     package mutating func applyMarker(
         _ header: BatchHeader, type: ControlRecordType, coordinatorEpoch: Int32, offset: Offset
     ) -> CompletedTransaction? {
         nextOffset = offset + 1
         guard header.hasProducer, type == .abort || type == .commit else { return nil }
-        let slot = openSlot(for: header.producerID, epoch: header.producerEpoch, timestamp: header.maxTimestamp, at: offset)
+        let slot = openSlot(
+            for: header.producerID, epoch: header.producerEpoch, timestamp: header.maxTimestamp, at: offset)
         unlink(slot)
         let start = entries[slot].transactionStart
         entries[slot].enter(header.producerEpoch)
@@ -152,8 +170,8 @@ package struct ProducerStateTable: Sendable {
 
     // MARK: Transactions and readers
 
-    /// Where readers of committed records must stop: the start of the oldest transaction that is open, or whose marker the high
-    /// watermark has not passed. Nil where none is.
+    /// Where readers of committed records must stop: the start of the oldest transaction that is open, or whose marker
+    /// the high watermark has not passed. Nil where none is.
     package var firstUnstableOffset: Offset? { transactions.first }
 
     /// Where the oldest open transaction begins.
@@ -167,7 +185,8 @@ package struct ProducerStateTable: Sendable {
 
     // MARK: Forgetting
 
-    /// Forgets producers that have no transaction open and whose last batch or marker is as old as that. `producer.id.expiration.ms`.
+    /// Forgets producers that have no transaction open and whose last batch or marker is as old as that.
+    /// `producer.id.expiration.ms`.
     package mutating func removeExpired(now: Int64, olderThanMs: Int64) {
         var slot = oldestIdle
         while slot >= 0 {
@@ -185,11 +204,13 @@ package struct ProducerStateTable: Sendable {
         nextOffset = offset
     }
 
-    /// Goes back to what was known before `offset`. False where that cannot be told from what is remembered (a producer has changed at
-    /// or above it): then the table is empty, and must be loaded from the last snapshot at or below `offset` and the batches from there.
+    /// Goes back to what was known before `offset`. False where that cannot be told from what is remembered (a producer
+    /// has changed at or above it): then the table is empty, and must be loaded from the last snapshot at or below
+    /// `offset` and the batches from there.
     package mutating func truncate(to offset: Offset) -> Bool {
         guard offset < nextOffset else { return true }
-        let isExact = !transactions.hasMarker(from: offset) && !slots.values.contains { entries[Int($0)].lastChange >= offset }
+        let isExact =
+            !transactions.hasMarker(from: offset) && !slots.values.contains { entries[Int($0)].lastChange >= offset }
         guard isExact else {
             clear(startingAt: offset)
             return false
@@ -217,7 +238,8 @@ package struct ProducerStateTable: Sendable {
     package var producers: [ProducerDescription] {
         sortedEntries.map {
             ProducerDescription(
-                producerID: $0.producerID, epoch: $0.epoch, lastSequence: $0.last.lastSequence, lastTimestamp: $0.lastTimestamp,
+                producerID: $0.producerID, epoch: $0.epoch, lastSequence: $0.last.lastSequence,
+                lastTimestamp: $0.lastTimestamp,
                 coordinatorEpoch: $0.coordinatorEpoch, transactionStart: $0.transactionStart)
         }
     }
@@ -236,7 +258,7 @@ package struct ProducerStateTable: Sendable {
             if undo.isRecording { undo.record(producer, entries[found]) }
             return found
         }
-        if slots.count >= producerLimit, oldestIdle >= 0 {
+        while slots.count >= producerLimit, oldestIdle >= 0 {
             if undo.isRecording { undo.record(entries[Int(oldestIdle)].producerID, entries[Int(oldestIdle)]) }
             remove(Int(oldestIdle))
         }

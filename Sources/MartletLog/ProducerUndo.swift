@@ -1,9 +1,10 @@
 internal import MartletModel
 
-/// What entries were before reserved writes changed them, so that a write that fails can be taken back. Nothing is kept while no
-/// write is under way, which is the case for a replay and between the turns of a loop.
+/// What entries were before reserved writes changed them, so that a write that fails can be taken back. Nothing is kept
+/// while no write is under way, which is the case for a replay and between the turns of a loop.
 struct ProducerUndo: Sendable {
-    /// More changes than this between a savepoint and the newest are not kept: going back then means a reload (`restore` says so).
+    /// More changes than this between a savepoint and the newest are not kept: going back then means a reload
+    /// (`restore` says so).
     static let limit = 4096
 
     private struct Change {
@@ -74,8 +75,8 @@ extension ProducerStateTable {
     /// The write behind this savepoint was published, and so were all that were reserved before it.
     package mutating func release(_ savepoint: Savepoint) { undo.release(savepoint.id, at: savepoint.position) }
 
-    /// Takes back everything that was applied since the savepoint, with later savepoints. False where too much has happened since:
-    /// then the table is empty, and must be loaded again as after `truncate`.
+    /// Takes back everything that was applied since the savepoint, with later savepoints. False where too much has
+    /// happened since: then the table is empty, and must be loaded again as after `truncate`.
     package mutating func restore(_ savepoint: Savepoint) -> Bool {
         guard let undone = undo.takeBack(to: savepoint.position, id: savepoint.id) else {
             clear(startingAt: savepoint.nextOffset)

@@ -4,7 +4,8 @@ internal import Synchronization
 
 /// What a participant has written since it was last asked, and what is durable once the files and folders are synced.
 package struct UnsyncedWrites: Sendable {
-    /// Files that were written to. Held until they are synced, so that a cache of descriptors does not close them before.
+    /// Files that were written to. Held until they are synced, so that a cache of descriptors does not close them
+    /// before.
     package var files: [any DiskFile]
     /// Folders in which names were made, renamed or removed.
     package var folders: [String]

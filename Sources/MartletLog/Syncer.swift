@@ -4,21 +4,25 @@ internal import Synchronization
 
 /// The group commit of one log directory.
 ///
-/// Writers arm it. A *cycle* takes all participants that were armed since the last, asks each what it wrote, syncs that by the cheapest
-/// means, and tells each that its writes are durable. One cycle runs at a time; what is armed meanwhile makes up the next.
+/// Writers arm it. A *cycle* takes all participants that were armed since the last, asks each what it wrote, syncs that
+/// by the cheapest means, and tells each that its writes are durable. One cycle runs at a time; what is armed meanwhile
+/// makes up the next.
 ///
 ///     idle ── armed, urgent ──────────> start queued (end of the loop's turn, so that the whole turn shares the cycle) ──> running
 ///     idle ── armed, nobody waits ────> timer, `delay` after the first ──> running
 ///     running ── all parts done ──────> published; then as from idle, the age of the first armed counted
 ///
-/// A handful of files is synced by parallel `fdatasync` on the lane, more than `fileSystemThreshold` by one `syncfs`: a thousand files
-/// take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and back.
+/// A handful of files is synced by parallel `fdatasync` on the lane, more than `fileSystemThreshold` by one `syncfs`: a
+/// thousand files take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and
+/// back.
 ///
-/// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing for them. So the
-/// participants concerned hear `syncFailed`, the directory is reported as failed, and every later cycle fails without touching the disk.
+/// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing
+/// for them. So the participants concerned hear `syncFailed`, the directory is reported as failed, and every later
+/// cycle fails without touching the disk.
 package final class Syncer: @unchecked Sendable {
     package struct Settings: Sendable {
-        /// How old the first unsynced append may be when its sync begins, where nobody waits for it: `martlet.sync.delay.ms`.
+        /// How old the first unsynced append may be when its sync begins, where nobody waits for it:
+        /// `martlet.sync.delay.ms`.
         package var delay: Interval = .milliseconds(2)
         /// Files that are synced at once; more than the lane has threads gains nothing.
         package var parallelism = 8
@@ -63,6 +67,7 @@ package final class Syncer: @unchecked Sendable {
     private var jobs = SyncJobs()
     private var faults: [SyncFault] = []
     private var partsRunning = 0
+    private var partsLeft = 0..<0
     private var began = Instant(nanoseconds: 0)
     private var failure: SystemError?
 
@@ -84,11 +89,12 @@ package final class Syncer: @unchecked Sendable {
 
     // MARK: Arming
 
-    /// The participant has written. From any thread, also while the participant's own lock is held: nothing is called back from here.
-    /// After each write; where it is armed already this costs one load.
+    /// The participant has written. From any thread, also while the participant's own lock is held: nothing is called
+    /// back from here. After each write; where it is armed already this costs one load.
     ///
-    /// Why the load needs no ordering: the cycle puts the level down *before* it takes the participant's lock in `takeUnsynced`. A
-    /// write that this call did not see taken was therefore made after the level went down, and the call sees that.
+    /// Why the load needs no ordering: the cycle puts the level down *before* it takes the participant's lock in
+    /// `takeUnsynced`. A write that this call did not see taken was therefore made after the level went down, and the
+    /// call sees that.
     @inline(__always)
     package func arm(_ participant: some SyncParticipant, urgent: Bool) {
         let arming = participant.arming
@@ -110,7 +116,8 @@ package final class Syncer: @unchecked Sendable {
         perform(next)
     }
 
-    /// Calls `then` on the loop when everything that was armed until now is synced, or has failed. Does not wait for the delay.
+    /// Calls `then` on the loop when everything that was armed until now is synced, or has failed. Does not wait for
+    /// the delay.
     package func drain(then: @escaping @Sendable () -> Void) {
         let (isDone, next): (Bool, Next) = lock.withLock {
             guard isRunning || !armed.isEmpty else { return (true, .nothing) }
@@ -161,6 +168,7 @@ package final class Syncer: @unchecked Sendable {
     // MARK: A cycle, on the loop
 
     private func startCycle() {
+        precondition(loop.isCurrent, "a cycle begins on the syncer's loop")
         lock.withLock {
             precondition(!isRunning && works.isEmpty, "one sync cycle at a time")
             isStartQueued = false
@@ -178,29 +186,32 @@ package final class Syncer: @unchecked Sendable {
         }
         taken.removeAll(keepingCapacity: true)
         began = loop.clock.now
-        if failure != nil || jobs.count == 0 { finish() } else { submitParts() }
+        if failure != nil || jobs.count == 0 { finish() } else { begin() }
+    }
+
+    /// Each part takes every n-th job: which is which is settled here, so that it does not depend on how threads run.
+    private func begin() {
+        partsLeft = 0..<(jobs.count > settings.fileSystemThreshold ? 1 : min(jobs.count, settings.parallelism))
+        submitParts()
     }
 
     private func submitParts() {
-        if jobs.count > settings.fileSystemThreshold {
-            let (disk, path) = (disk, path)
-            submit {
-                do throws(SystemError) {
-                    try disk.syncFileSystem(path)
-                    return []
-                } catch { return [SyncFault(job: SyncFault.allJobs, error: error)] }
+        let (disk, path, jobs, stride) = (disk, path, jobs, partsLeft.upperBound)
+        let isWhole = jobs.count > settings.fileSystemThreshold
+        while let part = partsLeft.first {
+            let isAccepted =
+                isWhole ? submit { syncFileSystem(disk, path) } : submit { jobs.run(from: part, by: stride, on: disk) }
+            guard isAccepted else {
+                lock.withLock { counts.refusals += 1 }
+                loop.schedule(after: Self.refusedDelay) { self.submitParts() }
+                return
             }
-        } else {
-            let (disk, jobs) = (disk, jobs)
-            for _ in 0..<min(jobs.count, settings.parallelism) where !submit({ jobs.run(on: disk) }) { break }
+            partsLeft.removeFirst()
         }
-        guard partsRunning == 0 else { return }
-        // Nothing was accepted. What was accepted in part is enough: the parts share the jobs.
-        lock.withLock { counts.refusals += 1 }
-        loop.schedule(after: Self.refusedDelay) { self.submitParts() }
+        // a lane that completed all at once has not ended the cycle, for parts were left
+        if partsRunning == 0 { finish() }
     }
 
-    @discardableResult
     private func submit(_ part: @escaping @Sendable () -> [SyncFault]) -> Bool {
         // counted first, should a lane complete at once
         partsRunning += 1
@@ -212,7 +223,7 @@ package final class Syncer: @unchecked Sendable {
     private func partEnded(_ found: [SyncFault]) {
         if !found.isEmpty { faults.append(contentsOf: found) }
         partsRunning -= 1
-        if partsRunning == 0 { finish() }
+        if partsRunning == 0, partsLeft.isEmpty { finish() }
     }
 
     private func finish() {
@@ -282,30 +293,38 @@ struct SyncFault: Sendable {
     var error: SystemError
 }
 
-/// What a cycle has to sync. The parts on the lane take one job after the other; the loop changes the lists only while no part runs.
+/// What a cycle has to sync. The parts on the lane read the lists; the loop changes them only while no part runs.
 private final class SyncJobs: @unchecked Sendable {
     var folders: [String] = []
     var files: [any DiskFile] = []
-    private let next = Atomic<Int>(0)
 
     var count: Int { folders.count + files.count }
 
-    func run(on disk: any Disk) -> [SyncFault] {
+    func run(from first: Int, by step: Int, on disk: any Disk) -> [SyncFault] {
         var faults: [SyncFault] = []
-        while true {
-            let job = next.wrappingAdd(1, ordering: .relaxed).oldValue
-            guard job < count else { return faults }
+        for job in stride(from: first, to: count, by: step) {
             do throws(SystemError) {
-                if job < folders.count { try disk.syncDirectory(folders[job]) } else { try files[job - folders.count].sync() }
+                if job < folders.count {
+                    try disk.syncDirectory(folders[job])
+                } else {
+                    try files[job - folders.count].sync()
+                }
             } catch { faults.append(SyncFault(job: job, error: error)) }
         }
+        return faults
     }
 
     func clear() {
         folders.removeAll(keepingCapacity: folders.capacity <= 1024)
         files.removeAll(keepingCapacity: files.capacity <= 1024)
-        next.store(0, ordering: .relaxed)
     }
+}
+
+private func syncFileSystem(_ disk: any Disk, _ path: String) -> [SyncFault] {
+    do throws(SystemError) {
+        try disk.syncFileSystem(path)
+        return []
+    } catch { return [SyncFault(job: SyncFault.allJobs, error: error)] }
 }
 
 /// What a syncer has done since it was made.

@@ -1,7 +1,7 @@
 internal import MartletModel
 
-/// The transactions that hold back readers of committed records, from the oldest: open ones, and ended ones whose marker is not yet
-/// below the high watermark.
+/// The transactions that hold back readers of committed records, from the oldest: open ones, and ended ones whose
+/// marker is not yet below the high watermark.
 struct TransactionList: Sendable {
     private struct Item {
         var firstOffset: Offset
@@ -14,6 +14,7 @@ struct TransactionList: Sendable {
     private var items: [Item] = []
     private var endedCount = 0
 
+    var openCount: Int { items.count - endedCount }
     var first: Offset? { items.first?.firstOffset }
     var firstUndecided: Offset? { endedCount == 0 ? first : items.first { $0.marker < 0 }?.firstOffset }
 

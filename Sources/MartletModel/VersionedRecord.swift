@@ -3,8 +3,9 @@ package import MartletBasics
 /// A record or file body whose codec is generated from `Schemas/records`.
 ///
 /// Where Kafka stores one, an int16 stands before its fields: the record's version, or, in the key of a coordinator's
-/// record, the number that says what kind of record it is (such keys have one version only). `decode` and `encode` know the fields alone;
-/// `decodePrefixed` and `encodePrefixed` know the int16 too.
+/// record, the number that says what kind of record it is (such keys have one version only). `decode` and `encode` know
+/// the fields alone; `decodePrefixed` and `encodePrefixed` know the int16 too. Control records about leaders and voters
+/// (`LeaderChangeMessage`, `VotersRecord`, …) have their version as a field, and no prefix.
 package protocol VersionedRecord: Equatable, Sendable {
     /// The versions that can be read and written.
     static var versions: ClosedRange<Int16> { get }

@@ -45,10 +45,13 @@ private struct NameChange {
 
 /// The names of a simulated file system, as they are and as the disk has them.
 ///
-/// Between the two stand the changes that no sync of a folder has covered, in their order. A sync of a folder takes the changes
-/// that touch it, and those before them that touch a folder which these touch. A power cut keeps of each folder's changes
-/// a beginning, and the seed says how long a one.
+/// Between the two stand the changes that no sync of a folder has covered, in their order. A sync of a folder takes
+/// the changes that touch it, and those before them that touch a folder which these touch. A power cut keeps of each
+/// folder's changes a beginning, and the seed says how long a one.
 struct FileTree {
+    /// More changes than this do not wait: as a kernel does in time, the tree makes the older half durable by itself.
+    static let changesLimit = 10_000
+
     let root: Inode
     private var changes: ContiguousArray<NameChange> = []
     private var inodesCount: UInt64 = 1
@@ -94,21 +97,28 @@ struct FileTree {
         inodesCount += 1
         inode.isNamed = true
         folder.entries[name] = inode
-        changes.append(NameChange(added: (folder, name, inode)))
+        record(NameChange(added: (folder, name, inode)))
         return inode
     }
 
     mutating func remove(_ name: String, from folder: Inode) {
         guard let inode = folder.entries.removeValue(forKey: name) else { return }
         inode.isNamed = false
-        changes.append(NameChange(removed: (folder, name), emptied: inode.isDirectory ? inode : nil))
+        record(NameChange(removed: (folder, name), emptied: inode.isDirectory ? inode : nil))
     }
 
     mutating func rename(_ name: String, in folder: Inode, to newName: String, in newFolder: Inode) {
         guard let inode = folder.entries.removeValue(forKey: name) else { return }
         newFolder.entries[newName]?.isNamed = false
         newFolder.entries[newName] = inode
-        changes.append(NameChange(removed: (folder, name), added: (newFolder, newName, inode)))
+        record(NameChange(removed: (folder, name), added: (newFolder, newName, inode)))
+    }
+
+    private mutating func record(_ change: NameChange) {
+        changes.append(change)
+        guard changes.count > Self.changesLimit else { return }
+        for old in changes.prefix(Self.changesLimit / 2) { old.makeDurable() }
+        changes.removeFirst(Self.changesLimit / 2)
     }
 
     // MARK: Durability
@@ -118,7 +128,9 @@ struct FileTree {
         var taken = [Bool](repeating: false, count: changes.count)
         for index in changes.indices.reversed() where folders.contains(where: { changes[index].touches($0) }) {
             taken[index] = true
-            for other in changes[index].folders where !folders.contains(where: { $0 === other }) { folders.append(other) }
+            for other in changes[index].folders where !folders.contains(where: { $0 === other }) {
+                folders.append(other)
+            }
         }
         var left: ContiguousArray<NameChange> = []
         for index in changes.indices {
@@ -141,7 +153,9 @@ struct FileTree {
             if !follows, mood == 0 || (mood != 1 && random.chance(3, in: 4)) {
                 change.makeDurable()
             } else {
-                for folder in change.folders where !stopped.contains(where: { $0 === folder }) { stopped.append(folder) }
+                for folder in change.folders where !stopped.contains(where: { $0 === folder }) {
+                    stopped.append(folder)
+                }
             }
         }
         changes = []

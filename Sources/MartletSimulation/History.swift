@@ -7,7 +7,8 @@ package enum HistoryKind: UInt8, Sendable {
     case hostStart, hostKill, powerCut, pause, fault
 }
 
-/// Whom an event concerns: a loop, a lane, a disk, a socket. The hash is of the name, so that it is the same in every process.
+/// Whom an event concerns: a loop, a lane, a disk, a socket. The hash is of the name, so that it is the same in every
+/// process.
 final class Subject: Sendable {
     let name: String
     let hash: UInt64

@@ -1,6 +1,7 @@
 internal import MartletBasics
 
-/// One page of a simulated file. A page that is not dirty may be shared by what the file is and what the disk has of it.
+/// One page of a simulated file. A page that is not dirty may be shared by what the file is and what the disk has of
+/// it.
 final class Page {
     static let size = 4096
     /// A disk writes a sector whole or not at all.
@@ -26,10 +27,12 @@ final class Page {
 
 /// What a file holds, twice: as programs see it (the page cache), and as the disk has it.
 ///
-///     current   [A'][B ][C'][D']      A', C' dirty; D' was dirty when a sync failed: seen by programs, never on its way again
+///     current   [A'][B ][C'][D']      A', C' dirty; D' was dirty when a sync failed
 ///     durable   [A ][B ]              B one page object in both
 ///
-/// Pages of zeros that nobody wrote are nil, and what lies past the arrays is zero too: a preallocated index costs nothing.
+/// Programs still see D', but it counts as clean: unless it is written again, no sync takes it to the disk.
+/// Pages of zeros that nobody wrote are nil, and what lies past the arrays is zero too: a preallocated index costs
+/// nothing.
 struct PagedContent {
     private(set) var size: Int64 = 0
     private(set) var durableSize: Int64 = 0
@@ -80,7 +83,8 @@ struct PagedContent {
     func isCold(_ count: Int, at offset: Int64) -> Bool {
         guard offset < size, count > 0 else { return false }
         let end = min(offset + Int64(count), size)
-        for index in (Int(offset) / Page.size)..<min(Self.pagesCount(end), max(current.count, Int(offset) / Page.size)) {
+        let first = Int(offset) / Page.size
+        for index in first..<min(Self.pagesCount(end), max(current.count, first)) {
             if let page = current[index], page.isCold { return true }
         }
         return false
@@ -141,7 +145,8 @@ struct PagedContent {
         durableSize = size
     }
 
-    /// As Linux does: what was to be written counts as clean from now on, is still seen by programs, and is not on the disk.
+    /// As Linux does: what was to be written counts as clean from now on, is still seen by programs, and is not on
+    /// the disk.
     mutating func failSync() {
         for index in dirty where index < current.count { current[index]?.isDirty = false }
         dirty = []
@@ -162,7 +167,8 @@ struct PagedContent {
         cutSize = nil
     }
 
-    /// What a power cut leaves: what was synced, and of the rest what the seed says, page by page, torn between sectors.
+    /// What a power cut leaves: what was synced, and of the rest what the seed says, page by page, torn between
+    /// sectors.
     mutating func losePower(_ random: inout SeededRandom) {
         if !isSynced { settle(&random) }
         current = durable

@@ -76,7 +76,9 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
     }
 
     /// The folder that a path's last name is in.
-    private func place(_ operation: DiskOperation, _ path: String) throws(SystemError) -> (folder: Inode, name: String) {
+    private func place(
+        _ operation: DiskOperation, _ path: String
+    ) throws(SystemError) -> (folder: Inode, name: String) {
         let parts = FileTree.parts(path)
         guard let last = parts.last else { throw error(.isADirectory, operation, path) }
         switch files.tree.find(parts.dropLast()) {
@@ -86,7 +88,7 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
         }
     }
 
-    private var wallMilliseconds: Int64 { SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000 }
+    var wallMilliseconds: Int64 { process.wallMilliseconds }
 
     // MARK: Disk
 
@@ -108,7 +110,10 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
             }
         }
         guard !inode.isDirectory else { throw error(.isADirectory, .open, path) }
-        if mode == .truncate, inode.content.size > 0 { files.resizing(inode) { $0.content.truncate(to: 0) } }
+        if mode == .truncate, inode.content.size > 0 {
+            files.resizing(inode, at: wallMilliseconds) { $0.content.truncate(to: 0) }
+            note(.truncate, inode.number)
+        }
         return SimulatedFile(disk: self, inode: inode, path: path, isWritable: mode != .read)
     }
 
@@ -145,11 +150,11 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
         let source = try place(.rename, from)
         guard let moved = source.folder.entries[source.name] else { throw error(.notFound, .rename, from) }
         let target = try place(.rename, to)
-        if moved.isDirectory, FileTree.parts(to).starts(with: FileTree.parts(from)), moved !== target.folder.entries[target.name] {
-            throw SystemError(.other, code: 22, operation: "rename", subject: from, reason: "Invalid argument")
-        }
         let replaced = target.folder.entries[target.name]
         if replaced === moved { return }
+        if moved.isDirectory, FileTree.parts(to).starts(with: FileTree.parts(from)) {
+            throw SystemError(.other, code: 22, operation: "rename", subject: from, reason: "Invalid argument")
+        }
         if let replaced {
             if moved.isDirectory, !replaced.isDirectory { throw error(.notADirectory, .rename, to) }
             if !moved.isDirectory, replaced.isDirectory { throw error(.isADirectory, .rename, to) }
@@ -225,20 +230,13 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
         let inode = place.folder.entries[place.name]
             ?? files.tree.add(place.name, to: place.folder, isDirectory: false, at: wallMilliseconds)
         guard !inode.isDirectory else { throw error(.isADirectory, .lock, path) }
-        guard let held = files.locks.firstIndex(where: { $0.inode === inode }) else {
-            files.locks.append(.init(inode: inode, process: process, holders: 1))
-            return SimulatedLock(disk: self, inode: inode)
-        }
-        // a process that holds the lock already gets it again
-        guard files.locks[held].process === process else { return nil }
-        files.locks[held].holders += 1
+        guard !files.locks.contains(where: { $0.inode === inode }) else { return nil }
+        files.locks.append(.init(inode: inode, process: process))
         return SimulatedLock(disk: self, inode: inode)
     }
 
     func unlock(_ inode: Inode) {
-        guard let held = files.locks.firstIndex(where: { $0.inode === inode && $0.process === process }) else { return }
-        files.locks[held].holders -= 1
-        if files.locks[held].holders == 0 { files.locks.remove(at: held) }
+        files.locks.removeAll { $0.inode === inode && $0.process === process }
     }
 }
 

@@ -3,9 +3,9 @@ internal import MartletReactor
 
 /// The network between all machines of a world, and its faults.
 ///
-/// Every direction of a connection keeps its order; everything else may overtake. What meets a block (a partition, a stalled direction)
-/// is held back and comes when the block is lifted, as TCP would send it again; connecting over a block is tried again a few
-/// times and then fails.
+/// Every direction of a connection keeps its order; everything else may overtake. What meets a block (a partition, a
+/// stalled direction) is held back and comes when the block is lifted, as TCP would send it again; connecting over a
+/// block is tried again a few times and then fails.
 package final class SimulatedFabric: @unchecked Sendable {
     private struct Direction: Hashable {
         var from: String
@@ -122,14 +122,16 @@ package final class SimulatedFabric: @unchecked Sendable {
 
     // MARK: Addresses
 
-    /// Loopback addresses are each machine's own.
+    /// Loopback addresses are each machine's own, and so is what listens on all of a machine's addresses.
     private static func key(_ address: SocketAddress, at machine: String) -> SocketAddress {
+        if isWildcard(address.host) { return wildcardKey(address, at: machine) }
         guard isLoopback(address.host) else { return address }
-        return SocketAddress(host: "127.0.0.1@\(machine)", port: address.port)
+        return SocketAddress(host: "\(address.host)@\(machine)", port: address.port)
     }
 
-    private static func wildcardKey(_ port: UInt16, at machine: String) -> SocketAddress {
-        SocketAddress(host: "*@\(machine)", port: port)
+    /// `0.0.0.0` and `::` are families of their own, and go beside each other.
+    private static func wildcardKey(_ address: SocketAddress, at machine: String) -> SocketAddress {
+        SocketAddress(host: "\(address.host.contains(":") ? "::" : "0.0.0.0")@\(machine)", port: address.port)
     }
 
     static func isLoopback(_ host: String) -> Bool { host.hasPrefix("127.") || host == "::1" }
@@ -146,7 +148,7 @@ package final class SimulatedFabric: @unchecked Sendable {
         let attempts = asked.port == 0 ? 28_232 : 1
         for _ in 0..<attempts {
             let address = SocketAddress(host: asked.host, port: asked.port == 0 ? takePort(at: machine) : asked.port)
-            let key = Self.isWildcard(address.host) ? Self.wildcardKey(address.port, at: machine) : Self.key(address, at: machine)
+            let key = Self.key(address, at: machine)
             guard listeners[key] == nil, !collides(address, at: machine) else { continue }
             listeners[key] = listener
             listener.key = key
@@ -156,9 +158,11 @@ package final class SimulatedFabric: @unchecked Sendable {
     }
 
     private func collides(_ address: SocketAddress, at machine: String) -> Bool {
-        let own = [SocketAddress(host: machine, port: address.port), SocketAddress(host: "127.0.0.1@\(machine)", port: address.port)]
+        let hosts = address.host.contains(":") ? ["::1@\(machine)"] : [machine, "127.0.0.1@\(machine)"]
+        let own = hosts.map { SocketAddress(host: $0, port: address.port) }
         if Self.isWildcard(address.host) { return own.contains { listeners[$0] != nil } }
-        return own.contains(Self.key(address, at: machine)) && listeners[Self.wildcardKey(address.port, at: machine)] != nil
+        guard own.contains(Self.key(address, at: machine)) else { return false }
+        return listeners[Self.wildcardKey(address, at: machine)] != nil
     }
 
     func unregister(_ listener: SimulatedListener) {
@@ -173,7 +177,7 @@ package final class SimulatedFabric: @unchecked Sendable {
 
     func listener(at address: SocketAddress, from machine: String) -> SimulatedListener? {
         let target = self.machine(of: address, from: machine)
-        return listeners[Self.key(address, at: machine)] ?? listeners[Self.wildcardKey(address.port, at: target)]
+        return listeners[Self.key(address, at: machine)] ?? listeners[Self.wildcardKey(address, at: target)]
     }
 
     func address(named name: String) -> String? { world.hosts.first { $0.name == name }?.address }

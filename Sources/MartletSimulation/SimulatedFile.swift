@@ -73,7 +73,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         if fault != nil { room = min(max(room, 0), Int64.random(in: 0...total, using: &files.random)) }
         files.spend(files.writeLatency)
         var digest = inode.number
-        files.resizing(inode) { inode in
+        files.resizing(inode, at: disk.wallMilliseconds) { inode in
             var position = offset
             for piece in pieces where room > 0 {
                 let part = UnsafeRawBufferPointer(rebasing: piece.prefix(Int(min(Int64(piece.count), room))))
@@ -104,7 +104,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         guard size <= inode.content.size || files.roomBytes(inode, at: size) >= 0 else {
             throw disk.error(.noSpace, .truncate, path)
         }
-        files.resizing(inode) { $0.content.truncate(to: size) }
+        files.resizing(inode, at: disk.wallMilliseconds) { $0.content.truncate(to: size) }
         disk.note(.truncate, inode.number &+ UInt64(size) &* 31)
     }
 
@@ -112,7 +112,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         precondition(size >= 0, "a file has no negative size")
         try begin(.allocate, writes: true)
         guard files.roomBytes(inode, at: size) >= 0 else { throw disk.error(.noSpace, .allocate, path) }
-        files.resizing(inode) { $0.content.grow(to: size) }
+        files.resizing(inode, at: disk.wallMilliseconds) { $0.content.grow(to: size) }
         disk.note(.allocate, inode.number &+ UInt64(size) &* 31)
     }
 

@@ -70,7 +70,6 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     struct HeldLock {
         var inode: Inode
         var process: SimulatedProcess
-        var holders: Int
     }
 
     /// How long calls take on a lane. On a loop they take no time.
@@ -102,8 +101,8 @@ package final class SimulatedFileSystem: @unchecked Sendable {
 
     // MARK: Faults
 
-    /// The next calls of this kind fail, where the path contains the text: `skip` of them pass, then `times` fail. A failing
-    /// write has written some part; a failing sync drops what it was to make durable.
+    /// The next calls of this kind fail, where the path contains the text: `skip` of them pass, then `times` fail. A
+    /// failing write has written some part; a failing sync drops what it was to make durable.
     package func fail(
         _ operation: DiskOperation, of path: String = "", with kind: SystemError.Kind, skip: Int = 0, times: Int = 1
     ) {
@@ -199,11 +198,11 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     }
 
     /// Changes a file and keeps count of the space.
-    func resizing<R>(_ inode: Inode, _ body: (Inode) -> R) -> R {
+    func resizing<R>(_ inode: Inode, at wallMilliseconds: Int64, _ body: (Inode) -> R) -> R {
         let before = inode.blockBytes
         let result = body(inode)
         usedBytes += inode.blockBytes - before
-        inode.modifiedMilliseconds = SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000
+        inode.modifiedMilliseconds = wallMilliseconds
         return result
     }
 

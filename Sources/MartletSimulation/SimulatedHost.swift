@@ -25,6 +25,10 @@ final class SimulatedProcess: @unchecked Sendable {
         self.wallOffset = wallOffset
     }
 
+    var wallMilliseconds: Int64 {
+        SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000 + wallOffset.milliseconds
+    }
+
     /// The moment itself, or the end of the pause that it lies in.
     func awake(_ time: Int64) -> Int64 { max(time, pausedUntil) }
 }
@@ -39,9 +43,7 @@ package final class SimulatedClock: Clock, @unchecked Sendable {
 
     package var now: Instant { process.world.now }
 
-    package var wallMilliseconds: Int64 {
-        Self.epochMilliseconds + process.world.now.nanoseconds / 1_000_000 + process.wallOffset.milliseconds
-    }
+    package var wallMilliseconds: Int64 { process.wallMilliseconds }
 }
 
 /// A process on a simulated machine. It dies once; `restart` gives its successor, on the same disk.
@@ -55,7 +57,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     package let clock: any Clock
     package let disk: any Disk
     package let network: any Network
-    package var loops: [any EventLoop] { simulatedLoops }
+    package let loops: [any EventLoop]
 
     let process: SimulatedProcess
     private let simulatedLoops: [SimulatedLoop]
@@ -64,8 +66,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     private let subject: Subject
 
     init(
-        world: SimulatedWorld, name: String, address: String, files: SimulatedFileSystem, incarnation: Int, loopsCount: Int,
-        wallOffset: Interval
+        world: SimulatedWorld, name: String, address: String, files: SimulatedFileSystem, incarnation: Int,
+        loopsCount: Int, wallOffset: Interval
     ) {
         precondition(loopsCount > 0, "a host has at least one loop")
         self.world = world
@@ -79,7 +81,10 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         self.clock = clock
         disk = SimulatedDisk(process: process, files: files)
         network = SimulatedNetwork(process: process)
-        simulatedLoops = (0..<loopsCount).map { SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)") }
+        simulatedLoops = (0..<loopsCount).map {
+            SimulatedLoop(process: process, clock: clock, name: "\(name)/loop-\($0)")
+        }
+        loops = simulatedLoops
         random = world.makeRandom("\(name)#\(incarnation)")
         subject = Subject(name)
         process.host = self
@@ -106,8 +111,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
 
     // MARK: What befalls it
 
-    /// The process is killed: nothing of it runs again, its sockets are closed by the system, its locks are released. What it
-    /// wrote is in the page cache, and so is there after a restart. A second kill is ignored.
+    /// The process is killed: nothing of it runs again, its sockets are closed by the system, its locks are released.
+    /// What it wrote is in the page cache, and so is there after a restart. A second kill is ignored.
     package func kill() {
         world.checkThread()
         guard process.isAlive else { return }
@@ -115,8 +120,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         stop(silently: false)
     }
 
-    /// The machine loses power: as `kill` for every process on it, and what was not synced is lost, kept or torn, as the seed
-    /// says. Peers learn of it late (`SimulatedFabric.powerCutSilence`).
+    /// The machine loses power: as `kill` for every process on it, and what was not synced is lost, kept or torn, as
+    /// the seed says. Peers learn of it late (`SimulatedFabric.powerCutSilence`).
     package func powerCut() {
         world.checkThread()
         world.note(.powerCut, subject, UInt64(incarnation))
@@ -125,8 +130,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         files.losePower()
     }
 
-    /// Cuts the power just before the disk call that changes something after so many others, wherever that falls, also in
-    /// the midst of one piece of work.
+    /// Cuts the power just before the disk call that changes something after so many others, wherever that falls,
+    /// also in the midst of one piece of work.
     package func powerCut(afterDiskOperations count: Int) { process.diskOperationsLeft = count }
 
     /// The process stands still, as in a long pause of the machine; what happens meanwhile waits for it.

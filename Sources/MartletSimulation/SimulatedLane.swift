@@ -1,9 +1,9 @@
 internal import MartletBasics
 package import MartletReactor
 
-/// A lane of a simulated process. A piece of work begins a seeded moment after a thread is free, has its effects on the disk at that
-/// moment, and holds its thread for as long as those calls take by the disk's latencies; then its result travels to the loop.
-/// A kill or a power cut may fall at each of these moments.
+/// A lane of a simulated process. A piece of work begins a seeded moment after a thread is free, has its effects on
+/// the disk at that moment, and holds its thread for as long as those calls take by the disk's latencies; then its
+/// result travels to the loop. A kill or a power cut may fall at each of these moments.
 package final class SimulatedLane: Lane, @unchecked Sendable {
     package let name: String
     private let process: SimulatedProcess

@@ -1,12 +1,13 @@
 package import MartletBasics
 package import MartletReactor
 
-/// A loop of a simulated process. What becomes ready waits for the loop's next turn, which comes a seeded moment later, so that
-/// one turn brings sometimes one thing and sometimes many.
+/// A loop of a simulated process. What becomes ready waits for the loop's next turn, which comes a seeded moment
+/// later, so that one turn brings sometimes one thing and sometimes many.
+/// Jobs that the turn's own work makes ready run in that turn, before what was put off to its end.
 ///
-/// Jobs and work that another loop, a lane or the test hands over arrive after a seeded delay, in order for each caller. When
-/// the process dies, what waits is dropped: a task whose job is never run is leaked with all that it holds, on purpose, because
-/// a killed process does not unwind either.
+/// Jobs and work that another loop, a lane or the test hands over arrive after a seeded delay, in order for each
+/// caller. When the process dies, what waits is dropped: a task whose job is never run is leaked with all that it
+/// holds, on purpose, because a killed process does not unwind either.
 package final class SimulatedLoop: EventLoop, @unchecked Sendable {
     private enum Item {
         case job(UnownedJob)
@@ -20,6 +21,8 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         var work: () -> Void
     }
 
+    /// Jobs beyond this many that a turn makes ready wait for the next one.
+    private static let jobsPerTurnLimit = 1024
     /// More rounds of end-of-turn work than this in one turn never end.
     private static let endOfTurnRoundsLimit = 1_000_000
 
@@ -31,6 +34,8 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     private var ready: [Item] = []
     private var spare: [Item] = []
+    /// Jobs that this turn has made ready: they run in it, as many as a turn takes.
+    private var jobs: [UnownedJob] = []
     private var endOfTurn: [() -> Void] = []
     private var timers: [UInt64: Timer] = [:]
     private var timersCount: UInt64 = 0
@@ -50,7 +55,8 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     package func enqueue(_ job: consuming ExecutorJob) {
         world.checkThread()
-        hand(.job(UnownedJob(job)))
+        let job = UnownedJob(job)
+        if isCurrent { jobs.append(job) } else { hand(.job(job)) }
     }
 
     package func execute(_ work: @escaping @Sendable () -> Void) {
@@ -135,7 +141,14 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
             guard process.isAlive else { break }
             run(item)
         }
-        runEndOfTurn()
+        var budget = Self.jobsPerTurnLimit
+        repeat {
+            runJobs(&budget)
+            runEndOfTurn()
+        } while !jobs.isEmpty && budget > 0 && process.isAlive
+        let left = jobs
+        jobs = []
+        for job in left { arrive(.job(job)) }
         world.currentLoop = nil
         world.callerIndex = 0
         items.removeAll(keepingCapacity: items.count < 1024)
@@ -144,9 +157,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     private func run(_ item: Item) {
         switch item {
-        case .job(let job):
-            world.note(.job, subject, 0)
-            job.runSynchronously(on: asUnownedTaskExecutor())
+        case .job(let job): run(job)
         case .work(let work):
             world.note(.work, subject, 0)
             work()
@@ -158,6 +169,21 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         case .readiness(let socket):
             socket.tellReadiness()
         }
+    }
+
+    private func run(_ job: UnownedJob) {
+        world.note(.job, subject, 0)
+        job.runSynchronously(on: asUnownedTaskExecutor())
+    }
+
+    private func runJobs(_ budget: inout Int) {
+        var index = 0
+        while index < jobs.count, budget > 0, process.isAlive {
+            run(jobs[index])
+            index += 1
+            budget -= 1
+        }
+        jobs.removeFirst(index)
     }
 
     private func runEndOfTurn() {

@@ -13,12 +13,17 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         subject = Subject("\(process.name)/network")
     }
 
+    package var localName: String { process.name }
+
     /// A literal is its own answer, the name of a host its address.
     package func resolve(_ host: String) throws(SystemError) -> [String] {
         if host == "localhost" { return ["127.0.0.1"] }
-        if host.contains(":") || host.utf8.allSatisfy({ $0 == UInt8(ascii: ".") || (48...57).contains($0) }) { return [host] }
+        let digits = UInt8(ascii: "0")...UInt8(ascii: "9")
+        let isIPv4 = host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || digits.contains($0) }
+        if isIPv4 || host.contains(":") { return [host] }
         guard let address = world.network.address(named: host) else {
-            throw SystemError(.notFound, code: -2, operation: "getaddrinfo", subject: host, reason: "Name or service not known")
+            throw SystemError(
+                .notFound, code: -2, operation: "getaddrinfo", subject: host, reason: "Name or service not known")
         }
         return [address]
     }
@@ -51,22 +56,29 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         var address: SocketAddress
         var loop: SimulatedLoop
         var completion: @Sendable (Result<any StreamSocket, SystemError>) -> Void
+
+        func fail(code: Int32, _ reason: String) {
+            let error = SystemError(
+                .other, code: code, operation: "connect", subject: "\(address)", reason: reason)
+            loop.arrive { completion(.failure(error)) }
+        }
     }
 
-    private func machine(of address: SocketAddress) -> String { world.network.machine(of: address, from: process.address) }
+    private func machine(of address: SocketAddress) -> String {
+        world.network.machine(of: address, from: process.address)
+    }
 
     private func arrive(_ attempt: Attempt, tries: Int) {
         guard process.isAlive else { return }
         let fabric = world.network!
         let target = machine(of: attempt.address)
-        let isLost = fabric.isBlocked(from: process.address, to: target) || fabric.isBlocked(from: target, to: process.address)
+        let isLost = fabric.isBlocked(from: process.address, to: target)
+            || fabric.isBlocked(from: target, to: process.address)
         let listener = isLost ? nil : fabric.listener(at: attempt.address, from: process.address)
         world.note(.connect, subject, UInt64(tries))
         if isLost || listener?.isFull == true {
             guard tries < SimulatedFabric.connectAttemptsLimit else {
-                let code: Int32 = 110
-                return attempt.loop.arrive { attempt.completion(.failure(SystemError(
-                    .other, code: code, operation: "connect", subject: "\(attempt.address)", reason: "Connection timed out"))) }
+                return attempt.fail(code: 110, "Connection timed out")
             }
             // as long as Linux waits before it asks again: 1, 2, 4, … seconds
             world.post(after: 1_000_000_000 << Int64(tries - 1)) { [self] in arrive(attempt, tries: tries + 1) }
@@ -74,14 +86,12 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         }
         let back = fabric.delay(from: target, to: process.address)
         guard let listener else {
-            world.post(after: back) {
-                attempt.loop.arrive { attempt.completion(.failure(SystemError(
-                    .other, code: 111, operation: "connect", subject: "\(attempt.address)", reason: "Connection refused"))) }
-            }
+            world.post(after: back) { attempt.fail(code: 111, "Connection refused") }
             return
         }
         let isLocal = SimulatedFabric.isLoopback(attempt.address.host)
-        let own = SocketAddress(host: isLocal ? "127.0.0.1" : process.address, port: fabric.takePort(at: process.address))
+        let port = fabric.takePort(at: process.address)
+        let own = SocketAddress(host: isLocal ? attempt.address.host : process.address, port: port)
         let (near, far) = SimulatedSocket.makePair(
             world: world, near: (process, own), far: (listener.process, attempt.address))
         listener.arrive(far)

@@ -117,7 +117,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     private static let writablePart = 4
 
     private init(
-        world: SimulatedWorld, process: SimulatedProcess, local: SocketAddress, peer: SocketAddress, inbound: Pipe, outbound: Pipe
+        world: SimulatedWorld, process: SimulatedProcess, local: SocketAddress, peer: SocketAddress,
+        inbound: Pipe, outbound: Pipe
     ) {
         self.world = world
         self.process = process
@@ -138,8 +139,10 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     ) -> (SimulatedSocket, SimulatedSocket) {
         let away = Pipe(world: world, from: near.0.address, to: far.0.address)
         let back = Pipe(world: world, from: far.0.address, to: near.0.address)
-        let a = SimulatedSocket(world: world, process: near.0, local: near.1, peer: far.1, inbound: back, outbound: away)
-        let b = SimulatedSocket(world: world, process: far.0, local: far.1, peer: near.1, inbound: away, outbound: back)
+        let a = SimulatedSocket(
+            world: world, process: near.0, local: near.1, peer: far.1, inbound: back, outbound: away)
+        let b = SimulatedSocket(
+            world: world, process: far.0, local: far.1, peer: near.1, inbound: away, outbound: back)
         a.other = b
         b.other = a
         return (a, b)
@@ -149,7 +152,9 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     package func attach(to loop: any EventLoop, ready: @escaping (Readiness) -> Void) {
         guard process.isAlive, !isClosed else { return }
-        guard let simulated = loop as? SimulatedLoop else { preconditionFailure("simulated sockets are served by simulated loops") }
+        guard let simulated = loop as? SimulatedLoop else {
+            preconditionFailure("simulated sockets are served by simulated loops")
+        }
         precondition(self.loop == nil, "a socket belongs to one loop for life")
         precondition(simulated.isCurrent, "a socket is attached on its loop")
         self.loop = simulated
@@ -157,7 +162,12 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         queueIfReady()
     }
 
+    private func checkLoop() {
+        precondition(loop?.isCurrent != false || !process.isAlive, "a socket is used on its loop only")
+    }
+
     package func watch(_ interest: Readiness) {
+        checkLoop()
         self.interest = interest
         queueIfReady()
     }
@@ -219,6 +229,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     package func receive(
         into first: UnsafeMutableRawBufferPointer, _ second: UnsafeMutableRawBufferPointer
     ) -> Transfer {
+        checkLoop()
         guard process.isAlive, !isClosed, !isReset else { return .ended }
         guard head < arrived.count else { return hasEnded ? .ended : .wouldBlock }
         precondition(first.count + second.count > 0, "there is room to receive into")
@@ -267,6 +278,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     /// How many of so many bytes go now; nil where none do, and why.
     private func admit(_ count: Int) -> (count: Int, refusal: Transfer?) {
+        checkLoop()
         guard process.isAlive, !isClosed, !isReset, !hasFinished else { return (0, .ended) }
         precondition(count > 0, "something is sent")
         let room = outbound.room
@@ -293,7 +305,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         let found = try file.read(into: buffer, at: offset)
         guard found > 0 else {
             throw SystemError(
-                .inputOutput, code: 5, operation: "sendfile", subject: file.path, reason: "the file ends before what was to be sent")
+                .inputOutput, code: 5, operation: "sendfile", subject: file.path,
+                reason: "the file ends before what was to be sent")
         }
         outbound.send(UnsafeRawBufferPointer(rebasing: buffer.prefix(found)))
         return .moved(found)
@@ -310,6 +323,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
 
     package func close() {
         guard process.isAlive, !isClosed else { return }
+        checkLoop()
         leave(.end)
     }
 
@@ -347,6 +361,8 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         withExtendedLifetime(dropped) {}
         guard let parcel, !isReset else { return }
         // closing what was not read to its end resets the connection, as TCP does
-        if unread { outbound.send(.reset) } else if !hasFinished { outbound.send(parcel) } else if case .reset = parcel { outbound.send(parcel) }
+        if unread { return outbound.send(.reset) }
+        if case .end = parcel, hasFinished { return }
+        outbound.send(parcel)
     }
 }

@@ -3,12 +3,13 @@ package import MartletBasics
 
 /// Machines, their disks and the network between them, in virtual time, on one thread, from one seed.
 ///
-/// Whatever happens is an event of one queue; the seed decides delays, the order of what is due at once, and what faults
-/// take. So a seed run twice gives the same `history`, in any process. docs/design/simulation.md says what code under
-/// simulation must keep to for that.
+/// Whatever happens is an event of one queue; the seed decides delays, the order of what is due at once, and what
+/// faults take. So a seed run twice gives the same `history`, in any process. docs/design/simulation.md says what
+/// code under simulation must keep to for that.
 ///
-/// A world belongs to the thread that made it: every entrance checks, because a task that strayed to Swift's global pool
-/// would run at a moment that no seed decides. Hosts refer to their world and the world to its hosts; `end()` parts them.
+/// A world belongs to the thread that made it: every entrance checks, because a task that strayed to Swift's global
+/// pool would run at a moment that no seed decides. Hosts refer to their world and the world to its hosts; `end()`
+/// parts them.
 package final class SimulatedWorld: @unchecked Sendable {
     package let seed: UInt64
     package private(set) var now = Instant(nanoseconds: 0)
@@ -97,7 +98,8 @@ package final class SimulatedWorld: @unchecked Sendable {
         isStepping = false
     }
 
-    /// Kills every host and forgets every event, so that nothing keeps anything alive. The world cannot be used afterwards.
+    /// Kills every host and forgets every event, so that nothing keeps anything alive. The world cannot be used
+    /// afterwards.
     package func end() {
         checkThread()
         for host in hosts { host.kill() }
@@ -139,7 +141,8 @@ package final class SimulatedWorld: @unchecked Sendable {
         checkThread()
         precondition(!hosts.contains { $0.name == name }, "each host has a name of its own")
         let host = SimulatedHost(
-            world: self, name: name, address: address, files: files, incarnation: 1, loopsCount: loops, wallOffset: .zero)
+            world: self, name: name, address: address, files: files, incarnation: 1, loopsCount: loops,
+            wallOffset: .zero)
         hosts.append(host)
         return host
     }
@@ -177,7 +180,7 @@ package final class SimulatedWorld: @unchecked Sendable {
         return callersCount - 1
     }
 
-    /// Whether the test's own code is running, or some host's.
+    /// Refuses callers on other threads.
     func checkThread() {
         precondition(
             pthread_equal(thread, pthread_self()) != 0,

@@ -14,7 +14,8 @@ package enum AdvertisedVersions {
         return offered.lowerBound <= high ? offered.lowerBound...high : nil
     }
 
-    /// What brokers of the ZooKeeper era say to each other, at the versions of 3.9; offered where there are other brokers.
+    /// What brokers of the ZooKeeper era say to each other, at the versions of 3.9; offered where there are other
+    /// brokers.
     package static func brokerRange(of api: ApiKey) -> ClosedRange<Int16>? {
         switch api {
         case .leaderAndIsr, .stopReplica, .updateMetadata, .controlledShutdown, .alterPartition, .allocateProducerIDs:

@@ -26,7 +26,8 @@ package struct RequestHeader: Equatable, Sendable {
     /// future is answered, and Kafka closes the connection if even its header cannot be read.
     package static func decode(from reader: inout ByteReader) throws(DecodingFault) -> RequestHeader {
         var header = RequestHeader(
-            apiKey: try reader.int16(), apiVersion: try reader.int16(), correlationID: try reader.int32(), clientID: nil)
+            apiKey: try reader.int16(), apiVersion: try reader.int16(), correlationID: try reader.int32(),
+            clientID: nil)
         guard let api = header.api else { return header }
         let version = api.requestHeaderVersion(header.apiVersion)
         if version >= 1 { header.clientID = try reader.nullableString(flexible: false) }

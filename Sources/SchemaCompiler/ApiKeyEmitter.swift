@@ -10,7 +10,9 @@ struct ApiKeyEmitter {
         }
         out.line()
         out.block("extension ApiKey") { out in
-            Self.emitSwitch("/// Kafka's name of the API.", "name: String", apis, into: &out) { "\"\(Self.apiName($0))\"" }
+            Self.emitSwitch("/// Kafka's name of the API.", "name: String", apis, into: &out) {
+                "\"\(Self.apiName($0))\""
+            }
             out.line()
             Self.emitSwitch(
                 "/// The versions that the schema describes.", "versions: ClosedRange<Int16>", apis, into: &out

@@ -39,13 +39,10 @@ struct CatalogEmitter {
     private func emitRandom(_ field: Field, _ structure: Structure, _ message: Message, into out: inout SwiftText) {
         let assignment = "value.\(field.property) = \(expression(field.type, message))"
         guard let nullable = field.nullable else { return out.line(assignment) }
-        let versions = field.versions.intersection(structure.reach)
-        switch nullable.condition(within: versions) {
-        case nil: out.line("if random.chance(1, in: 4) { value.\(field.property) = nil } else { \(assignment) }")
-        case "false": out.line(assignment)
-        case let condition?:
-            out.line("if \(condition), random.chance(1, in: 4) { value.\(field.property) = nil } else { \(assignment) }")
-        }
+        let condition = nullable.condition(within: field.versions.intersection(structure.reach))
+        if condition == "false" { return out.line(assignment) }
+        let mayBeNull = condition.map { "\($0), " } ?? ""
+        out.line("if \(mayBeNull)random.chance(1, in: 4) { value.\(field.property) = nil } else { \(assignment) }")
     }
 
     private func expression(_ type: FieldType, _ message: Message) -> String {

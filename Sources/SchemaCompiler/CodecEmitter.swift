@@ -58,6 +58,11 @@ struct CodecEmitter {
         isRoot ? "\(message.name).\(field.name)" : "\(message.name).\(structure.name).\(field.name)"
     }
 
+    /// `string`, or `nullableString`.
+    private static func method(_ name: String, isNullable: Bool) -> String {
+        isNullable ? "nullable" + name.prefix(1).uppercased() + name.dropFirst() : name
+    }
+
     /// Whether the struct in question needs the frame to be encoded.
     private func holdsBytes(_ name: String) -> Bool {
         target == .wire && message.structure(name)?.holdsBytes == true
@@ -112,8 +117,7 @@ struct CodecEmitter {
         _ field: Field, isNullable: Bool, from reader: String, to place: String, into out: inout SwiftText
     ) {
         let flexible = isFlexible(field)
-        let prefix = isNullable ? "nullable" : ""
-        func named(_ name: String) -> String { isNullable ? prefix + name.prefix(1).uppercased() + name.dropFirst() : name }
+        func named(_ name: String) -> String { Self.method(name, isNullable: isNullable) }
         switch field.type {
         case .string: out.line("\(place) = try \(reader).\(named("string"))(flexible: \(flexible))")
         case .bytes:
@@ -257,10 +261,7 @@ struct CodecEmitter {
             }
         }
         let flexible = isFlexible(field)
-        let prefix = field.isOptional ? "nullable" : ""
-        func named(_ name: String) -> String {
-            field.isOptional ? prefix + name.prefix(1).uppercased() + name.dropFirst() : name
-        }
+        func named(_ name: String) -> String { Self.method(name, isNullable: field.isOptional) }
         let value = "self.\(field.property)"
         let tail = "flexible: \(flexible), field: \"\(path(field))\")"
         switch field.type {

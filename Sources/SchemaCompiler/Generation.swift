@@ -67,11 +67,14 @@ package enum Generation {
                 }
                 try Files.write(text, to: folder + "/" + swiftFileName(schema))
             }
-            try Files.write(generated([]) { ApiKeyEmitter(schemas: schemas).emit(into: &$0) }, to: folder + "/ApiKey.swift")
+            let table = generated([]) { ApiKeyEmitter(schemas: schemas).emit(into: &$0) }
+            try Files.write(table, to: folder + "/ApiKey.swift")
         case "records":
             for schema in schemas {
                 let text = generated(["package import MartletBasics"]) { out in
-                    for message in schema.messages { MessageEmitter(message: message, target: .records).emit(into: &out) }
+                    for message in schema.messages {
+                        MessageEmitter(message: message, target: .records).emit(into: &out)
+                    }
                 }
                 try Files.write(text, to: folder + "/" + swiftFileName(schema))
             }

@@ -63,9 +63,9 @@ struct MessageEmitter {
 
     private func emitProperties(_ structure: Structure, into out: inout SwiftText) {
         for field in structure.fields {
-            let type = TypeNames(target: target, message: message.name).swift(field.type) + (field.isOptional ? "?" : "")
-            let name = Names.declaration(field.property)
-            out.line("package var \(name): \(type) = \(Defaults(target: target, message: message.name).literal(field))")
+            let type = TypeNames(target: target, message: message.name).swift(field.type)
+            let name = Names.declaration(field.property) + ": " + type + (field.isOptional ? "?" : "")
+            out.line("package var \(name) = \(Defaults(target: target, message: message.name).literal(field))")
         }
         if !structure.fields.isEmpty { out.line() }
         out.line("package init() {}")

@@ -258,7 +258,9 @@ package struct SchemaParser {
     }
 
     private func range(_ text: String, _ line: Int) throws -> VersionRange {
-        if text.hasSuffix("+"), let low = Int(text.dropLast()) { return VersionRange(low: low, high: VersionRange.open) }
+        if text.hasSuffix("+"), let low = Int(text.dropLast()) {
+            return VersionRange(low: low, high: VersionRange.open)
+        }
         let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
         if ends.count == 1, let only = ends[0] { return VersionRange(low: only, high: only) }
         if ends.count == 2, let low = ends[0], let high = ends[1], low <= high {

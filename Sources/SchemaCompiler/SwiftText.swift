@@ -45,6 +45,7 @@ struct SwiftText {
 
     /// Lines written by another text, at this one's depth.
     mutating func append(_ other: SwiftText) {
-        for part in other.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast() { line(String(part)) }
+        let parts = other.text.split(separator: "\n", omittingEmptySubsequences: false)
+        for part in parts.dropLast() { line(String(part)) }
     }
 }

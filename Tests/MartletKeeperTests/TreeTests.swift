@@ -14,11 +14,15 @@ private struct Tree {
         return tree.apply(transaction, zxid: zxid, time: 1000 + Int64(zxid.counter))
     }
 
-    mutating func create(_ path: String, _ mode: CreateMode = .persistent, data: [UInt8]? = nil, session: Int64 = 7) -> Applied {
+    mutating func create(_ path: String, _ mode: CreateMode = .persistent, data: [UInt8]? = nil, session: Int64 = 7)
+        -> Applied
+    {
         apply(.operation(session: session, .create(path: path, data: data, acl: ACL.open, mode: mode)))
     }
 
-    mutating func code(_ operation: KeeperOperation) -> KeeperErrorCode { apply(.operation(session: 7, operation)).code }
+    mutating func code(_ operation: KeeperOperation) -> KeeperErrorCode {
+        apply(.operation(session: 7, operation)).code
+    }
     func stat(_ path: String) -> Stat? { tree.stat(NodePath(path)) }
     func children(_ path: String) -> [String] { (try? tree.children(NodePath(path)).names) ?? [] }
 }
@@ -43,7 +47,8 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         #expect(
             tree.stat("/a")
                 == Stat(
-                    czxid: made, mzxid: made, pzxid: made, ctime: 1002, mtime: 1002, version: 0, cversion: 0, aversion: 0,
+                    czxid: made, mzxid: made, pzxid: made, ctime: 1002, mtime: 1002, version: 0, cversion: 0,
+                    aversion: 0,
                     ephemeralOwner: 0, dataLength: 3, numChildren: 0))
         #expect(tree.code(.setData(path: "/a", data: nil, version: 0)) == .ok)
         #expect(tree.stat("/a")?.mzxid == tree.zxid)
@@ -64,7 +69,10 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
     @Test func sequentialNumbersCountCreationsNotChildren() {
         var tree = Tree()
         _ = tree.create("/q")
-        #expect(tree.create("/q/n-", .persistentSequential).results == [.created(path: "/q/n-0000000000", stat: tree.stat("/q/n-0000000000")!)])
+        #expect(
+            tree.create("/q/n-", .persistentSequential).results == [
+                .created(path: "/q/n-0000000000", stat: tree.stat("/q/n-0000000000")!)
+            ])
         _ = tree.create("/q/plain")
         _ = tree.create("/q/", .persistentSequential)
         #expect(tree.children("/q") == ["0000000002", "n-0000000000", "plain"])
@@ -79,7 +87,8 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
     @Test func aRefusedCreationTakesNoNumber() {
         var tree = Tree()
         _ = tree.create("/q")
-        let refused = tree.apply(.multi(session: 7, [create("/q/a-", nil, .persistentSequential), .check(path: "/none", version: -1)]))
+        let refused = tree.apply(
+            .multi(session: 7, [create("/q/a-", nil, .persistentSequential), .check(path: "/none", version: -1)]))
         #expect(refused.code == .noNode)
         _ = tree.create("/q/a-", .persistentSequential)
         #expect(tree.children("/q") == ["a-0000000000"])
@@ -95,7 +104,10 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         #expect(tree.create("/e/child").code == .noChildrenForEphemerals)
         #expect(tree.create("/b", session: 8).code == .sessionExpired)
         #expect(tree.code(.create(path: "/b", data: nil, acl: [], mode: .persistent)) == .invalidACL)
-        for path in ["", "a", "/a/", "/a//b", "/a/./b", "/a/..", "/.", "/a\u{0}", "/a\u{1}b", "/\u{80}", "/\u{E000}", "/\u{FFF5}", "/😀"] {
+        for path in [
+            "", "a", "/a/", "/a//b", "/a/./b", "/a/..", "/.", "/a\u{0}", "/a\u{1}b", "/\u{80}", "/\u{E000}",
+            "/\u{FFF5}", "/😀",
+        ] {
             #expect(tree.create(path).code == .badArguments, "\(path)")
         }
         for path in ["/...", "/.a", "/a.", "/..a", "/é", "/<default>", "/\u{1F}", "/\u{9F}"] {
@@ -166,7 +178,10 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         let applied = tree.apply(
             .multi(
                 session: 7,
-                [create("/ids"), create("/ids/1", nil, .ephemeral), .setData(path: "/ids/1", data: [9], version: 0), .check(path: "/ids/1", version: 1)]))
+                [
+                    create("/ids"), create("/ids/1", nil, .ephemeral), .setData(path: "/ids/1", data: [9], version: 0),
+                    .check(path: "/ids/1", version: 1),
+                ]))
         #expect(applied.code == .ok)
         #expect(tree.stat("/ids/1")?.version == 1)
         #expect(tree.stat("/ids/1")?.czxid == tree.stat("/ids")?.czxid)
@@ -182,14 +197,19 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             .multi(
                 session: 7,
                 [
-                    create("/b"), create("/b/c", nil, .ephemeralSequential), .setData(path: "/a", data: [2], version: 0),
+                    create("/b"), create("/b/c", nil, .ephemeralSequential),
+                    .setData(path: "/a", data: [2], version: 0),
                     .setACL(path: "/a", acl: ACL.readOnly, version: -1), .delete(path: "/a/child", version: -1),
-                    .delete(path: "/a", version: 1), create("/a", [3]), .setData(path: "/a", data: [4], version: 5), create("/d"),
+                    .delete(path: "/a", version: 1), create("/a", [3]), .setData(path: "/a", data: [4], version: 5),
+                    create("/d"),
                 ]))
         #expect(applied.code == .badVersion)
         #expect(
             applied.results
-                == [.failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.badVersion), .failed(.runtimeInconsistency)])
+                == [
+                    .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok), .failed(.ok),
+                    .failed(.badVersion), .failed(.runtimeInconsistency),
+                ])
         #expect(applied.changes.isEmpty)
         var undone = before
         _ = undone.apply(.closeSession(id: 99, expired: false), zxid: tree.zxid, time: 0)
@@ -205,8 +225,13 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             .createSession(SessionRecord(id: -5, timeoutMilliseconds: 6000, password: [1, 2], boot: 3)),
             .closeSession(id: 4, expired: true),
             .operation(session: 1, create("/é", nil, .ephemeralSequential)),
-            .multi(session: 1, [create("/a", []), .delete(path: "/b", version: 3), .setData(path: "/c", data: [0], version: -1),
-                .setACL(path: "/d", acl: [ACL(permissions: 1, scheme: "digest", id: "u:p")], version: 2), .check(path: "/e", version: 0)]),
+            .multi(
+                session: 1,
+                [
+                    create("/a", []), .delete(path: "/b", version: 3), .setData(path: "/c", data: [0], version: -1),
+                    .setACL(path: "/d", acl: [ACL(permissions: 1, scheme: "digest", id: "u:p")], version: 2),
+                    .check(path: "/e", version: 0),
+                ]),
         ]
         for transaction in transactions {
             var buffer = ByteBuffer()
@@ -221,22 +246,27 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
         }
     }
 
-    @Test(arguments: 0..<20 as Range<UInt64>) func theSameTransactionsGiveTheSameTreeAlsoThroughASnapshot(seed: UInt64) throws {
+    @Test(arguments: 0..<20 as Range<UInt64>) func theSameTransactionsGiveTheSameTreeAlsoThroughASnapshot(seed: UInt64)
+        throws
+    {
         var workload = Workload(seed: seed)
         var one = KeeperTree()
         var other = KeeperTree()
         var zxid = Zxid(epoch: 1, counter: 0)
         for session: Int64 in 1...3 {
             zxid = zxid.next
-            let made = KeeperTransaction.createSession(SessionRecord(id: session, timeoutMilliseconds: 1, password: [], boot: 0))
+            let made = KeeperTransaction.createSession(
+                SessionRecord(id: session, timeoutMilliseconds: 1, password: [], boot: 0))
             _ = one.apply(made, zxid: zxid, time: 0)
             _ = other.apply(made, zxid: zxid, time: 0)
         }
         for number in 0..<200 {
             zxid = zxid.next
             let operations = workload.operations()
-            let transaction: KeeperTransaction = operations.count == 1
-                ? .operation(session: Int64(number % 3) + 1, operations[0]) : .multi(session: Int64(number % 3) + 1, operations)
+            let transaction: KeeperTransaction =
+                operations.count == 1
+                ? .operation(session: Int64(number % 3) + 1, operations[0])
+                : .multi(session: Int64(number % 3) + 1, operations)
             #expect(one.apply(transaction, zxid: zxid, time: 5) == other.apply(transaction, zxid: zxid, time: 5))
             if number % 50 == 0 {
                 var buffer = ByteBuffer()
@@ -246,6 +276,7 @@ private func create(_ path: String, _ data: [UInt8]? = nil, _ mode: CreateMode =
             }
         }
         #expect(one.digest == other.digest)
+        #expect(one.bytes == other.bytes)
         #expect(one.nodeCount > 4)
     }
 }

@@ -15,9 +15,11 @@ struct Workload {
     private mutating func operation() -> KeeperOperation {
         let path = paths[random.below(paths.count)]
         let version: Int32 = random.chance(1, in: 2) ? -1 : Int32(random.below(3))
-        let data = random.chance(1, in: 5) ? nil : (0..<random.below(200)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        let size = random.chance(1, in: 8) ? random.below(5000) : random.below(200)
+        let data = random.chance(1, in: 5) ? nil : (0..<size).map { _ in UInt8(truncatingIfNeeded: random.next()) }
         switch random.below(10) {
-        case 0...4: return .create(path: path, data: data, acl: ACL.open, mode: CreateMode(rawValue: UInt8(random.below(3)))!)
+        case 0...4:
+            return .create(path: path, data: data, acl: ACL.open, mode: CreateMode(rawValue: UInt8(random.below(3)))!)
         case 5...6: return .setData(path: path, data: data, version: version)
         case 7...8: return .delete(path: path, version: version)
         default: return .check(path: path, version: version)
@@ -25,7 +27,8 @@ struct Workload {
     }
 }
 
-/// What the tree should hold, written a second time as simply as can be: a dictionary of paths that is copied for every transaction.
+/// What the tree should hold, written a second time as simply as can be: a dictionary of paths that is copied for
+/// every transaction.
 struct Model {
     struct Node: Equatable {
         var data: [UInt8]?
@@ -61,7 +64,9 @@ struct Model {
             nodes[path]!.data = data
             nodes[path]!.version += 1
         case .delete(let path, let version):
-            guard let node = nodes[path], version == -1 || version == node.version, !hasChildren(path) else { return false }
+            guard let node = nodes[path], version == -1 || version == node.version, !hasChildren(path) else {
+                return false
+            }
             nodes[path] = nil
         case .check(let path, let version):
             guard let node = nodes[path], version == -1 || version == node.version else { return false }
@@ -74,21 +79,27 @@ struct Model {
 
     /// Everything it holds, as text.
     var text: String {
-        nodes.filter { $0.key != "" }.map { "\($0.key) \($0.value.version) \($0.value.isEphemeral) \($0.value.data ?? [])\($0.value.data == nil)" }
-            .sorted().joined(separator: "\n")
+        nodes.map { path, node in
+            path.isEmpty
+                ? "/ \(node.creations)"
+                : "\(path) \(node.creations) \(node.version) \(node.isEphemeral) \(node.data.map { "\($0)" } ?? "null")"
+        }.sorted().joined(separator: "\n")
     }
 }
 
 extension KeeperTree {
     /// The same text of a tree.
     var text: String {
-        var lines: [String] = []
+        func creations(_ stat: Stat) -> Int32 { (stat.cversion + stat.numChildren) / 2 }
+        var lines = ["/ \(creations(stat(.root)!))"]
         func visit(_ path: NodePath) {
             for name in try! children(path).names {
                 let child = path.child(NodePath(name))
                 if child.string == "/zookeeper" { continue }
                 let (data, stat) = try! self.data(child)
-                lines.append("\(child) \(stat.version) \(stat.ephemeralOwner != 0) \(data ?? [])\(data == nil)")
+                lines.append(
+                    "\(child) \(creations(stat)) \(stat.version) \(stat.ephemeralOwner != 0) \(data.map { "\($0)" } ?? "null")"
+                )
                 visit(child)
             }
         }

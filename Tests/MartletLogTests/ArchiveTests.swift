@@ -7,7 +7,10 @@ import Testing
 
 /// Directories that Kafka wrote: what we read from their small files and write again must be the same bytes.
 @Suite(.serialized) struct DirectoriesOfKafka {
-    private static let archives = ["zk39-clean", "zk39-replica", "zk39-jbod", "zk39-killed", "zk39-torn", "kraft43-clean", "kraft43-killed", "kraft43-torn"]
+    private static let archives = [
+        "zk39-clean", "zk39-replica", "zk39-jbod", "zk39-killed", "zk39-torn", "kraft43-clean", "kraft43-killed",
+        "kraft43-torn",
+    ]
 
     private static let folder: String = {
         let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
@@ -43,16 +46,21 @@ import Testing
             get throws {
                 let top = try host.disk.list(path).map { "\(path)/\($0)" }
                 return try top.flatMap { folder in
-                    try host.disk.contents(folder + "/meta.properties") != nil ? [folder] : host.disk.list(folder).map { "\(folder)/\($0)" }
+                    try host.disk.contents(folder + "/meta.properties") != nil
+                        ? [folder] : host.disk.list(folder).map { "\(folder)/\($0)" }
                 }
             }
         }
     }
 
-    private func sortedLines(_ bytes: [UInt8]) -> [String] { String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init).sorted() }
+    private func sortedLines(_ bytes: [UInt8]) -> [String] {
+        String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init).sorted()
+    }
 
     private func sortedEntries(_ bytes: [UInt8]) -> [[UInt8]] {
-        stride(from: 10, to: bytes.count, by: 46).map { Array(bytes[$0..<min($0 + 46, bytes.count)]) }.sorted { $0.lexicographicallyPrecedes($1) }
+        stride(from: 10, to: bytes.count, by: 46).map { Array(bytes[$0..<min($0 + 46, bytes.count)]) }.sorted {
+            $0.lexicographicallyPrecedes($1)
+        }
     }
 
     @Test(.enabled(if: areThere), arguments: archives)
@@ -65,7 +73,8 @@ import Testing
                 let path = "\(directory)/\(checkpoint.rawValue)"
                 let bytes = try #require(try disk.contents(path))
                 let again = try OffsetCheckpoint.decode(bytes, path: path).encode()
-                #expect(bytes.isEmpty ? again == Array("0\n0\n".utf8) : sortedLines(again) == sortedLines(bytes), "\(path)")
+                #expect(
+                    bytes.isEmpty ? again == Array("0\n0\n".utf8) : sortedLines(again) == sortedLines(bytes), "\(path)")
                 checkpoints += 1
             }
             let meta = try #require(try disk.contents(directory + "/meta.properties"))
@@ -81,11 +90,15 @@ import Testing
                         #expect(sortedEntries(table.encodeSnapshot()) == sortedEntries(bytes), "\(path)")
                         #expect(table.encodeSnapshot().count == bytes.count)
                         // Kafka's order is ours for ids that one broker gave out: then the bytes are the same
-                        if sortedEntries(bytes).elementsEqual(stride(from: 10, to: bytes.count, by: 46).map { Array(bytes[$0..<($0 + 46)]) }) {
+                        if sortedEntries(bytes).elementsEqual(
+                            stride(from: 10, to: bytes.count, by: 46).map { Array(bytes[$0..<($0 + 46)]) })
+                        {
                             #expect(table.encodeSnapshot() == bytes, "\(path)")
                         }
                     } else if file == LeaderEpochHistory.fileName {
-                        #expect(try LeaderEpochHistory.decode(bytes, path: path).encode() == bytes || bytes.isEmpty, "\(path)")
+                        #expect(
+                            try LeaderEpochHistory.decode(bytes, path: path).encode() == bytes || bytes.isEmpty,
+                            "\(path)")
                         epochs += 1
                     } else if file == PartitionMetadata.fileName {
                         #expect(try PartitionMetadata.decode(bytes, path: path).encode() == bytes, "\(path)")
@@ -100,7 +113,9 @@ import Testing
     }
 
     /// Nil for a snapshot that was damaged by hand, as those of the torn directories may be.
-    private func snapshot(_ bytes: [UInt8], _ path: String, _ offset: Offset, _ archive: String) throws -> ProducerStateTable? {
+    private func snapshot(_ bytes: [UInt8], _ path: String, _ offset: Offset, _ archive: String) throws
+        -> ProducerStateTable?
+    {
         do throws(LogError) { return try ProducerStateTable.decode(bytes, path: path, at: offset) } catch {
             guard archive.hasSuffix("-torn") else { throw error }
             return nil
@@ -121,7 +136,9 @@ import Testing
         #expect(directory.durableOffsets.bound(of: TopicPartition("codec-zstd", 0)) == nil)
         #expect(try unpacked.host.disk.status(path + "/.kafka_cleanshutdown") == nil)
         try directory.closeCleanly(brokerEpoch: -1)
-        #expect(try unpacked.host.disk.contents(path + "/.kafka_cleanshutdown") == Array("{\"version\":0,\"brokerEpoch\":-1}".utf8))
+        #expect(
+            try unpacked.host.disk.contents(path + "/.kafka_cleanshutdown")
+                == Array("{\"version\":0,\"brokerEpoch\":-1}".utf8))
     }
 
     @Test(.enabled(if: areThere))

@@ -9,7 +9,9 @@ import Testing
         return history
     }
 
-    private func rows(_ history: LeaderEpochHistory) -> [[Int64]] { history.entries.map { [Int64($0.epoch), $0.startOffset] } }
+    private func rows(_ history: LeaderEpochHistory) -> [[Int64]] {
+        history.entries.map { [Int64($0.epoch), $0.startOffset] }
+    }
 
     @Test func anEpochThatWroteNothingGivesWayToTheNext() {
         #expect(rows(history((0, 0), (1, 10), (2, 10), (5, 12))) == [[0, 0], [2, 10], [5, 12]])
@@ -25,7 +27,9 @@ import Testing
 
     @Test func aFollowerAsksWhereAnEpochEnded() throws {
         let h = history((1, 5), (3, 20), (4, 30))
-        func end(_ epoch: LeaderEpoch) -> [Int64]? { h.endOffset(for: epoch, logEnd: 42).map { [Int64($0.epoch), $0.endOffset] } }
+        func end(_ epoch: LeaderEpoch) -> [Int64]? {
+            h.endOffset(for: epoch, logEnd: 42).map { [Int64($0.epoch), $0.endOffset] }
+        }
         #expect(end(4) == [4, 42])
         #expect(end(3) == [3, 30])
         #expect(end(2) == [1, 20], "the largest known epoch below it")
@@ -60,7 +64,10 @@ import Testing
         #expect(rows(h) == [[4, 90]])
     }
 
-    @Test(arguments: ["0\n1\n3 5", "0\n2\n3 5\n3 9\n", "0\n2\n3 5\n4 5\n", "0\n1\n-1 5\n", "0\n1\n3\n", "0\n1\n3 5 7\n", "0\n2\n3 5\n"])
+    @Test(arguments: [
+        "0\n1\n3 5", "0\n2\n3 5\n3 9\n", "0\n2\n3 5\n4 5\n", "0\n1\n-1 5\n", "0\n1\n3\n", "0\n1\n3 5 7\n",
+        "0\n2\n3 5\n",
+    ])
     func aFileThatContradictsItselfIsRefused(text: String) {
         #expect(throws: LogError.self) { try LeaderEpochHistory.decode(Array(text.utf8), path: "e") }
     }

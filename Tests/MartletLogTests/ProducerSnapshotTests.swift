@@ -40,7 +40,9 @@ import Testing
             #expect(throws: LogError.self, "byte \(index)") { try ProducerStateTable.decode(damaged, path: "s", at: 6) }
         }
         for count in 0..<bytes.count {
-            #expect(throws: LogError.self, "\(count) bytes") { try ProducerStateTable.decode(Array(bytes[..<count]), path: "s", at: 6) }
+            #expect(throws: LogError.self, "\(count) bytes") {
+                try ProducerStateTable.decode(Array(bytes[..<count]), path: "s", at: 6)
+            }
         }
         #expect(throws: LogError.self) { try ProducerStateTable.decode(bytes + [0], path: "s", at: 6) }
     }

@@ -152,7 +152,8 @@ import Testing
             let id = Int64(random.below(200))
             _ = p.send(id, Int32(random.below(3)), transactional: random.chance(1, in: 20))
             if random.chance(1, in: 10) { _ = p.end(id, random.chance(1, in: 2) ? .commit : .abort) }
-            #expect(p.table.producerCount <= 50)
+            // a marker is never refused, so one may be above the limit
+            #expect(p.table.producerCount <= 51)
         }
         let open = p.table.producers.filter { $0.transactionStart >= 0 }.map(\.transactionStart)
         #expect(p.table.firstUndecidedOffset == open.min())
@@ -168,9 +169,15 @@ import Testing
         _ = p.send(3, 0)
         #expect(p.table.firstUnstableOffset == 0)
         let first = p.end(1, .abort)
-        #expect(first == CompletedTransaction(producerID: 1, firstOffset: 0, lastOffset: 4, isAborted: true, lastStableOffset: 2))
+        #expect(
+            first
+                == CompletedTransaction(
+                    producerID: 1, firstOffset: 0, lastOffset: 4, isAborted: true, lastStableOffset: 2))
         let second = p.end(2, .commit)
-        #expect(second == CompletedTransaction(producerID: 2, firstOffset: 2, lastOffset: 5, isAborted: false, lastStableOffset: 6))
+        #expect(
+            second
+                == CompletedTransaction(
+                    producerID: 2, firstOffset: 2, lastOffset: 5, isAborted: false, lastStableOffset: 6))
     }
 
     @Test func aMarkerAboveTheHighWatermarkStillHoldsReadersBack() {
@@ -225,7 +232,9 @@ import Testing
         var p = Partition()
         _ = p.send(1, 0, epoch: 2, transactional: true)
         func verdict(_ epoch: ProducerEpoch, _ coordinator: Int32) -> Int16? {
-            guard case .refused(let code, _) = p.table.checkMarker(header(1, -1, epoch: epoch, control: true), coordinatorEpoch: coordinator)
+            guard
+                case .refused(let code, _) = p.table.checkMarker(
+                    header(1, -1, epoch: epoch, control: true), coordinatorEpoch: coordinator)
             else { return nil }
             return code.rawValue
         }
@@ -295,7 +304,10 @@ import Testing
             switch random.below(4) {
             case 0: _ = p.end(id, .commit, epoch: max(epoch, known?.epoch ?? 0))
             case 1: _ = p.send(id, 0, epoch: epoch, transactional: true)
-            default: _ = p.send(id, next, count: Int32(1 + random.below(3)), epoch: known?.epoch ?? 0, transactional: random.chance(1, in: 3))
+            default:
+                _ = p.send(
+                    id, next, count: Int32(1 + random.below(3)), epoch: known?.epoch ?? 0,
+                    transactional: random.chance(1, in: 3))
             }
         }
         for _ in 0..<200 {

@@ -33,7 +33,8 @@ struct Partition {
         _ producer: ProducerID, _ sequence: Int32, count: Int32 = 1, epoch: ProducerEpoch = 0, timestamp: Int64 = 1000,
         transactional: Bool = false, origin: AppendOrigin = .client
     ) -> [Int64] {
-        let batch = header(producer, sequence, count: count, epoch: epoch, timestamp: timestamp, transactional: transactional)
+        let batch = header(
+            producer, sequence, count: count, epoch: epoch, timestamp: timestamp, transactional: transactional)
         switch table.check(batch, origin: origin) {
         case .refused(let code, let reason):
             precondition(!reason.isEmpty, "a refusal says why")

@@ -4,8 +4,11 @@ import Testing
 
 @Suite struct CheckpointsOfOffsets {
     @Test func rowsAreWrittenByNameAndReadBack() throws {
-        let checkpoint = OffsetCheckpoint([TopicPartition("b", 0): 7, TopicPartition("a", 10): 0, TopicPartition("a", 2): .max])
-        #expect(String(decoding: checkpoint.encode(), as: UTF8.self) == "0\n3\na 2 9223372036854775807\na 10 0\nb 0 7\n")
+        let checkpoint = OffsetCheckpoint([
+            TopicPartition("b", 0): 7, TopicPartition("a", 10): 0, TopicPartition("a", 2): .max,
+        ])
+        #expect(
+            String(decoding: checkpoint.encode(), as: UTF8.self) == "0\n3\na 2 9223372036854775807\na 10 0\nb 0 7\n")
         #expect(try OffsetCheckpoint.decode(checkpoint.encode(), path: "c") == checkpoint)
     }
 
@@ -16,9 +19,12 @@ import Testing
 
     @Test(
         arguments: [
-            "1\n0\n", "0\n", "0\n1\n", "0\n0", "0\n1\na 0 5", "0\n2\na 0 5\n", "0\n0\na 0 5\n", "0\n1\na 0\n", "0\n1\na 0 5 6\n",
-            "0\n1\na 0 -5\n", "0\n1\na x 5\n", "0\n1\na 0 9223372036854775808\n", "0\n1\na 4294967296 5\n", "0\n2\na 0 5\na 0 6\n",
-            "0\n1\na/b 0 5\n", "0\n1\n.. 0 5\n", "0\n-1\n", "0\n99999999999\n", "0\n1\n\n", "\n", "\0\0\0\0", "0\n1\na  0 5\n", "0\n1\na 0 5\n\n",
+            "1\n0\n", "0\n", "0\n1\n", "0\n0", "0\n1\na 0 5", "0\n2\na 0 5\n", "0\n0\na 0 5\n", "0\n1\na 0\n",
+            "0\n1\na 0 5 6\n",
+            "0\n1\na 0 -5\n", "0\n1\na x 5\n", "0\n1\na 0 9223372036854775808\n", "0\n1\na 4294967296 5\n",
+            "0\n2\na 0 5\na 0 6\n",
+            "0\n1\na/b 0 5\n", "0\n1\n.. 0 5\n", "0\n-1\n", "0\n99999999999\n", "0\n1\n\n", "\n", "\0\0\0\0",
+            "0\n1\na  0 5\n", "0\n1\na 0 5\n\n",
         ])
     func aFileThatWasCutOrDamagedIsRefused(text: String) {
         #expect(throws: LogError.self) { try OffsetCheckpoint.decode(Array(text.utf8), path: "c") }
@@ -27,7 +33,9 @@ import Testing
     @Test func aCutAtAnyByteIsSeen() {
         let whole = OffsetCheckpoint([TopicPartition("orders", 0): 1234, TopicPartition("orders", 1): 99]).encode()
         for count in 1..<whole.count {
-            #expect(throws: LogError.self, "cut to \(count)") { try OffsetCheckpoint.decode(Array(whole[..<count]), path: "c") }
+            #expect(throws: LogError.self, "cut to \(count)") {
+                try OffsetCheckpoint.decode(Array(whole[..<count]), path: "c")
+            }
         }
     }
 
@@ -47,9 +55,12 @@ import Testing
     private static let unique = "e22e7216470244c1b590e758ec02e6c3"
 
     @Test func everyKindIsRecognised() throws {
-        func parse(_ name: String) -> (PartitionFolder.Kind, TopicPartition)? { PartitionFolder(parsing: name).map { ($0.kind, $0.partition) } }
+        func parse(_ name: String) -> (PartitionFolder.Kind, TopicPartition)? {
+            PartitionFolder(parsing: name).map { ($0.kind, $0.partition) }
+        }
         for (name, kind, topic, partition): (String, PartitionFolder.Kind, String, Int32) in [
-            ("orders-0", .live, "orders", 0), ("a-b.c_d-12", .live, "a-b.c_d", 12), ("orders--3", .live, "orders-", 3), ("--0", .live, "-", 0),
+            ("orders-0", .live, "orders", 0), ("a-b.c_d-12", .live, "a-b.c_d", 12), ("orders--3", .live, "orders-", 3),
+            ("--0", .live, "-", 0),
             ("x-0.\(Self.unique)-delete-3", .live, "x-0.\(Self.unique)-delete", 3),
             ("x-0.\(Self.unique)-delete", .deleted, "x", 0), ("a-b-7.\(Self.unique)-future", .future, "a-b", 7),
             ("x.y-1.\(Self.unique)-stray", .stray, "x.y", 1),
@@ -61,8 +72,10 @@ import Testing
 
     @Test(
         arguments: [
-            "", "orders", "orders-", "-0", "orders-01", "orders-+1", "orders-4294967296", "a b-0", "é-0", "..-0", "x-delete", "x-0.abc-delete",
-            "x-0.\(unique)-gone", "x.\(unique)-delete", "x-0\(unique)-delete", "x-0.\(unique.uppercased())-delete", "lost+found",
+            "", "orders", "orders-", "-0", "orders-01", "orders-+1", "orders-4294967296", "a b-0", "é-0", "..-0",
+            "x-delete", "x-0.abc-delete",
+            "x-0.\(unique)-gone", "x.\(unique)-delete", "x-0\(unique)-delete", "x-0.\(unique.uppercased())-delete",
+            "lost+found",
         ])
     func anythingElseIsNoPartitions(name: String) {
         #expect(PartitionFolder(parsing: name) == nil)
@@ -86,17 +99,20 @@ import Testing
         #expect(try MetaProperties.decode(meta.encode(), path: "m") == meta)
     }
 
-    @Test(arguments: [
-        (0, "Thu Jan 01 00:00:00 UTC 1970"), (951_782_399_999, "Mon Feb 28 23:59:59 UTC 2000"), (951_782_400_000, "Tue Feb 29 00:00:00 UTC 2000"),
-        (-1, "Wed Dec 31 23:59:59 UTC 1969"), (4_107_542_400_000, "Mon Mar 01 00:00:00 UTC 2100"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "Thu Jan 01 00:00:00 UTC 1970"), (951_782_399_999, "Mon Feb 28 23:59:59 UTC 2000"),
+            (951_782_400_000, "Tue Feb 29 00:00:00 UTC 2000"),
+            (-1, "Wed Dec 31 23:59:59 UTC 1969"), (4_107_542_400_000, "Mon Mar 01 00:00:00 UTC 2100"),
+        ] as [(Int64, String)])
     func theDateIsRightAroundLeapDays(milliseconds: Int64, text: String) {
         let meta = MetaProperties(brokerID: 1, clusterID: "c", wallMilliseconds: milliseconds)
         #expect(meta.properties.comments == ["#", "#" + text])
     }
 
     @Test func keysThatAreNotKnownAreKept() throws {
-        let text = "#x\nversion=1\nnode.id=3\ncluster.id=c\ndirectory.id=sQ2ewXB2DcJigHHvcSZ48Q\nfuture.key=some value\n"
+        let text =
+            "#x\nversion=1\nnode.id=3\ncluster.id=c\ndirectory.id=sQ2ewXB2DcJigHHvcSZ48Q\nfuture.key=some value\n"
         let meta = try MetaProperties.decode(Array(text.utf8), path: "m")
         #expect(meta.brokerID == 3)
         #expect(meta.directoryID?.description == "sQ2ewXB2DcJigHHvcSZ48Q")
@@ -115,14 +131,18 @@ import Testing
 
     @Test(
         arguments: [
-            "version=2\nbroker.id=1\n", "version=x\n", "version=0\nbroker.id=one\n", "version=0\nbroker.id=-1\n", "version=1\nnode.id=1\n",
+            "version=2\nbroker.id=1\n", "version=x\n", "version=0\nbroker.id=one\n", "version=0\nbroker.id=-1\n",
+            "version=1\nnode.id=1\n",
             "version=1\ncluster.id=c\n", "version=1\nnode.id=1\ncluster.id=c\ndirectory.id=short\n", "a=\\u12", "a=b\\",
         ])
     func nonsenseIsRefused(text: String) {
         #expect(throws: LogError.self) { try MetaProperties.decode(Array(text.utf8), path: "m") }
     }
 
-    @Test(arguments: ["", "version: 0", "version: 1\ntopic_id: sQ2ewXB2DcJigHHvcSZ48Q", "version: 0\ntopic_id: sQ2", "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA"])
+    @Test(arguments: [
+        "", "version: 0", "version: 1\ntopic_id: sQ2ewXB2DcJigHHvcSZ48Q", "version: 0\ntopic_id: sQ2",
+        "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAA",
+    ])
     func aPartitionWithoutAnIdIsRefused(text: String) {
         #expect(throws: LogError.self) { try PartitionMetadata.decode(Array(text.utf8), path: "p") }
     }

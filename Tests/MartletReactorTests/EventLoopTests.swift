@@ -120,6 +120,23 @@ import Testing
         }
     }
 
+    @Test func whatOtherThreadsHandOverWhileTheLoopIsBusyRunsInOneTurn() async throws {
+        try await withHost { host in
+            let loop = host.loops[0] as! UVEventLoop
+            let gate = Gate(), busy = Promise<Void>(), turns = Record<UInt64>()
+            loop.execute {
+                busy.keep(())
+                gate.wait()
+            }
+            await busy.value
+            for _ in 0..<1000 { loop.execute { turns.note(loop.turns) } }
+            gate.open()
+            _ = await loop.run { 0 }
+            #expect(turns.all.count == 1000)
+            #expect(Set(turns.all).count == 1)
+        }
+    }
+
     @Test func workHandedOverOnTheLoopRunsInALaterTurn() async throws {
         try await withHost { host in
             let loop = host.loops[0] as! UVEventLoop
@@ -156,7 +173,8 @@ import Testing
             await done.value
             #expect(
                 order.all == [
-                    "timer 1", "timer 2", "timer 3", "end 1", "end 2", "end 3", "end of end 1", "end of end 2", "end of end 3",
+                    "timer 1", "timer 2", "timer 3", "end 1", "end 2", "end 3",
+                    "end of end 1", "end of end 2", "end of end 3",
                     "next turn 1", "next turn 2", "next turn 3",
                 ])
         }

@@ -129,7 +129,7 @@ extension DiskFile {
         #expect(
             kind {
                 try [UInt8](repeating: 1, count: 8).withUnsafeBytes { bytes in
-                    try file.write([UnsafeRawBufferPointer(rebasing: bytes[..<4]), UnsafeRawBufferPointer(rebasing: bytes[4...])], at: 0)
+                    try file.write([UnsafeRawBufferPointer(rebasing: bytes[..<4]), bytes], at: 0)
                 }
             } == .noSpace)
     }

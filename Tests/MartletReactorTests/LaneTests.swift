@@ -55,7 +55,8 @@ final class Gate: Sendable {
 
     @Test func aBlockedLaneDelaysNoOther() async throws {
         try await withHost { host in
-            let slow = host.makeLane("cold-reads", threads: 1, limit: 4), quick = host.makeLane("sync", threads: 1, limit: 4)
+            let slow = host.makeLane("cold-reads", threads: 1, limit: 4)
+            let quick = host.makeLane("sync", threads: 1, limit: 4)
             let gate = Gate()
             #expect(slow.submit({ gate.wait() }, on: host.loops[0]) {})
             let result = try await quick.run(on: host.loops[0]) { 7 }
@@ -88,8 +89,9 @@ final class Gate: Sendable {
     @Test func threadsBearTheLanesName() async throws {
         try await withHost { host in
             let lane = host.makeLane("cold-reads", threads: 1, limit: 1)
-            let name = try await lane.run(on: host.loops[0]) {
-                (try? RealDisk().open("/proc/thread-self/comm", .read).bytes(100)).map { String(decoding: $0, as: UTF8.self) }
+            let name = try await lane.run(on: host.loops[0]) { () -> String? in
+                let bytes = try? RealDisk().open("/proc/thread-self/comm", .read).bytes(100)
+                return bytes.map { String(decoding: $0, as: UTF8.self) }
             }
             #expect(name == "cold-reads\n")
         }

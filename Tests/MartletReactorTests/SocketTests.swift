@@ -9,11 +9,20 @@ struct Pair {
     let listener: any ListeningSocket
 }
 
+/// Listens on the first loop, on a free port unless one is named.
+func listen(
+    _ host: RealHost, _ address: String = "127.0.0.1", _ port: UInt16 = 0,
+    accepted: @escaping @Sendable (any StreamSocket) -> Void
+) throws -> any ListeningSocket {
+    let address = SocketAddress(host: address, port: port)
+    return try host.network.listen(on: address, loop: host.loops[0], accepted: accepted)
+}
+
 func makePair(_ host: RealHost, on address: String = "127.0.0.1") async throws -> Pair {
     let loop = host.loops[0]
     let accepted = Promise<any StreamSocket>()
-    let listener = try host.network.listen(on: SocketAddress(host: address, port: 0), loop: loop) { accepted.keep($0) }
-    let client = try await host.network.connect(to: SocketAddress(host: address, port: listener.address.port), loop: loop)
+    let listener = try listen(host, address) { accepted.keep($0) }
+    let client = try await host.network.connect(to: listener.address, loop: loop)
     return Pair(client: client, server: await accepted.value, listener: listener)
 }
 
@@ -82,9 +91,9 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
 
     @Test func anIPv4AndAnIPv6ListenerShareOnePort() async throws {
         try await withHost { host in
-            let four = try host.network.listen(on: SocketAddress(host: "0.0.0.0", port: 0), loop: host.loops[0]) { $0.close() }
+            let four = try listen(host, "0.0.0.0") { $0.close() }
             let port = four.address.port
-            let six = try host.network.listen(on: SocketAddress(host: "::", port: port), loop: host.loops[0]) { $0.close() }
+            let six = try listen(host, "::", port) { $0.close() }
             #expect(six.address == SocketAddress(host: "::", port: port))
             #expect(four.address == SocketAddress(host: "0.0.0.0", port: port))
         }
@@ -92,7 +101,7 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
 
     @Test func listeningTwiceOnOneAddressSaysThatItIsInUse() async throws {
         try await withHost { host in
-            let first = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { $0.close() }
+            let first = try listen(host) { $0.close() }
             let error = #expect(throws: SystemError.self) {
                 _ = try host.network.listen(on: first.address, loop: host.loops[0]) { $0.close() }
             }
@@ -108,14 +117,16 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
                 _ = try host.network.listen(on: address, loop: host.loops[0]) { $0.close() }
             }
             #expect(error?.kind == .addressNotAvailable)
-            await #expect(throws: SystemError.self) { _ = try await host.network.connect(to: address, loop: host.loops[0]) }
+            await #expect(throws: SystemError.self) {
+                _ = try await host.network.connect(to: address, loop: host.loops[0])
+            }
         }
     }
 
     @Test func connectingWhereNobodyListensFails() async throws {
         try await withHost { host in
             let loop = host.loops[0]
-            let closed = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { $0.close() }
+            let closed = try listen(host) { $0.close() }
             await loop.run { closed.close() }
             let error = await #expect(throws: SystemError.self) {
                 _ = try await host.network.connect(to: closed.address, loop: loop)
@@ -140,7 +151,7 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
             let client = try PlainClient()
             defer { client.close() }
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             try client.connect(listener.address.port)
             let server = await accepted.value
             let bytes = pattern(100_000)
@@ -173,7 +184,7 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
             let loop = host.loops[0]
             let client = try PlainClient()
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             try client.connect(listener.address.port)
             let server = await accepted.value
             let told = Record<Readiness>()
@@ -206,7 +217,9 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
             let writable = Promise<Void>()
             let fill: @Sendable () -> Int = {
                 var sent = 0
-                while case .moved(let count) = piece.withUnsafeBytes({ pair.server.send($0, more: false) }) { sent += count }
+                while case .moved(let count) = piece.withUnsafeBytes({ pair.server.send($0, more: false) }) {
+                    sent += count
+                }
                 return sent
             }
             await loop.run {
@@ -319,7 +332,7 @@ func drain(_ socket: any StreamSocket) -> (bytes: [UInt8], ended: Bool) {
             }
             await loop.sleep(for: .milliseconds(10))
             #expect(calls.value == 0)
-            let result = await loop.run { [UInt8](repeating: 1, count: 1).withUnsafeBytes { pair.server.send($0, more: false) } }
+            let result = await loop.run { [1 as UInt8].withUnsafeBytes { pair.server.send($0, more: false) } }
             #expect(result == .ended)
             // and the peer learns of it
             let ended = Promise<Void>()

@@ -35,7 +35,9 @@ private final class InventedFile: DiskFile {
         for index in 0..<count { buffer[index] = UInt8(truncatingIfNeeded: (offset + Int64(index)) % 251) }
         return count
     }
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? { read(into: buffer, at: offset) }
+    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? {
+        read(into: buffer, at: offset)
+    }
     func write(_: [UnsafeRawBufferPointer], at _: Int64) {}
     func sync() {}
     func truncate(to _: Int64) {}
@@ -57,7 +59,7 @@ private final class RecordingLog: LogSink {
     private func connected(_ host: RealHost) async throws -> (PlainClient, any StreamSocket) {
         let client = try PlainClient()
         let accepted = Promise<any StreamSocket>()
-        let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { accepted.keep($0) }
+        let listener = try listen(host) { accepted.keep($0) }
         try client.connect(listener.address.port)
         return (client, await accepted.value)
     }
@@ -81,7 +83,8 @@ private final class RecordingLog: LogSink {
         try await withHost { host in
             let (client, server) = try await connected(host)
             let reader = host.makeLane("reader", threads: 1, limit: 1)
-            host.loops[0].execute { sendFile(InventedFile(length: 1_000_000), 1_000_000, over: server, on: host.loops[0]) }
+            let file = InventedFile(length: 1_000_000)
+            host.loops[0].execute { sendFile(file, 1_000_000, over: server, on: host.loops[0]) }
             let received = try await reader.run(on: host.loops[0]) { client.receiveAll() }
             #expect(received == (0..<1_000_000).map { UInt8(truncatingIfNeeded: $0 % 251) })
         }
@@ -97,14 +100,19 @@ private final class RecordingLog: LogSink {
             let errors = await host.loops[0].run { () -> [SystemError?] in
                 server.attach(to: host.loops[0]) { _ in }
                 func error(_ file: any DiskFile, at offset: Int64) -> SystemError? {
-                    do throws(SystemError) { _ = try server.send(file, at: offset, count: 5, more: false) } catch { return error }
+                    do throws(SystemError) {
+                        _ = try server.send(file, at: offset, count: 5, more: false)
+                    } catch {
+                        return error
+                    }
                     return nil
                 }
                 let past = [error(file, at: 3), error(InventedFile(length: 3), at: 3)]
                 file.close()
                 return past + [error(file, at: 0)]
             }
-            #expect(errors.map { $0?.reason } == ["the file ends before the range", "the file ends before the range", "the file was closed"])
+            let ends = "the file ends before the range"
+            #expect(errors.map { $0?.reason } == [ends, ends, "the file was closed"])
             client.close()
         }
     }
@@ -122,7 +130,8 @@ private final class RecordingLog: LogSink {
             let results = await host.loops[0].run { () -> [Transfer?] in
                 let first = [UInt8](repeating: 1, count: 9).withUnsafeBytes { server.send($0, more: false) }
                 let second = [UInt8](repeating: 1, count: 9).withUnsafeBytes { server.send($0, more: true) }
-                return [first, second, try? server.send(file, at: 0, count: 100, more: false), try? server.send(file, at: 0, count: 100, more: false)]
+                let third = try? server.send(file, at: 0, count: 100, more: false)
+                return [first, second, third, try? server.send(file, at: 0, count: 100, more: false)]
             }
             #expect(results == [.ended, .ended, .ended, .ended])
         }
@@ -141,12 +150,31 @@ private final class RecordingLog: LogSink {
         }
     }
 
+    @Test func aSocketAcceptedOnOneLoopLivesOnTheLoopThatAttachesIt() async throws {
+        try await withHost(loops: 2) { host in
+            let (client, server) = try await connected(host)
+            let loop = host.loops[1]
+            let received = Promise<([UInt8], Bool)>()
+            loop.execute {
+                server.attach(to: loop) { _ in
+                    received.keep((drain(server).bytes, loop.isCurrent))
+                    server.close()
+                }
+                server.watch(.readable)
+            }
+            client.send([1, 2, 3])
+            let (bytes, wasCurrent) = await received.value
+            #expect(bytes == [1, 2, 3])
+            #expect(wasCurrent)
+        }
+    }
+
     @Test func aPausedListenerAcceptsNothingUntilThePauseIsOver() async throws {
         try await withHost { host in
             let loop = host.loops[0]
             let accepted = Record<Instant>()
             let first = Promise<Void>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { _ in
+            let listener = try listen(host) { _ in
                 accepted.note(loop.clock.now)
                 first.keep(())
             }
@@ -168,7 +196,7 @@ private final class RecordingLog: LogSink {
             let loop = host.loops[0]
             let listener = Confined<(any ListeningSocket)?>(nil)
             let accepted = Counter()
-            let made = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { _ in
+            let made = try listen(host) { _ in
                 accepted.increase()
                 listener.value?.close()
             }
@@ -190,7 +218,7 @@ private final class RecordingLog: LogSink {
             let host = try RealHost(loops: 1, log: log)
             let loop = host.loops[0] as! UVEventLoop
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: loop) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             let client = try PlainClient()
             // no descriptor is free below the new limit
             var limit = rlimit()
@@ -206,7 +234,8 @@ private final class RecordingLog: LogSink {
             await loop.sleep(for: .milliseconds(350))
             let taken = await loop.run { loop.turns } - turns
             precondition(taken < 50, "the loop waits")
-            precondition(log.lines.all.count == 1 && log.lines.all[0].contains("cannot accept"), "it is said once: \(log.lines.all)")
+            precondition(log.lines.all.count == 1, "it is said once: \(log.lines.all)")
+            precondition(log.lines.all[0].contains("cannot accept"))
             limit.rlim_cur = before
             setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
             _ = await accepted.value
@@ -226,7 +255,7 @@ private final class RecordingLog: LogSink {
         let client = try PlainClient()
         try await withHost { host in
             let accepted = Promise<any StreamSocket>()
-            let listener = try host.network.listen(on: SocketAddress(host: "127.0.0.1", port: 0), loop: host.loops[0]) { accepted.keep($0) }
+            let listener = try listen(host) { accepted.keep($0) }
             try client.connect(listener.address.port)
             let server = await accepted.value
             await host.loops[0].run { server.attach(to: host.loops[0]) { _ in } }

@@ -193,6 +193,19 @@ private func text(_ disk: any Disk, _ path: String) throws -> String {
         #expect(synced == ["9000 true true"])
     }
 
+    @Test func thousandsOfUnsyncedNamesAreNotRememberedForEver() throws {
+        let world = SimulatedWorld(seed: 1)
+        defer { world.end() }
+        let host = world.makeHost("a")
+        for index in 0..<6_000 {
+            try host.disk.write("/\(index)", [])
+            try host.disk.remove("/\(index)")
+        }
+        try host.disk.write("/last", [])
+        host.powerCut()
+        #expect(try host.restart().disk.list("/").allSatisfy { $0 == "last" || (Int($0) ?? 0) >= 2_500 })
+    }
+
     @Test func aKillOfTheProcessLosesNothingThatWasWritten() throws {
         for seed: UInt64 in 1...20 {
             let world = SimulatedWorld(seed: seed)
@@ -245,7 +258,8 @@ private func text(_ disk: any Disk, _ path: String) throws -> String {
     }
 }
 
-/// What each byte of a file may be after a power cut: what it was when it was synced, or anything that it has been since.
+/// What each byte of a file may be after a power cut: what it was when it was synced, or anything that it has been
+/// since.
 private struct FileModel {
     static let limit = 14_000
 
@@ -550,6 +564,7 @@ private struct FileModel {
         let b = world.makeProcess("b", beside: a)
         let held = try #require(try a.disk.lock("/.lock"))
         #expect(try b.disk.lock("/.lock") == nil)
+        #expect(try a.disk.lock("/.lock") == nil, "the process that holds it does not get it twice")
         held.close()
         held.close()
         let taken = try #require(try b.disk.lock("/.lock"))

@@ -232,6 +232,7 @@ private final class Pair: @unchecked Sendable {
         for address in ["0.0.0.0", "127.0.0.1", pair.server.address] { #expect(kind(pair.server, address) == nil) }
         try pair.listen(on: "127.0.0.1")
         #expect(kind(pair.server, "0.0.0.0") == .addressInUse)
+        #expect(kind(pair.server, "::") == nil, "IPv6 is a family of its own")
         let free = try pair.server.network.listen(on: SocketAddress(host: "0.0.0.0", port: 0), loop: pair.server.loops[0]) { _ in }
         #expect(free.address.port >= 32_768)
     }
@@ -336,6 +337,24 @@ private final class Pair: @unchecked Sendable {
             pair.world.network.heal(pair.server, pair.client)
             pair.world.run(for: .seconds(1))
             #expect(pair.connected.value[0].received == content, "seed \(seed)")
+        }
+    }
+
+    @Test func whatIsOnTheWayWhenAPartitionHealsDoesNotOvertakeWhatWasHeldBack() throws {
+        for seed: UInt64 in 1...30 {
+            let pair = Pair(seed: seed)
+            try pair.listen()
+            pair.connect()
+            pair.world.run(for: .seconds(1))
+            pair.world.network.partition(pair.server, pair.client)
+            for value: UInt8 in 1...2 {
+                pair.client.loops[0].execute { _ = pair.connected.value[0].socket.sendSome([value]) }
+                if value == 1 { pair.world.run(for: .seconds(1)) }
+            }
+            pair.world.run(for: .microseconds(60))
+            pair.world.network.heal()
+            pair.world.run(for: .seconds(1))
+            #expect(pair.accepted.value[0].received == [1, 2], "seed \(seed)")
         }
     }
 

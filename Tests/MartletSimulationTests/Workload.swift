@@ -103,7 +103,8 @@ final class Exchange: @unchecked Sendable {
     }
 }
 
-/// Tasks, timers, lanes, disks and sockets at once: a small server that keeps what it is sent and echoes it, a client, and faults.
+/// Tasks, timers, lanes, disks and sockets at once: a small server that keeps what it is sent and echoes it, a
+/// client, and faults.
 func runWorkload(seed: UInt64, keepsLines: Bool = false) throws -> (history: History, echoed: Int) {
     let world = SimulatedWorld(seed: seed, keepsLines: keepsLines)
     defer { world.end() }

@@ -44,7 +44,7 @@ import Testing
         #expect(hex(try encoded(response, version: 0)) == "0000000001ff00")
     }
 
-    /// A consumer's record of a 4.3 broker, whose null means "not a classic member": left out it would mean the opposite.
+    /// A consumer's record of a 4.3 broker, whose null means "no classic member". Left out it would mean the opposite.
     @Test func ofATaggedStructThatIsNull() throws {
         let text = "00000000066b776972650b2f3132372e302e302e31020474786e010000ea600672616e676501000100"
         let record = try ConsumerGroupMemberMetadataValue(prefixed: bytes(hex: text))
@@ -262,14 +262,16 @@ import Testing
         // flexible: the client id keeps its old length, and tags follow
         #expect(try header("000300090000000700026d6500").clientID == "me")
         #expect(try header("0003000900000007ffff0105020102").clientID == nil)
-        #expect(try header("0007000000000007") == RequestHeader(apiKey: 7, apiVersion: 0, correlationID: 7, clientID: nil))
+        let shutdown = RequestHeader(apiKey: 7, apiVersion: 0, correlationID: 7, clientID: nil)
+        #expect(try header("0007000000000007") == shutdown)
         #expect(try header("0007000100000007ffff").apiVersion == 1)
         #expect(throws: DecodingFault.self) { try header("00030008000000070064616200") }
         #expect(throws: DecodingFault.self) { try header("000300080000") }
     }
 
     @Test func areReadAsFarAsTheyCanBeForWhatIsNotKnown() throws {
-        #expect(try header("03e7000000000007") == RequestHeader(apiKey: 999, apiVersion: 0, correlationID: 7, clientID: nil))
+        let unknown = RequestHeader(apiKey: 999, apiVersion: 0, correlationID: 7, clientID: nil)
+        #expect(try header("03e7000000000007") == unknown)
         // ApiVersions from the future, which is answered
         let future = try header("0012006300000007ffff00")
         #expect(future.api == .apiVersions && future.apiVersion == 99)

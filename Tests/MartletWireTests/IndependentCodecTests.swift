@@ -13,8 +13,8 @@ import Testing
     static let codec = packageRoot + "/../shared/conformance/kwire.py"
     static var isThere: Bool { access(codec, R_OK) == 0 }
 
-    /// Where it differs from Kafka. Kafka's own records are the judge of these, in `RecordsThatKafkaWrote`: version 0 of
-    /// a transaction has no tagged fields in line, and a tagged field that may be null has null for no default.
+    /// Where it differs from Kafka. Kafka's own records are the judge of these, in `RecordsThatKafkaWrote`: version 0
+    /// of a transaction has no tagged fields in line, and a tagged field that may be null has null for no default.
     private static func isReadOtherwise(_ name: String, _ version: Int16) -> Bool {
         switch name {
         case "TransactionLogValue": version == 0
@@ -23,7 +23,8 @@ import Testing
         }
     }
 
-    @Test(.enabled(if: isThere, "the independent codec is not at hand")) func readsWhatWeWriteAndWritesTheSame() throws {
+    @Test(.enabled(if: isThere, "the independent codec is not at hand"))
+    func readsWhatWeWriteAndWritesTheSame() throws {
         var samples: [String] = []
         for message in Catalog.wire + Catalog.records {
             for version in message.versions {

@@ -33,18 +33,40 @@ import Testing
             1: (check(OffsetCommitKey.self), check(OffsetCommitValue.self)),
             2: (check(GroupMetadataKey.self), check(GroupMetadataValue.self)),
             3: (check(ConsumerGroupMetadataKey.self), check(ConsumerGroupMetadataValue.self)),
-            4: (check(ConsumerGroupPartitionMetadataKey.self), check(ConsumerGroupPartitionMetadataValue.self)),
-            5: (check(ConsumerGroupMemberMetadataKey.self), check(ConsumerGroupMemberMetadataValue.self)),
-            6: (check(ConsumerGroupTargetAssignmentMetadataKey.self), check(ConsumerGroupTargetAssignmentMetadataValue.self)),
-            7: (check(ConsumerGroupTargetAssignmentMemberKey.self), check(ConsumerGroupTargetAssignmentMemberValue.self)),
-            8: (check(ConsumerGroupCurrentMemberAssignmentKey.self), check(ConsumerGroupCurrentMemberAssignmentValue.self)),
-            10: (check(ShareGroupMemberMetadataKey.self), check(ShareGroupMemberMetadataValue.self)),
+            4: (
+                check(ConsumerGroupPartitionMetadataKey.self),
+                check(ConsumerGroupPartitionMetadataValue.self)),
+            5: (
+                check(ConsumerGroupMemberMetadataKey.self),
+                check(ConsumerGroupMemberMetadataValue.self)),
+            6: (
+                check(ConsumerGroupTargetAssignmentMetadataKey.self),
+                check(ConsumerGroupTargetAssignmentMetadataValue.self)),
+            7: (
+                check(ConsumerGroupTargetAssignmentMemberKey.self),
+                check(ConsumerGroupTargetAssignmentMemberValue.self)),
+            8: (
+                check(ConsumerGroupCurrentMemberAssignmentKey.self),
+                check(ConsumerGroupCurrentMemberAssignmentValue.self)),
+            10: (
+                check(ShareGroupMemberMetadataKey.self),
+                check(ShareGroupMemberMetadataValue.self)),
             11: (check(ShareGroupMetadataKey.self), check(ShareGroupMetadataValue.self)),
-            12: (check(ShareGroupTargetAssignmentMetadataKey.self), check(ShareGroupTargetAssignmentMetadataValue.self)),
-            13: (check(ShareGroupTargetAssignmentMemberKey.self), check(ShareGroupTargetAssignmentMemberValue.self)),
-            14: (check(ShareGroupCurrentMemberAssignmentKey.self), check(ShareGroupCurrentMemberAssignmentValue.self)),
-            15: (check(ShareGroupStatePartitionMetadataKey.self), check(ShareGroupStatePartitionMetadataValue.self)),
-            16: (check(ConsumerGroupRegularExpressionKey.self), check(ConsumerGroupRegularExpressionValue.self)),
+            12: (
+                check(ShareGroupTargetAssignmentMetadataKey.self),
+                check(ShareGroupTargetAssignmentMetadataValue.self)),
+            13: (
+                check(ShareGroupTargetAssignmentMemberKey.self),
+                check(ShareGroupTargetAssignmentMemberValue.self)),
+            14: (
+                check(ShareGroupCurrentMemberAssignmentKey.self),
+                check(ShareGroupCurrentMemberAssignmentValue.self)),
+            15: (
+                check(ShareGroupStatePartitionMetadataKey.self),
+                check(ShareGroupStatePartitionMetadataValue.self)),
+            16: (
+                check(ConsumerGroupRegularExpressionKey.self),
+                check(ConsumerGroupRegularExpressionValue.self)),
         ],
         "__transaction_state": [0: (check(TransactionLogKey.self), check(TransactionLogValue.self))],
         "__share_group_state": [

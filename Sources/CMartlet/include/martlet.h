@@ -22,7 +22,8 @@ int martlet_connect(const char *host, uint16_t port, int *connected);
 /// What became of a connect: 0, or the negated errno.
 int martlet_connect_result(int fd);
 int martlet_local_address(int fd, char *host, uint16_t *port);
-/// The literal addresses of a name, MARTLET_HOST_SIZE bytes each, at most `limit`; how many. On failure `reason` says why.
+/// The literal addresses of a name, MARTLET_HOST_SIZE bytes each, at most `limit`; how many. On failure `reason` says
+/// why.
 int martlet_resolve(const char *name, char *hosts, int limit, char *reason, size_t reason_size);
 
 ssize_t martlet_receive(int fd, void *first, size_t first_count, void *second, size_t second_count);
@@ -76,7 +77,8 @@ int martlet_list(const char *path, void *context, void (*each)(void *context, co
 
 typedef uintptr_t martlet_thread;
 
-/// Starts a thread of that name (15 bytes are kept) and stack size (0: the system's); it takes no signals where `quiet`.
+/// Starts a thread of that name (15 bytes are kept) and stack size (0: the system's); it takes no signals where
+/// `quiet`.
 int martlet_thread_start(
     martlet_thread *thread, const char *name, size_t stack_size, int quiet, void *(*body)(void *), void *context);
 int martlet_thread_join(martlet_thread thread);

@@ -13,8 +13,8 @@ package enum DescriptorLimit {
     }
 }
 
-/// The memory that there is for this process and others, in bytes, in use or not: what bounds are a part of. What a control group
-/// allows, where that is less than the machine has. Nil where the system does not say.
+/// The memory that there is for this process and others, in bytes, in use or not: what bounds are a part of. What a
+/// control group allows, where that is less than the machine has. Nil where the system does not say.
 package func availableMemoryBytes() -> Int64? {
     let bytes = martlet_memory_bytes()
     return bytes > 0 ? bytes : nil

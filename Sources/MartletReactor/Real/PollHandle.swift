@@ -1,6 +1,7 @@
 import CUV
 
-/// One descriptor that a loop watches: libuv's poll handle, its memory, and the object that hears of it. On the loop only.
+/// One descriptor that a loop watches: libuv's poll handle, its memory, and the object that hears of it. On the loop
+/// only.
 ///
 /// The handle keeps the object alive from `start` to `stopWatching`.
 class PollHandle: @unchecked Sendable {
@@ -17,8 +18,11 @@ class PollHandle: @unchecked Sendable {
         Unmanaged<PollHandle>.fromOpaque(data!).takeUnretainedValue()
     }
 
-    /// What is ready, as bits of `uv_poll_event`; `failed` where the descriptor has an error pending, and is not watched any more.
-    func became(_ events: Int32, failed: Bool) { preconditionFailure("a watched descriptor has somebody who hears of it") }
+    /// What is ready, as bits of `uv_poll_event`; `failed` where the descriptor has an error pending, and is not
+    /// watched any more.
+    func became(_ events: Int32, failed: Bool) {
+        preconditionFailure("a watched descriptor has somebody who hears of it")
+    }
 
     /// The loop goes: nothing will be heard of afterwards.
     func loopEnds() { preconditionFailure("a watched descriptor has somebody who closes it") }
@@ -84,7 +88,8 @@ final class SignalHandle: @unchecked Sendable {
         self.received = received
         uv_signal_init(loop.uv, handle)
         handle.pointee.data = Unmanaged.passRetained(self).toOpaque()
-        let code = uv_signal_start(handle, { handle, signal in SignalHandle.of(handle!.pointee.data).received(signal) }, signal)
+        let code = uv_signal_start(
+            handle, { handle, signal in SignalHandle.of(handle!.pointee.data).received(signal) }, signal)
         precondition(code == 0, "the signal exists and can be caught")
     }
 

@@ -45,9 +45,13 @@ package final class RealDisk: Disk {
         switch -code {
         case 0: return
         case EEXIST:
-            guard let found = try status(path), found.isDirectory else { throw SystemError(errno: ENOTDIR, "mkdir", path) }
+            guard let found = try status(path), found.isDirectory else {
+                throw SystemError(errno: ENOTDIR, "mkdir", path)
+            }
         case ENOENT:
-            guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else { throw SystemError(errno: code, "mkdir", path) }
+            guard let slash = path.lastIndex(of: "/"), slash != path.startIndex else {
+                throw SystemError(errno: code, "mkdir", path)
+            }
             try makeDirectory(String(path[..<slash]))
             let again = martlet_make_directory(path)
             guard again == 0 || again == -EEXIST else { throw SystemError(errno: again, "mkdir", path) }
@@ -71,7 +75,9 @@ package final class RealDisk: Disk {
     }
 
     package func syncDirectory(_ path: String) throws(SystemError) { try withDirectory(path, "fsync", martlet_fsync) }
-    package func syncFileSystem(_ path: String) throws(SystemError) { try withDirectory(path, "syncfs", martlet_syncfs) }
+    package func syncFileSystem(_ path: String) throws(SystemError) {
+        try withDirectory(path, "syncfs", martlet_syncfs)
+    }
 
     private func withDirectory(
         _ path: String, _ operation: StaticString, _ body: (Int32) -> Int32

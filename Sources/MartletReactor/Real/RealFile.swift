@@ -6,8 +6,9 @@ import Synchronization
 package final class RealFile: DiskFile {
     package let path: String
     private let descriptor: Int32
-    /// Who uses the descriptor, so that a close never takes it away from under a call of another thread (its number could by then
-    /// be another file's): bit 0 closed, bit 1 given back, from bit 2 on the calls under way. The last of them gives it back.
+    /// Who uses the descriptor, so that a close never takes it away from under a call of another thread (its number
+    /// could by then be another file's): bit 0 closed, bit 1 given back, from bit 2 on the calls under way. The last of
+    /// them gives it back.
     private let uses = Atomic<Int>(0)
 
     init(descriptor: Int32, path: String) {
@@ -84,7 +85,8 @@ package final class RealFile: DiskFile {
         let code = try withDescriptor("pwrite") { descriptor in
             var done = 0
             while done < piece.count {
-                let moved = martlet_pwrite(descriptor, piece.baseAddress! + done, piece.count - done, offset + Int64(done))
+                let moved = martlet_pwrite(
+                    descriptor, piece.baseAddress! + done, piece.count - done, offset + Int64(done))
                 if moved < 0 { return Int32(moved) }
                 if moved == 0 { return -EIO }
                 done += moved
@@ -106,12 +108,15 @@ package final class RealFile: DiskFile {
     }
 
     /// Writes all of at most MARTLET_PIECES_LIMIT pieces; how many bytes.
-    private func writeGroup(_ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64) throws(SystemError) -> Int64 {
+    private func writeGroup(
+        _ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64
+    ) throws(SystemError) -> Int64 {
         let done = try withDescriptor("pwritev") { descriptor in
             withUnsafeTemporaryAllocation(of: iovec.self, capacity: pieces.count) { vectors in
                 var used = 0
                 for piece in pieces where piece.count > 0 {
-                    vectors[used] = iovec(iov_base: UnsafeMutableRawPointer(mutating: piece.baseAddress), iov_len: piece.count)
+                    let start = UnsafeMutableRawPointer(mutating: piece.baseAddress)
+                    vectors[used] = iovec(iov_base: start, iov_len: piece.count)
                     used += 1
                 }
                 return Self.writeAll(descriptor, vectors.baseAddress!, used, offset)

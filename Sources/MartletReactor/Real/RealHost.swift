@@ -98,7 +98,8 @@ package final class RealHost: Host, @unchecked Sendable {
         if loop.isCurrent { start() } else { loop.execute(start) }
     }
 
-    /// Turns the first loop on this thread until `requestStop`. Only for a host whose first loop is the calling thread's.
+    /// Turns the first loop on this thread until `requestStop`. Only for a host whose first loop is the calling
+    /// thread's.
     package func run() {
         precondition(firstLoop == .callingThread, "the first loop has a thread of its own")
         precondition(uvLoops[0].isCurrent, "the host runs on the thread that made it")
@@ -108,13 +109,14 @@ package final class RealHost: Host, @unchecked Sendable {
     /// Makes `run` return. From any thread.
     package func requestStop() { uvLoops[0].requestStop() }
 
-    /// Ends everything: lanes do what waits and hand over the results; then loops do what they were handed and close what is open.
-    /// From no loop's own thread and no lane; where the first loop is the calling thread's, from that thread. A second call is ignored.
+    /// Ends everything: lanes do what waits and hand over the results; then loops do what they were handed and close
+    /// what is open. From no loop's own thread and no lane; where the first loop is the calling thread's, from that
+    /// thread. A second call is ignored.
     package func stop() {
-        guard isStopped.compareExchange(expected: false, desired: true, ordering: .acquiringAndReleasing).exchanged else { return }
+        guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
         for (index, loop) in uvLoops.enumerated() {
             let isOurs = firstLoop == .callingThread && index == 0
-            precondition(loop.isCurrent == isOurs, "a host is stopped by the thread that made it, never by a loop's own thread")
+            precondition(loop.isCurrent == isOurs, "a host is stopped by who made it, never by a loop's own thread")
         }
         for lane in lanes.withLock({ $0 }) { lane.close() }
         Self.end(uvLoops, threads, unthreaded: firstLoop == .callingThread ? 1 : 0)

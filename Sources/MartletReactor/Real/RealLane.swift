@@ -79,7 +79,8 @@ package final class RealLane: Lane, @unchecked Sendable {
 
     /// False where the system gives no thread: those that are there carry on.
     private func startThread() -> Bool {
-        guard let thread = try? Thread(name, stackBytes: Self.stackBytes, quiet: true, { [self] in serve() }) else { return false }
+        let thread = try? Thread(name, stackBytes: Self.stackBytes, quiet: true) { [self] in serve() }
+        guard let thread else { return false }
         threads.append(thread)
         return true
     }

@@ -17,6 +17,12 @@ package final class RealNetwork: Network {
 
     private let log: Logger
 
+    package var localName: String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     package init(log: any LogSink) { self.log = Logger("network", to: log) }
 
     package func resolve(_ host: String) throws(SystemError) -> [String] {
@@ -127,7 +133,8 @@ final class RealListener: PollHandle, ListeningSocket, @unchecked Sendable {
             switch -descriptor {
             case EAGAIN: break
             // the connection, not the listener, has failed: on to the next
-            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENOPROTOOPT, EOPNOTSUPP: continue
+            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENETUNREACH, EHOSTDOWN, EHOSTUNREACH, ENOPROTOOPT, EOPNOTSUPP:
+                continue
             default: fallShort(descriptor)
             }
             break
@@ -140,7 +147,7 @@ final class RealListener: PollHandle, ListeningSocket, @unchecked Sendable {
         if !isShort {
             let error = SystemError(errno: code, "accept", address.description)
             log.error(
-                "cannot accept connections, and tries again: raise the limit of open descriptors, or lower max.connections",
+                "cannot accept connections, tries again: raise the limit of open descriptors or lower max.connections",
                 ("listener", address.description), ("reason", error.reason),
                 ("pause_ms", String(RealNetwork.shortagePause.milliseconds)))
         }

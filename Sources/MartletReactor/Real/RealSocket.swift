@@ -3,8 +3,8 @@ import CUV
 import Glibc
 internal import MartletBasics
 
-/// A TCP stream. `watch` asks the system for more at once, and for less only when an event comes that nobody wants any more: a
-/// connection that stops reading for a moment and goes on costs no system call.
+/// A TCP stream. `watch` asks the system for more at once, and for less only when an event comes that nobody wants any
+/// more: a connection that stops reading for a moment and goes on costs no system call.
 final class RealSocket: PollHandle, StreamSocket, @unchecked Sendable {
     let local: SocketAddress
     let peer: SocketAddress
@@ -99,7 +99,7 @@ final class RealSocket: PollHandle, StreamSocket, @unchecked Sendable {
         precondition(count > 0, "there is something to send")
         guard !isClosed else { return .ended }
         guard let file = file as? RealFile else { return try copy(file, at: offset, count: count, more: more) }
-        let moved = try file.withDescriptor("sendfile") { source in martlet_sendfile(descriptor, source, offset, count) }
+        let moved = try file.withDescriptor("sendfile") { martlet_sendfile(descriptor, $0, offset, count) }
         if moved > 0 { return .moved(moved) }
         if moved == 0 { throw SystemError(endOf: file.path, "sendfile") }
         let code = Int32(-moved)

@@ -4,11 +4,12 @@ import Synchronization
 
 /// The log that operators read: one line an event, one `write` a line.
 ///
-///     2026-11-21T11:22:33.123Z WARN network cannot accept connections listener=0.0.0.0:9092 reason="Too many open files"
+///     2026-11-21T11:22:33.123Z WARN network cannot accept listener=0.0.0.0:9092 reason="Too many open files"
 ///
-/// Times are UTC. A value with a space, a quote, an equals sign or a control character is quoted; control characters are escaped
-/// wherever they come from, so that no peer can forge a line. Events of one level, subsystem and message beyond a number a second
-/// are counted and left out, and a line says how many when a later second begins (or `flush` is called).
+/// Times are UTC. A value with a space, a quote, an equals sign or a control character is quoted; control characters
+/// are escaped wherever they come from, so that no peer can forge a line. Events of one level, subsystem and message
+/// beyond a number a second are counted and left out, and a line says how many when a later second begins (or `flush`
+/// is called).
 package final class StandardErrorLog: LogSink {
     /// So many different messages a second have a count of their own; the rest share one.
     package static let distinctMessagesLimit = 256
@@ -160,7 +161,8 @@ package final class StandardErrorLog: LogSink {
             state.line.append(UInt8(ascii: " "))
             state.line.append(contentsOf: name.utf8)
             state.line.append(UInt8(ascii: "="))
-            let mustQuote = value.isEmpty || value.utf8.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3D || $0 == 0x7F }
+            let mustQuote =
+                value.isEmpty || value.utf8.contains { $0 <= 0x20 || $0 == 0x22 || $0 == 0x3D || $0 == 0x7F }
             if mustQuote { state.line.append(UInt8(ascii: "\"")) }
             Self.append(escaping: value, quotes: mustQuote, to: &state.line)
             if mustQuote { state.line.append(UInt8(ascii: "\"")) }
@@ -202,8 +204,8 @@ package final class StandardErrorLog: LogSink {
 
     // MARK: Time
 
-    /// `2026-11-21T11:22:33.123Z`. Days since 1970 become a date of the Gregorian calendar by counting years from March, so that
-    /// the leap day is a year's last (E. M. Reingold and N. Dershowitz, Calendrical Calculations).
+    /// `2026-11-21T11:22:33.123Z`. Days since 1970 become a date of the Gregorian calendar by counting years from
+    /// March, so that the leap day is a year's last (E. M. Reingold and N. Dershowitz, Calendrical Calculations).
     package static func append(time milliseconds: Int64, to line: inout [UInt8]) {
         let (days, rest) = milliseconds.flooringDivision(by: 86_400_000)
         // from 0000-03-01, in eras of 400 years, which all have 146,097 days

@@ -33,7 +33,8 @@ extension SystemError {
         }
     }
 
-    /// Whether the errno of a send says that the connection has gone, rather than that what was to be sent could not be read.
+    /// Whether the errno of a send says that the connection has gone, rather than that what was to be sent could not be
+    /// read.
     static func concernsConnection(_ code: Int32) -> Bool {
         switch code {
         case EPIPE, ENOTCONN, ECONNRESET, ECONNABORTED, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, EHOSTDOWN, ENETUNREACH,

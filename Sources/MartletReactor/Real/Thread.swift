@@ -9,7 +9,8 @@ final class Thread: @unchecked Sendable {
 
     private let handle: martlet_thread
 
-    /// `quiet` threads take no signals, so that none interrupts a slow system call there. A stack of 0 bytes: the system's size.
+    /// `quiet` threads take no signals, so that none interrupts a slow system call there. A stack of 0 bytes: the
+    /// system's size.
     init(_ name: String, stackBytes: Int, quiet: Bool, _ run: @escaping @Sendable () -> Void) throws(SystemError) {
         let body = Unmanaged.passRetained(Body(run))
         var handle: martlet_thread = 0

@@ -2,8 +2,8 @@ internal import MartletBasics
 
 /// The timers of one loop: a binary heap by deadline, timers of one deadline in the order they were set.
 ///
-/// A timer has a slot that knows its place in the heap, so that cancelling takes it out at once (O(log n)) and leaves nothing
-/// behind. A token is the slot and its generation, so that a late cancel hits nobody else's timer.
+/// A timer has a slot that knows its place in the heap, so that cancelling takes it out at once (O(log n)) and leaves
+/// nothing behind. A token is the slot and its generation, so that a late cancel hits nobody else's timer.
 struct TimerHeap {
     private struct Entry {
         var deadline: Instant
@@ -47,7 +47,8 @@ struct TimerHeap {
 
     mutating func cancel(_ token: TimerToken) {
         let slot = Int(token.id & 0xFFFF_FFFF)
-        guard slot < slots.count, slots[slot].work != nil, slots[slot].generation == UInt32(token.id >> 32) else { return }
+        guard slot < slots.count, slots[slot].work != nil else { return }
+        guard slots[slot].generation == UInt32(token.id >> 32) else { return }
         // what the closure keeps alive goes when this returns, not while the heap is in between
         withExtendedLifetime(remove(at: slots[slot].heapIndex)) {}
     }

@@ -9,8 +9,8 @@ import Synchronization
 ///
 ///     poll      socket handlers; work that other threads handed over (one wake-up for all that waits)
 ///     timers    those that are due
-///     prepare   calls that were put off to this turn (`execute` from the loop itself in the turn before), jobs of tasks,
-///               end-of-turn work; then the timer is armed, and the loop waits unless something is left to do
+///     prepare   calls put off to this turn (`execute` from the loop itself in the turn before), jobs of tasks, then
+///               end-of-turn work; the timer is armed, and the loop waits unless something is left to do
 ///
 /// Fields below "on the loop" are touched by its thread alone; `inbox` is what other threads reach.
 package final class UVEventLoop: EventLoop, @unchecked Sendable {
@@ -246,7 +246,8 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         }
         let dueMilliseconds = UInt64(max(earliest.nanoseconds, 0)) / 1_000_000 + 1
         let now = uv_now(uv)
-        uv_timer_start(timer, { handle in UVEventLoop.of(handle!.pointee.data).runTimers() }, dueMilliseconds - min(now, dueMilliseconds), 0)
+        let wait = dueMilliseconds - min(now, dueMilliseconds)
+        uv_timer_start(timer, { handle in UVEventLoop.of(handle!.pointee.data).runTimers() }, wait, 0)
     }
 
     // MARK: Life
@@ -265,8 +266,8 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         execute { [self] in uv_stop(uv) }
     }
 
-    /// The end, on the loop's thread, after `run`: takes turns until nothing is left to do now (timers are not waited for), closes
-    /// every socket, and gives all back. Work that comes later is dropped.
+    /// The end, on the loop's thread, after `run`: takes turns until nothing is left to do now (timers are not waited
+    /// for), closes every socket, and gives all back. Work that comes later is dropped.
     func finish() {
         precondition(isCurrent, "a loop is finished by its own thread")
         var turnsLeft = Self.drainTurnsLimit

@@ -30,9 +30,8 @@ extension Lane {
     ) async throws(SystemError) -> R {
         let result: Result<R, SystemError> = await withUnsafeContinuation { continuation in
             guard !submit(work, on: loop, then: { continuation.resume(returning: .success($0)) }) else { return }
-            continuation.resume(
-                returning: .failure(
-                    SystemError(.busy, code: 0, operation: "submit", subject: name, reason: "the lane's queue is full")))
+            let full = SystemError(.busy, code: 0, operation: "submit", subject: name, reason: "the queue is full")
+            continuation.resume(returning: .failure(full))
         }
         return try result.get()
     }

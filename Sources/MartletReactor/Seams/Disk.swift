@@ -67,8 +67,8 @@ package struct Space: Sendable, Equatable {
 ///
 /// Names that are not UTF-8 are listed with replacement characters, and so cannot be opened.
 ///
-/// What a power cut leaves (and the simulated disk takes away): data of a file reaches the disk by `sync`; a file's name, a rename and a
-/// removal by `syncDirectory` of the folder. Everything else may be lost, in any part.
+/// What a power cut leaves (and the simulated disk takes away): data of a file reaches the disk by `sync`; a file's
+/// name, a rename and a removal by `syncDirectory` of the folder. Everything else may be lost, in any part.
 package protocol Disk: AnyObject, Sendable {
     func open(_ path: String, _ mode: OpenMode) throws(SystemError) -> any DiskFile
     /// Names in the folder, without `.` and `..`, sorted.
@@ -88,9 +88,9 @@ package protocol Disk: AnyObject, Sendable {
     /// Makes everything that was written to the file system of this path durable (`syncfs`).
     func syncFileSystem(_ path: String) throws(SystemError)
     func space(_ path: String) throws(SystemError) -> Space
-    /// Holds the lock on a file, which is made where it is not there; nil if another process, or another caller in this one, holds it. It
-    /// excludes, and is excluded by, the POSIX record lock (`fcntl F_SETLK`) that Kafka takes. Released when the returned value is
-    /// closed or goes away.
+    /// Holds the lock on a file, which is made where it is not there; nil if another process, or another caller in this
+    /// one, holds it. It excludes, and is excluded by, the POSIX record lock (`fcntl F_SETLK`) that Kafka takes.
+    /// Released when the returned value is closed or goes away.
     func lock(_ path: String) throws(SystemError) -> (any DiskLock)?
 }
 
@@ -98,25 +98,27 @@ package protocol DiskLock: AnyObject, Sendable {
     func close()
 }
 
-/// An open file. Calls may come from any thread, also while another thread syncs it. Closed when the last reference goes, or by `close`,
-/// after which every call throws.
+/// An open file. Calls may come from any thread, also while another thread syncs it. Closed when the last reference
+/// goes, or by `close`, after which every call throws.
 package protocol DiskFile: AnyObject, Sendable {
     var path: String { get }
 
     /// Reads until the buffer is full or the file ends; how many bytes.
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
 
-    /// As `read`, from the page cache alone; nil where that would have to wait for the disk, also for a part of it, or where the file
-    /// system cannot tell.
+    /// As `read`, from the page cache alone; nil where that would have to wait for the disk, also for a part of it, or
+    /// where the file system cannot tell.
     func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int?
 
-    /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may have been written.
+    /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may
+    /// have been written.
     func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError)
 
     /// As `write` of one piece: what a file of the system does without an array.
     func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError)
 
-    /// Makes the file's data (and size) durable. When it throws, nothing of what was not yet synced may be assumed durable, and a later success means nothing for it.
+    /// Makes the file's data (and size) durable. When it throws, nothing of what was not yet synced may be assumed
+    /// durable, and a later success means nothing for it.
     func sync() throws(SystemError)
 
     func truncate(to size: Int64) throws(SystemError)
@@ -130,7 +132,9 @@ package protocol DiskFile: AnyObject, Sendable {
 }
 
 extension DiskFile {
-    package func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) { try write([piece], at: offset) }
+    package func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {
+        try write([piece], at: offset)
+    }
 }
 
 extension Disk {
@@ -150,8 +154,8 @@ extension Disk {
         return bytes
     }
 
-    /// Replaces a small file as a whole: written beside it as `NAME.tmp`, synced, renamed, the folder synced. After a power cut
-    /// either the old content or the new is there.
+    /// Replaces a small file as a whole: written beside it as `NAME.tmp`, synced, renamed, the folder synced. After a
+    /// power cut either the old content or the new is there.
     package func replace(_ path: String, with bytes: [UInt8]) throws(SystemError) {
         let beside = path + ".tmp"
         let file = try open(beside, .truncate)

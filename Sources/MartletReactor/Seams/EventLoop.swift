@@ -7,11 +7,11 @@ package struct TimerToken: Hashable, Sendable {
 }
 
 /// One thread that turns: it takes what is ready (sockets, timers, work from other threads), runs the handlers to
-/// completion, then what was put off to the end of the turn. As a `TaskExecutor` it also runs the jobs of tasks that prefer it, in
-/// the order in which they became ready, before the end-of-turn work.
+/// completion, then what was put off to the end of the turn. As a `TaskExecutor` it also runs the jobs of tasks that
+/// prefer it, in the order in which they became ready, before the end-of-turn work.
 ///
-/// When the host stops, a loop still does what it was handed, within a bound of turns; what is handed to it later is dropped, and
-/// timers that are not due never run.
+/// When the host stops, a loop still does what it was handed, within a bound of turns; what is handed to it later is
+/// dropped, and timers that are not due never run.
 ///
 /// State that belongs to a loop is touched on that loop only; `precondition(loop.isCurrent)` guards the doors.
 package protocol EventLoop: TaskExecutor {
@@ -20,7 +20,8 @@ package protocol EventLoop: TaskExecutor {
     /// Whether the caller runs on this loop.
     var isCurrent: Bool { get }
 
-    /// Runs `work` in a later turn. From any thread; in order for one calling thread. A sleeping loop is woken once for all that waits.
+    /// Runs `work` in a later turn. From any thread; in order for one calling thread. A sleeping loop is woken once for
+    /// all that waits.
     func execute(_ work: @escaping @Sendable () -> Void)
 
     /// Runs `work` when this turn has handled all that was ready, before the loop waits again. On the loop only. Work
@@ -36,7 +37,8 @@ package protocol EventLoop: TaskExecutor {
 }
 
 extension EventLoop {
-    /// Starts a task on this loop: the one door for background work of several steps (a test, the swarm and tidiness rely on it).
+    /// Starts a task on this loop: the one door for background work of several steps (a test, the swarm and tidiness
+    /// rely on it).
     @discardableResult
     package func spawn(_ work: sending @escaping @isolated(any) () async -> Void) -> Task<Void, Never> {
         Task(executorPreference: self, operation: work)

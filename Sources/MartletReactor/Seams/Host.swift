@@ -7,6 +7,7 @@ package protocol Host: AnyObject, Sendable {
     var loops: [any EventLoop] { get }
     /// A new lane of so many threads, whose queue holds at most `limit` pieces of work.
     func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane
-    /// Sixteen bytes that nobody has had before: identifiers of clusters, topics, directories. From the seed in a simulated world.
+    /// Sixteen bytes that nobody has had before: identifiers of clusters, topics, directories. From the seed in a
+    /// simulated world.
     func randomBytes(_ count: Int) -> [UInt8]
 }

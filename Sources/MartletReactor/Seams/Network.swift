@@ -15,18 +15,21 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 
 /// The seam of the network: stream sockets that never block.
 package protocol Network: AnyObject, Sendable {
+    /// What this machine calls itself: where clients are told to connect when nothing else is said.
+    var localName: String { get }
+
     /// The literal addresses of a host name, each once, in the order of preference. Blocks: for start-up and lanes.
     func resolve(_ host: String) throws(SystemError) -> [String]
 
-    /// Listens; port 0 takes a free one, which `ListeningSocket.address` tells. `accepted` is called on `loop` with sockets that no
-    /// loop watches yet, a bounded number a turn; one may be handed to another loop, which attaches it. From any thread. `::` takes
-    /// IPv6 alone, so that `0.0.0.0` can be listened on beside it.
+    /// Listens; port 0 takes a free one, which `ListeningSocket.address` tells. `accepted` is called on `loop` with
+    /// sockets that no loop watches yet, a bounded number a turn; one may be handed to another loop, which attaches it.
+    /// From any thread. `::` takes IPv6 alone, so that `0.0.0.0` can be listened on beside it.
     func listen(
         on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
     ) throws(SystemError) -> any ListeningSocket
 
-    /// Connects; `completion` is called on `loop`, once, in a later turn, also when the loop ends first. The attempt has a time limit.
-    /// From any thread.
+    /// Connects; `completion` is called on `loop`, once, in a later turn, also when the loop ends first. The attempt
+    /// has a time limit. From any thread.
     func connect(
         to address: SocketAddress, loop: any EventLoop,
         completion: @escaping @Sendable (Result<any StreamSocket, SystemError>) -> Void
@@ -56,9 +59,10 @@ package struct Readiness: OptionSet, Sendable {
     package init(rawValue: UInt8) { self.rawValue = rawValue }
     package static let readable = Readiness(rawValue: 1)
     package static let writable = Readiness(rawValue: 2)
-    /// The peer will send no more: it has closed the connection, or its side of it. Told once, also where nobody reads, so that a
-    /// connection that waits for something else learns it. What the peer sent before can still be received: whoever cares receives
-    /// until `.ended`. A peer that closed its side alone can still be sent to; `.ended` from `send` says that it cannot.
+    /// The peer will send no more: it has closed the connection, or its side of it. Told once, also where nobody reads,
+    /// so that a connection that waits for something else learns it. What the peer sent before can still be received:
+    /// whoever cares receives until `.ended`. A peer that closed its side alone can still be sent to; `.ended` from
+    /// `send` says that it cannot.
     package static let hungUp = Readiness(rawValue: 4)
 }
 
@@ -67,12 +71,13 @@ package protocol StreamSocket: AnyObject, Sendable {
     var local: SocketAddress { get }
     var peer: SocketAddress { get }
 
-    /// Gives the socket to the current loop, once; `ready` is called there, level-triggered, for what `watch` asks. Watches nothing at first but
-    /// `hungUp`, which is always told, once.
+    /// Gives the socket to the current loop, once; `ready` is called there, level-triggered, for what `watch` asks.
+    /// Watches nothing at first but `hungUp`, which is always told, once.
     func attach(to loop: any EventLoop, ready: @escaping (Readiness) -> Void)
 
-    /// What `ready` is to be called for from now on: `readable`, `writable`, both or nothing; `hungUp` needs no asking. It is called again
-    /// each turn for as long as that is so. Asking for what is asked for already costs nothing, and to stop and ask again little.
+    /// What `ready` is to be called for from now on: `readable`, `writable`, both or nothing; `hungUp` needs no asking.
+    /// It is called again each turn for as long as that is so. Asking for what is asked for already costs nothing, and
+    /// to stop and ask again little.
     func watch(_ interest: Readiness)
 
     /// Receives into the first buffer, and what is more into the second, by one system call.
@@ -81,11 +86,12 @@ package protocol StreamSocket: AnyObject, Sendable {
     /// Sends a part of the bytes; `more` says that more follows at once, so that small pieces share a packet.
     func send(_ bytes: UnsafeRawBufferPointer, more: Bool) -> Transfer
 
-    /// Sends a part of a range of a file, without a copy through this process where the system can. Throws where the file cannot be read,
-    /// or ends before the range; the connection is then as it was. May wait for the disk where the range is not in the page cache.
-    /// `more` is a hint that the system may not be able to take.
+    /// Sends a part of a range of a file, without a copy through this process where the system can. Throws where the
+    /// file cannot be read, or ends before the range; the connection is then as it was. May wait for the disk where the
+    /// range is not in the page cache. `more` is a hint that the system may not be able to take.
     func send(_ file: any DiskFile, at offset: Int64, count: Int, more: Bool) throws(SystemError) -> Transfer
 
-    /// No callback comes afterwards; `ready` is let go. A second close is ignored, and a closed socket moves nothing (`.ended`).
+    /// No callback comes afterwards; `ready` is let go. A second close is ignored, and a closed socket moves nothing
+    /// (`.ended`).
     func close()
 }

@@ -1,0 +1,49 @@
+import MartletBasics
+package import MartletLog
+package import MartletModel
+import MartletReactor
+
+extension Partition {
+    /// Gives up what retention does not keep; the files to remove later.
+    package func applyRetention(now: Int64) throws(LogError) -> [String] {
+        try lock.withLock { () throws(LogError) in
+            guard offlineReason == nil else { return [] }
+            let removed = try log.applyRetention(now: now, highWatermark: leadership.highWatermark)
+            for segments in removed {
+                logger.info(
+                    "segments removed", ("partition", id.description), ("reason", "\(segments.reason)"),
+                    ("segments", "\(segments.baseOffsets.count)"), ("bytes", "\(segments.bytes)"),
+                    ("log-start", "\(log.logStartOffset)"))
+            }
+            return removed.flatMap(\.paths)
+        }
+    }
+
+    package func removeExpiredProducers(now: Int64, olderThanMs: Int64) {
+        lock.withLock { log.expireProducers(now: now, olderThanMs: olderThanMs) }
+    }
+
+    /// The log's start where the files do not say it themselves: inside the first segment, or behind it.
+    package var logStartToRemember: Offset? {
+        lock.withLock { log.logStartOffset > log.firstSegmentBase ? log.logStartOffset : nil }
+    }
+
+    /// Ends the replica's work on this broker: who waits is told to look elsewhere.
+    package func stop(clean: Bool) throws(LogError) {
+        var effects = PartitionEffects()
+        let failure = lock.withLock { () -> LogError? in
+            if offlineReason == nil { offlineReason = "stopped" }
+            leadership.goOffline()
+            failAllWaiters(.notLeaderOrFollower, &effects)
+            effects.wake(watchers)
+            do throws(LogError) {
+                try log.close(clean: clean)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        effects.deliver()
+        if let failure { throw failure }
+    }
+}

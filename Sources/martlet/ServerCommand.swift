@@ -1,0 +1,138 @@
+import Glibc
+import MartletBasics
+import MartletBroker
+import MartletCluster
+import MartletKeeper
+import MartletLog
+import MartletModel
+import MartletReactor
+
+/// `martlet server`: a broker until it is told to stop.
+enum ServerCommand {
+    static let definition = CommandLineArguments.Command(
+        "server", "Runs a broker until SIGINT or SIGTERM.",
+        flags: [
+            .init("config", value: "FILE", "Settings in the format of Kafka's server.properties."),
+            .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before those of the file."),
+            .init("coordination", value: "KIND", "Where the cluster's state is kept: 'embedded', in this process."),
+            .init("help-config", "Lists every setting."),
+        ])
+
+    static func run(_ arguments: CommandLineArguments) -> Never {
+        if arguments.has("help-config") {
+            Terminal.say(ConfigReference.text)
+            exit(0)
+        }
+        let config: BrokerConfig
+        do {
+            config = try settings(arguments)
+        } catch {
+            fail("\(error)")
+        }
+        let sink = StandardErrorLog()
+        sink.setLevel(config.logLevel)
+        for warning in config.warnings { Logger("config", to: sink).warning(warning) }
+        let process: ServerProcess
+        do {
+            process = try ServerProcess(config, sink)
+        } catch {
+            fail("\(error)")
+        }
+        exit(process.run())
+    }
+
+    private static func settings(_ arguments: CommandLineArguments) throws -> BrokerConfig {
+        var file: [Property] = []
+        if let path = arguments.value("config") {
+            let host = RealDisk()
+            guard let bytes = try host.contents(path) else { throw StartFault("There is no file \(path): give --config an existing one.") }
+            file = try PropertiesParser.parse(bytes)
+        }
+        if let kind = arguments.value("coordination"), kind != "embedded" {
+            throw StartFault("--coordination \(kind) is not possible yet: the one kind there is is 'embedded'.")
+        }
+        return try BrokerConfig.resolve(
+            file: file, overrides: try arguments.assignments("set"), coordinationIsChosen: arguments.has("coordination"))
+    }
+
+    static func fail(_ sentence: String) -> Never {
+        Terminal.complain("martlet: \(sentence)")
+        exit(1)
+    }
+}
+
+/// The process around a broker: its loops, its signals, and what it says when it is ready.
+final class ServerProcess: @unchecked Sendable {
+    /// What is assumed of a machine that does not tell.
+    private static let memoryBytesUnknown: Int64 = 2 << 30
+
+    private let config: BrokerConfig
+    private let sink: StandardErrorLog
+    private let host: RealHost
+    private let loop: any EventLoop
+    private let process: BrokerProcess
+    private var status: Int32 = 0
+    private var isStopping = false
+
+    init(_ config: BrokerConfig, _ sink: StandardErrorLog) throws {
+        self.config = config
+        self.sink = sink
+        _ = try DescriptorLimit.raise()
+        host = try RealHost(loops: Int(config.eventLoops), firstLoop: .callingThread, log: sink)
+        loop = host.loops[0]
+        process = BrokerProcess(
+            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
+    }
+
+    /// Returns the exit status.
+    func run() -> Int32 {
+        host.onSignals([SIGINT, SIGTERM]) { [self] _ in stop() }
+        process.onFatal = { [self] sentence in loop.execute { [self] in fail(sentence) } }
+        loop.spawn { [self] in
+            do throws(StartFault) {
+                try await process.start()
+                announce()
+                flushLog()
+            } catch {
+                fail(error.description)
+            }
+        }
+        host.run()
+        host.stop()
+        sink.flush()
+        return status
+    }
+
+    private func fail(_ sentence: String) {
+        Terminal.complain("martlet: \(sentence)")
+        status = 1
+        stop()
+    }
+
+    /// Says now and then how many lines were left out, also when nothing more happens.
+    private func flushLog() {
+        sink.flush()
+        if !isStopping { loop.schedule(after: .seconds(1)) { [weak self] in self?.flushLog() } }
+    }
+
+    private func announce() {
+        guard let ports = process.broker?.boundPorts.map(\.address.description), let address = ports.first else { return }
+        Terminal.say(
+            """
+            Martlet is ready on \(ports.joined(separator: ", ")).
+              data       \(config.logDirs.joined(separator: ", ")), \(config.keeperDir) (keep both: the second holds the cluster's state)
+              stop       Ctrl-C
+              produce    echo hello | kcat -b \(address) -t hello -P
+              consume    kcat -b \(address) -t hello -C -e
+            """)
+    }
+
+    private func stop() {
+        guard !isStopping else { return }
+        isStopping = true
+        loop.spawn { [self] in
+            await process.stop()
+            host.requestStop()
+        }
+    }
+}
