@@ -6,8 +6,9 @@ import MartletWire
 /// One producer that sends a record at a time at a steady rate, whatever was answered, and one consumer that waits for
 /// them. The latency of a record is from when it was handed to the connection to when the consumer has it.
 final class EndToEndLoad {
-    /// The resolution of the loop's timers: what falls due between two of them is sent together.
-    private static let tick = Interval.milliseconds(1)
+    /// The loop's timers are precise to a millisecond: no delay is the next one. What falls due between two is sent
+    /// together.
+    private static let tick = Interval.zero
     /// Records that were sent and did not arrive: beyond it the server does not keep up.
     private static let outstandingLimit = 20_000
     /// How long the last records may be on their way.
