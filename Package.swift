@@ -69,6 +69,7 @@ let package = Package(
             name: "martlet-bench",
             dependencies: ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"], swiftSettings: strict),
 
+        tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
         tests(

@@ -118,8 +118,9 @@ final class Connection: AppendOwner, @unchecked Sendable {
                 space[0] = byte
                 space = UnsafeMutableRawBufferPointer(rebasing: space[1...])
             }
-            let rest = partial?.rest ?? UnsafeMutableRawBufferPointer(start: nil, count: 0)
-            let transfer = socket.receive(into: rest, space)
+            let nothing = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+            let rest = partial?.rest ?? nothing
+            let transfer = rest.isEmpty ? socket.receive(into: space, nothing) : socket.receive(into: rest, space)
             guard case .moved(let count) = transfer else {
                 if transfer == .ended { close(partial == nil && prefix.isEmpty ? "the peer closed" : "the peer closed inside a frame") }
                 break
@@ -310,6 +311,8 @@ final class Connection: AppendOwner, @unchecked Sendable {
                 return try produce(header, frame, &reader)
             }
             guard answers.isEmpty else { return .mustWait }
+            // what was produced without acknowledgement comes before what follows it
+            shared.writeAppends()
             try broker.dispatch(Request(header: header, reader: reader, connection: self))
             return .answered
         } catch let fault as RequestFault {

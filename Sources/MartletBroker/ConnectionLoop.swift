@@ -49,7 +49,10 @@ final class ConnectionLoop: @unchecked Sendable {
 
     /// Where to receive: what is left of the scratch. Writes what was appended first when that is little.
     func receiveSpace() -> UnsafeMutableRawBufferPointer {
-        if scratch.count - scratchUsed < Self.receiveSizeLeast { writeAppends() }
+        if scratch.count - scratchUsed < Self.receiveSizeLeast {
+            writeAppends()
+            scratchUsed = 0
+        }
         return UnsafeMutableRawBufferPointer(rebasing: scratch[scratchUsed...])
     }
 
@@ -67,12 +70,12 @@ final class ConnectionLoop: @unchecked Sendable {
         scheduleEndOfTurn()
     }
 
-    /// Whether the appends reserved so far reach into memory that is about to be used again.
+    /// Writes what this turn has reserved so far. The scratch is free again afterwards, but for what is being processed in it right now.
     func writeAppends() {
+        guard !touched.isEmpty else { return }
         var effects = PartitionEffects()
         for partition in touched { partition.writeReserved(&effects) }
         touched.removeAll(keepingCapacity: true)
-        scratchUsed = 0
         for buffer in retained { recycle(buffer) }
         retained.removeAll(keepingCapacity: true)
         effects.deliver()
@@ -87,6 +90,7 @@ final class ConnectionLoop: @unchecked Sendable {
     private func finishTurn() {
         endOfTurnScheduled = false
         writeAppends()
+        scratchUsed = 0
         // Completions may add connections while these are flushed: the list is walked by index.
         var index = 0
         while index < unsent.count {

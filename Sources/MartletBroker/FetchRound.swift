@@ -20,18 +20,15 @@ struct FetchRound {
     /// Some partition has moved in another way that must be told at once (the log diverged).
     var isUrgent = false
 
-    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them.
+    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them. What is not here is answered
+    /// behind what is, unknown ids before unknown partitions, as in Kafka.
     static func look(
         _ targets: [FetchTarget], partitions hosted: [Partition?], _ limits: FetchLimits, usesTopicIDs: Bool
     ) -> FetchRound {
         var round = FetchRound()
         round.partitions.reserveCapacity(targets.count)
         for (index, target) in targets.enumerated() {
-            guard let partition = hosted[index] else {
-                let unknownTopic = usesTopicIDs && target.topicName.isEmpty
-                round.add(index, PartitionFetch(error: unknownTopic ? .unknownTopicID : .unknownTopicOrPartition))
-                continue
-            }
+            guard let partition = hosted[index] else { continue }
             let left = max(0, limits.maxBytes - round.bytes)
             let found = partition.fetch(
                 PartitionFetchRequest(
@@ -39,6 +36,13 @@ struct FetchRound {
                     currentLeaderEpoch: target.currentLeaderEpoch, lastFetchedEpoch: target.lastFetchedEpoch,
                     readCommitted: limits.readCommitted, follower: limits.follower))
             round.add(index, found)
+        }
+        guard round.partitions.count < targets.count else { return round }
+        for error in [ErrorCode.unknownTopicID, .unknownTopicOrPartition] {
+            for (index, target) in targets.enumerated() where hosted[index] == nil {
+                let isUnknownID = usesTopicIDs && target.topicName.isEmpty
+                if isUnknownID == (error == .unknownTopicID) { round.add(index, PartitionFetch(error: error)) }
+            }
         }
         return round
     }

@@ -17,7 +17,8 @@ struct FetchTarget {
     var toldLogStart: Offset = -1
 
     func isSamePartition(as other: FetchTarget) -> Bool {
-        partition == other.partition && topicID == other.topicID && topicName == other.topicName
+        guard partition == other.partition else { return false }
+        return topicID == .zero && other.topicID == .zero ? topicName == other.topicName : topicID == other.topicID
     }
 }
 

@@ -63,6 +63,14 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
     /// Answers now if it can, else waits.
     func begin(_ request: Request) throws {
         let round = look()
+        if round.partitions.contains(where: { $0.found.isUnsettled }) {
+            let settling = Settling(loop)
+            if settling.begin(round.partitions.compactMap { $0.found.isUnsettled ? hosted[$0.target] : nil }) {
+                responder = request.later()
+                connection.onAbandon = { [self] in abandon() }
+                return settling.whenDone { [self] in goOn() }
+            }
+        }
         let isDone = round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty
         if isDone, isHot(round) {
             finishSession(round)
@@ -71,6 +79,17 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
         responder = request.later()
         connection.onAbandon = { [self] in abandon() }
         if isDone { return warm(round) }
+        wait()
+    }
+
+    /// What was acknowledged is there to be read now.
+    private func goOn() {
+        guard responder != nil else { return }
+        let round = look()
+        if round.isEnough(limits) || limits.maxWait <= .zero { answer(round) } else { wait() }
+    }
+
+    private func wait() {
         timer = loop.schedule(after: limits.maxWait) { [self] in
             timer = nil
             isTimeUp = true

@@ -1,4 +1,3 @@
-package import MartletBasics
 package import MartletCluster
 package import MartletModel
 package import MartletReactor
@@ -10,6 +9,7 @@ package final class ClusterMember: @unchecked Sendable {
     let host: any Host
     var endpoints: [BrokerEndpoint] = []
     var infos: [TopicInfo] = []
+    var pending: Set<String> = []
     var nextProducer: ProducerID = 0
     package init(host: any Host, config: BrokerConfig, replicas: ReplicaHost) {
         self.replicas = replicas
@@ -27,9 +27,11 @@ package final class ClusterMember: @unchecked Sendable {
         metadata.current = MetadataImage(clusterID: "AAAAAAAAAAAAAAAAAAAAAA", controllerID: 1, brokers: [BrokerInfo(id: 1, endpoints: endpoints, rack: nil)], topics: infos)
     }
     func createAutomatically(_ name: String) {
+        if pending.contains(name) { return }; pending.insert(name)
         host.loops[0].spawn { _ = await self.createTopic(NewTopic(name: name, partitionCount: -1, replicationFactor: -1), validateOnly: false) }
     }
     func createTopic(_ wanted: NewTopic, validateOnly: Bool) async -> Result<CreatedTopic, TopicFault> {
+        if infos.contains(where: { $0.name == wanted.name }) { return .failure(TopicFault(.topicAlreadyExists, "exists")) }
         let id = UUID(bytes: host.randomBytes(16))
         let overrides: TopicConfigResolver.Overrides
         do { overrides = try config.topics.validated(wanted.settings.map { ($0.name, $0.value) }) } catch { return .failure(TopicFault(.invalidConfig, "\(error)")) }

@@ -54,6 +54,7 @@ extension Partition {
                         baseOffset: reservation.baseOffset, logAppendTime: reservation.logAppendTime, isWaiting: isWaiting)
                 }
                 wait(upTo: reservation.lastOffset + 1, request)
+                if request.acknowledgement != .committed { acknowledgedEnd = reservation.lastOffset + 1 }
                 return .reserved(baseOffset: reservation.baseOffset, isFirstOfTurn: isFirst)
             } catch {
                 if error.takesDirectoryOffline { directory.failed(error) }
@@ -166,6 +167,7 @@ extension Partition {
     /// The write of what was reserved failed: all of it, and the log is as before.
     private func reservationsFailed(_ error: LogError, _ effects: inout PartitionEffects) {
         directory.writeFailed(error, id)
+        acknowledgedEnd = min(acknowledgedEnd, log.logEndOffset)
         fail(&writtenWaiters, above: log.logEndOffset, error.code, &effects)
         fail(&committedWaiters, above: log.logEndOffset, error.code, &effects)
     }

@@ -61,6 +61,8 @@ package struct PartitionFetch: Sendable {
     package var currentLeader: LeaderHint?
     package var abortedTransactions: [AbortedTransaction] = []
     package var slice: LogSlice?
+    /// More was acknowledged than may be read yet, and only this broker's own sync is in the way.
+    package var isUnsettled = false
 
     package init(error: ErrorCode) { self.error = error }
 }
@@ -90,6 +92,8 @@ extension Partition {
             }
             var found = PartitionFetch(error: .none)
             if let diverging = divergence(request) {
+                // a consumer that has read in an epoch nobody here knows gets no place to go back to
+                if diverging.epoch < 0, request.follower == nil { return PartitionFetch(error: .offsetOutOfRange) }
                 found.divergingEpoch = diverging
             } else {
                 if let follower = request.follower, !note(follower, request.offset, &effects) {
@@ -98,6 +102,7 @@ extension Partition {
                 read(request, &found)
             }
             guard found.error == .none else { return found }
+            found.isUnsettled = isUnsettled && found.slice?.count ?? 0 < request.maxBytes
             found.highWatermark = leadership.highWatermark
             found.lastStableOffset = lastStableOffset
             found.logStartOffset = log.logStartOffset
@@ -146,6 +151,26 @@ extension Partition {
     }
 
     // MARK: Lookups
+
+    /// Under the lock.
+    private var isUnsettled: Bool {
+        acknowledgedEnd > leadership.highWatermark && leadership.inSyncReplicas == [leadership.brokerID]
+    }
+
+    /// Calls the owner when everything that was acknowledged until now is committed, if only this broker's own sync is in the way; false if nothing
+    /// is. Who has produced with acks=0 or 1 finds his records so, as with Kafka, although consumers see what is synced only.
+    package func whenSettled(_ owner: any AppendOwner, _ token: AppendToken) -> Bool {
+        let waits = lock.withLock {
+            guard offlineReason == nil, leadership.isLeader, isUnsettled else { return false }
+            committedWaiters.append(
+                AppendWaiter(
+                    owner: owner, token: token, endOffset: acknowledgedEnd, epoch: leadership.leaderEpoch,
+                    deadline: .distantFuture, needsLocalSync: false))
+            return true
+        }
+        if waits { directory.syncer.arm(self, urgent: true) }
+        return waits
+    }
 
     package func lookUp(
         _ place: LogPlace, currentLeaderEpoch: LeaderEpoch, readCommitted: Bool, forReplica: Bool

@@ -20,7 +20,7 @@ extension Partition {
     }
 
     package func removeExpiredProducers(now: Int64, olderThanMs: Int64) {
-        lock.withLock { log.removeExpiredProducers(now: now, olderThanMs: olderThanMs) }
+        lock.withLock { log.expireProducers(now: now, olderThanMs: olderThanMs) }
     }
 
     /// The log's start where the files do not say it themselves: inside the first segment, or behind it.

@@ -37,6 +37,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var watchers: ContiguousArray<any FetchWatcher> = []
     /// The log end up to which `flush.messages` has asked for a sync.
     var flushRequestedUpTo: Offset = 0
+    /// Everything below was acknowledged to somebody as written (acks 0 and 1), and must be found by who looks for it.
+    var acknowledgedEnd: Offset = 0
     /// When the oldest append that is not synced was written.
     var unsyncedSince: Instant?
 

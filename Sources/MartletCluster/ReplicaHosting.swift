@@ -36,4 +36,13 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     func configChanged(topic: String, _ config: TopicConfig)
     /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
+    /// Whether the log directories were left without the marker of a clean stop (false where they were empty).
+    var wasUncleanStop: Bool { get }
+    /// The last leader epoch in a found replica's log; nil where it has none. Asked when a directory is adopted.
+    func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch?
+}
+
+extension ReplicaHosting {
+    package var wasUncleanStop: Bool { false }
+    package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { nil }
 }

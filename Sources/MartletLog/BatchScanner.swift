@@ -6,7 +6,7 @@ internal import MartletReactor
 enum BatchFault: Equatable, CustomStringConvertible {
     case shortHeader(Int), shortBatch(needed: Int, there: Int), impossibleLength(Int32), unknownFormat(Int8)
     case checksum(said: UInt32, found: UInt32)
-    case offsetFalls(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
+    case offsetFalls(Offset, expected: Offset), gap(Offset, expected: Offset), offsetTooFar(Offset), impossibleCount
 
     var description: String {
         switch self {
@@ -15,14 +15,18 @@ enum BatchFault: Equatable, CustomStringConvertible {
         case .impossibleLength(let length): "a batch length of \(length)"
         case .unknownFormat(let magic): "record format \(magic), and only format 2 is known"
         case .checksum(let said, let found): "the checksum says \(said) and the bytes give \(found)"
-        case .offsetFalls(let offset, let expected): "base offset \(offset) where \(expected) is the least that can follow"
+        case .offsetFalls(let offset, let expected):
+            "base offset \(offset) where \(expected) is the least that can follow"
+        case .gap(let offset, let expected):
+            "base offset \(offset) where \(expected) follows, in a log that was never compacted"
         case .offsetTooFar(let offset): "offset \(offset) is too far from the segment's base offset"
         case .impossibleCount: "a count of records or a last offset that no batch has"
         }
     }
 }
 
-/// Reads the batches of a segment file one after the other, through one buffer: headers for a search, whole batches for a check.
+/// Reads the batches of a segment file one after the other, through one buffer: headers for a search, whole batches for
+/// a check.
 ///
 /// Bytes of any content give a header or a fault, and never trap.
 struct BatchScanner: ~Copyable {
@@ -88,7 +92,9 @@ struct BatchScanner: ~Copyable {
         guard header.baseOffset >= baseOffset, header.baseOffset <= .max - Int64(Int32.max) - 1 else {
             return .fault(.offsetFalls(header.baseOffset, expected: baseOffset))
         }
-        guard header.lastOffset - baseOffset <= Int64(Int32.max) else { return .fault(.offsetTooFar(header.lastOffset)) }
+        guard header.lastOffset - baseOffset <= Int64(Int32.max) else {
+            return .fault(.offsetTooFar(header.lastOffset))
+        }
         return .header(header)
     }
 
@@ -111,7 +117,8 @@ struct BatchScanner: ~Copyable {
 
     /// What the control batch at `position` says; nil where it ends no transaction.
     mutating func marker(_ header: BatchHeader) throws(LogError) -> EndTransactionMarker? {
-        let there = try bytes(at: position, min(header.totalSize, BatchHeader.size + EndTransactionMarker.recordSizeLimit))
+        let there = try bytes(
+            at: position, min(header.totalSize, BatchHeader.size + EndTransactionMarker.recordSizeLimit))
         return EndTransactionMarker(batch: there)
     }
 }
@@ -120,12 +127,14 @@ extension EndTransactionMarker {
     /// More than the record of a marker takes.
     static let recordSizeLimit = 128
 
-    /// From the bytes of a control batch, at least its first record; nil where it ends no transaction, or cannot be read.
+    /// From the bytes of a control batch, at least its first record; nil where it ends no transaction, or cannot be
+    /// read.
     init?(batch: UnsafeRawBufferPointer) {
         guard batch.count > BatchHeader.size else { return nil }
         var cursor = RecordCursor(UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), count: 1)
         do throws(RecordFault) {
-            guard let record = try cursor.next(), let key = cursor.bytes(in: record.key), let value = cursor.bytes(in: record.value)
+            guard let record = try cursor.next(), let key = cursor.bytes(in: record.key),
+                let value = cursor.bytes(in: record.value)
             else { return nil }
             self.init(key: key, value: value)
         } catch {

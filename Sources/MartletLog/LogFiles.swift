@@ -1,7 +1,8 @@
 internal import MartletModel
 internal import MartletReactor
 
-/// The files of one partition's folder: opened through what bounds the descriptors of the process, failures said in this target's words.
+/// The files of one partition's folder: opened through what bounds the descriptors of the process, failures said in
+/// this target's words.
 struct LogFiles {
     let disk: any Disk
     let descriptors: DescriptorCache
@@ -34,7 +35,9 @@ struct LogFiles {
         try onDisk { () throws(SystemError) in try disk.rename(from, to: to) }
     }
 
-    func read(_ file: any DiskFile, into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(LogError) -> Int {
+    func read(_ file: any DiskFile, into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(LogError)
+        -> Int
+    {
         try onDisk { () throws(SystemError) in try file.read(into: buffer, at: offset) }
     }
 

@@ -1,7 +1,8 @@
 internal import MartletModel
 internal import MartletReactor
 
-/// One batch as the log keeps it in mind between its reservation and its publication, and while readers follow the tail.
+/// One batch as the log keeps it in mind between its reservation and its publication, and while readers follow the
+/// tail.
 struct BatchPlace: Equatable {
     var baseOffset: Offset
     var lastOffset: Offset
@@ -22,8 +23,9 @@ struct BatchPlace: Equatable {
 
 /// A part of a log: a file of batches, and the indexes that find them. Guarded by its log's owner, as the log is.
 ///
-/// *Active*: the last one of its log, which is written to; its sparse indexes lie in memory. Can become *closed*, by a roll:
-/// its index files are complete, and it keeps nothing in memory. A closed one can become active again, by a truncation.
+/// *Active*: the last one of its log, which is written to; its sparse indexes lie in memory. Can become *closed*, by a
+/// roll: its index files are complete, and it keeps nothing in memory. A closed one can become active again, by a
+/// truncation.
 final class LogSegment {
     let baseOffset: Offset
     let folder: String
@@ -94,7 +96,8 @@ final class LogSegment {
 
     /// Loads the indexes of a sound segment so that it can be written to; false where they must be made anew.
     func activate(_ files: LogFiles) throws(LogError) -> Bool {
-        guard let offsetFile = try files.contents(path(.offsetIndex)), let timeFile = try files.contents(path(.timeIndex)),
+        guard let offsetFile = try files.contents(path(.offsetIndex)),
+            let timeFile = try files.contents(path(.timeIndex)),
             offsetFile.count % 8 == 0, timeFile.count % 12 == 0,
             let loaded = SparseIndexes(
                 baseOffset: baseOffset, offsetFile: offsetFile, timeFile: timeFile, segmentSize: max(size, 1))
@@ -104,8 +107,8 @@ final class LogSegment {
         return true
     }
 
-    /// Ends the time index with the segment's highest timestamp, writes what the index files lack, and cuts them to size.
-    /// Returns the files that want a sync. The segment stays active: `close` ends that.
+    /// Ends the time index with the segment's highest timestamp, writes what the index files lack, and cuts them to
+    /// size. Returns the files that want a sync. The segment stays active: `close` ends that.
     func completeIndexes(_ files: LogFiles) throws(LogError) -> [any DiskFile] {
         precondition(indexes != nil, "only an active segment's indexes can lack something")
         if let largest { indexes!.appendTime(largest) }
@@ -208,6 +211,19 @@ final class LogSegment {
                 throw .corrupt(path: path(.log), position: Int64(scanner.position), reason: fault.description)
             }
         }
+    }
+
+    /// The offset after the last batch that lies in the file, which a closed segment does not keep in mind.
+    func endOfBatches(_ files: LogFiles) throws(LogError) -> Offset {
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: try startOfSearch(nextOffset, files), to: size,
+            bufferSize: BatchScanner.searchBufferSize)
+        var end = baseOffset
+        while case .header(let header) = try scanner.peek() {
+            end = header.nextOffset
+            scanner.skip(header)
+        }
+        return end
     }
 
     private func startOfSearch(_ offset: Offset, _ files: LogFiles) throws(LogError) -> Int {

@@ -47,8 +47,8 @@ struct WriteGroup {
 
 /// The bytes of all that was reserved, on their way to the file. They must stay where they are until `finishWrite`.
 ///
-/// `perform` may run on any thread; it touches nothing of the log but the open file. Unchecked, because of the pointers: the caller of
-/// `reserve` has promised that nobody changes what they point to.
+/// `perform` may run on any thread; it touches nothing of the log but the open file. Unchecked, because of the
+/// pointers: the caller of `reserve` has promised that nobody changes what they point to.
 package struct PendingWrite: @unchecked Sendable {
     struct Run {
         var file: any DiskFile
@@ -77,8 +77,9 @@ extension PartitionLog {
 
     // MARK: Reserve
 
-    /// Gives offsets to whole batches that the caller has checked (sizes, checksums, counts), and writes offset and leader epoch into
-    /// them. The bytes must stay there unchanged until they are written: until `writeReserved` or `finishWrite` returns.
+    /// Gives offsets to whole batches that the caller has checked (sizes, checksums, counts), and writes offset and
+    /// leader epoch into them. The bytes must stay there unchanged until they are written: until `writeReserved` or
+    /// `finishWrite` returns.
     package func reserve(
         _ batches: UnsafeMutableRawBufferPointer, leaderEpoch: LeaderEpoch, origin: AppendOrigin = .client
     ) throws(LogError) -> Reservation {
@@ -99,12 +100,13 @@ extension PartitionLog {
         enqueue(UnsafeRawBufferPointer(rebasing: batches[..<shape.size]), shape, savepoint)
         reservedEnd = place.offset
         return Reservation(
-            baseOffset: base, lastOffset: place.offset - 1, leaderEpoch: leaderEpoch, isDuplicate: false, logAppendTime: -1)
+            baseOffset: base, lastOffset: place.offset - 1, leaderEpoch: leaderEpoch, isDuplicate: false,
+            logAppendTime: -1)
     }
 
-    /// Reserves what a leader sent, with the offsets and epochs that it gave. Bytes after the last whole batch are left alone (a fetch
-    /// may end inside a batch), and so is what one segment could not hold: the reservation says how far it came. Nil where there is
-    /// no whole batch.
+    /// Reserves what a leader sent, with the offsets and epochs that it gave. Bytes after the last whole batch are left
+    /// alone (a fetch may end inside a batch), and so is what one segment could not hold: the reservation says how far
+    /// it came. Nil where there is no whole batch.
     package func reserveAsFollower(_ fetched: UnsafeRawBufferPointer) throws(LogError) -> Reservation? {
         try requireOpen()
         guard let shape = try shapeForFollower(fetched) else { return nil }
@@ -123,7 +125,8 @@ extension PartitionLog {
         enqueue(UnsafeRawBufferPointer(rebasing: fetched[..<shape.size]), shape, savepoint)
         reservedEnd = place.offset
         return Reservation(
-            baseOffset: first.baseOffset, lastOffset: place.offset - 1, leaderEpoch: epoch, isDuplicate: false, logAppendTime: -1)
+            baseOffset: first.baseOffset, lastOffset: place.offset - 1, leaderEpoch: epoch, isDuplicate: false,
+            logAppendTime: -1)
     }
 
     private struct WriteProgress {
@@ -160,13 +163,16 @@ extension PartitionLog {
             lastStableOffset: completed.lastStableOffset)
     }
 
-    private func enqueue(_ bytes: UnsafeRawBufferPointer, _ shape: AppendShape, _ savepoint: ProducerStateTable.Savepoint) {
+    private func enqueue(
+        _ bytes: UnsafeRawBufferPointer, _ shape: AppendShape, _ savepoint: ProducerStateTable.Savepoint
+    ) {
         if pending.runs.last?.segment === active {
             pending.runs[pending.runs.count - 1].pieces.append(bytes)
             pending.runs[pending.runs.count - 1].batchCount += shape.batchCount
         } else {
             pending.runs.append(
-                WriteGroup.Run(segment: active, position: active.reservedSize, pieces: [bytes], batchCount: shape.batchCount))
+                WriteGroup.Run(
+                    segment: active, position: active.reservedSize, pieces: [bytes], batchCount: shape.batchCount))
         }
         pending.firstSavepoint = pending.firstSavepoint ?? savepoint
         pending.lastSavepoint = savepoint
@@ -181,7 +187,9 @@ extension PartitionLog {
         shape.lastOffset = reservedEnd - 1
         while shape.size < batches.count {
             let rest = UnsafeRawBufferPointer(rebasing: batches[shape.size...])
-            guard rest.count >= BatchHeader.size else { throw .refused(.corruptMessage, "a batch shorter than its header") }
+            guard rest.count >= BatchHeader.size else {
+                throw .refused(.corruptMessage, "a batch shorter than its header")
+            }
             let header = BatchHeader(rest)
             guard header.batchLength >= BatchHeader.size - BatchHeader.lengthOverhead, header.totalSize <= rest.count,
                 header.magic == 2, header.lastOffsetDelta >= 0
@@ -191,7 +199,8 @@ extension PartitionLog {
         guard shape.batchCount > 0 else { throw .refused(.corruptMessage, "an append without a batch") }
         guard shape.size <= Int(config.segmentBytes) else {
             throw .refused(
-                .recordListTooLarge, "\(shape.size) bytes of batches are more than a segment (segment.bytes=\(config.segmentBytes))")
+                .recordListTooLarge,
+                "\(shape.size) bytes of batches are more than a segment (segment.bytes=\(config.segmentBytes))")
         }
         return shape
     }
@@ -208,7 +217,9 @@ extension PartitionLog {
             guard header.totalSize <= rest.count else { break }
             let checked = UnsafeRawBufferPointer(rebasing: rest[BatchHeader.At.attributes..<header.totalSize])
             guard crc32c(checked) == header.crc else {
-                throw .refused(.corruptMessage, "the batch at offset \(header.baseOffset) from the leader does not match its checksum")
+                throw .refused(
+                    .corruptMessage,
+                    "the batch at offset \(header.baseOffset) from the leader does not match its checksum")
             }
             // a compacted leader's log has gaps; what may not be is going back
             guard header.baseOffset > shape.lastOffset else {
@@ -255,7 +266,8 @@ extension PartitionLog {
         _ header: BatchHeader, _ batch: UnsafeRawBufferPointer, _ origin: AppendOrigin
     ) -> ProducerStateTable.Verdict {
         guard header.isControl else { return producers.check(header, origin: origin) }
-        guard let marker = EndTransactionMarker(batch: UnsafeRawBufferPointer(rebasing: batch[..<header.totalSize])) else {
+        guard let marker = EndTransactionMarker(batch: UnsafeRawBufferPointer(rebasing: batch[..<header.totalSize]))
+        else {
             return .refused(.invalidRecord, "a control batch with a producer that ends no transaction")
         }
         return producers.checkMarker(header, coordinatorEpoch: marker.coordinatorEpoch)
@@ -270,7 +282,7 @@ extension PartitionLog {
             throw .refused(.invalidRecord, "batches whose offsets span more than a segment can")
         }
         guard exceedsOffsets || isRollDue(segment, shape) else { return }
-        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkGap`
+        // where the last one ends, not where these begin (a compacted leader's may leave a gap): see `checkSeam`
         try roll(at: shape.lastOffset - reservedEnd > Int64(Int32.max) ? firstOffset : reservedEnd)
     }
 
@@ -287,7 +299,8 @@ extension PartitionLog {
         return isOldEnough(segment, shape.maxTimestamp)
     }
 
-    /// The age counts by the records' own time where they have one, as in Kafka: a replay of old records rolls as they did.
+    /// The age counts by the records' own time where they have one, as in Kafka: a replay of old records rolls as they
+    /// did.
     private func isOldEnough(_ segment: LogSegment, _ timestamp: Int64) -> Bool {
         let now = clock.wallMilliseconds
         let first = segment.firstTimestamp ?? (segment.size > 0 ? try? segment.timestampOfFirstBatch(files) : nil)
@@ -300,7 +313,8 @@ extension PartitionLog {
         return !overflow && age > config.segmentMs - segment.jitterMilliseconds
     }
 
-    /// Begins a new segment at the end of what is reserved, whether or not it is due. Nothing happens where the last one is empty.
+    /// Begins a new segment at the end of what is reserved, whether or not it is due. Nothing happens where the last
+    /// one is empty.
     package func roll() throws(LogError) {
         try requireOpen()
         guard active.reservedSize > 0 else { return }
@@ -317,8 +331,8 @@ extension PartitionLog {
         sealSegments()
     }
 
-    /// Completes the index files of segments that are written to no more. What the disk refuses is tried again at the next write, and
-    /// the recovery point waits for it; their indexes stay in memory as long.
+    /// Completes the index files of segments that are written to no more. What the disk refuses is tried again at the
+    /// next write, and the recovery point waits for it; their indexes stay in memory as long.
     func sealSegments() {
         guard unsealedCount > 0 else { return }
         var left = 0
@@ -345,8 +359,8 @@ extension PartitionLog {
 
     // MARK: Write and publish
 
-    /// Writes what is reserved and publishes it; the log's new end. When it throws, every reservation since the last write has failed,
-    /// and the log is as it was before them.
+    /// Writes what is reserved and publishes it; the log's new end. When it throws, every reservation since the last
+    /// write has failed, and the log is as it was before them.
     @discardableResult
     package func writeReserved() throws(LogError) -> Offset {
         guard let write = try beginWrite() else { return logEndOffset }
@@ -354,7 +368,8 @@ extension PartitionLog {
         return logEndOffset
     }
 
-    /// Takes what is reserved; nil where nothing is. Until `finishWrite`, more may be reserved but no other write begun.
+    /// Takes what is reserved; nil where nothing is. Until `finishWrite`, more may be reserved but no other write
+    /// begun.
     package func beginWrite() throws(LogError) -> PendingWrite? {
         precondition(inFlight == nil, "one write of a log at a time")
         guard !pending.isEmpty else { return nil }
@@ -363,7 +378,8 @@ extension PartitionLog {
         do throws(LogError) {
             for run in pending.runs {
                 runs.append(
-                    PendingWrite.Run(file: try run.segment.file(files), position: Int64(run.position), pieces: run.pieces))
+                    PendingWrite.Run(
+                        file: try run.segment.file(files), position: Int64(run.position), pieces: run.pieces))
             }
         } catch {
             discardReservations()
@@ -374,8 +390,8 @@ extension PartitionLog {
         return PendingWrite(runs: runs)
     }
 
-    /// Publishes what was written, in order. Given an error, every reservation that is not published has failed, also those made since
-    /// `beginWrite`; the error is thrown.
+    /// Publishes what was written, in order. Given an error, every reservation that is not published has failed, also
+    /// those made since `beginWrite`; the error is thrown.
     package func finishWrite(_ failure: SystemError?) throws(LogError) {
         guard let group = inFlight else { preconditionFailure("a write that was not begun cannot be finished") }
         if let failure {
@@ -401,8 +417,7 @@ extension PartitionLog {
     private func publish(_ batch: BatchPlace, in segment: LogSegment) {
         precondition(batch.baseOffset >= offsets.logEnd, "what is published has its place after the log's end")
         if epochs.latestEpoch != batch.leaderEpoch, batch.leaderEpoch >= 0 {
-            epochs.assign(epoch: batch.leaderEpoch, startOffset: batch.baseOffset)
-            epochsChanged = true
+            if epochs.assign(epoch: batch.leaderEpoch, startOffset: batch.baseOffset) { epochFile = .changed }
         }
         segment.publish(batch, indexInterval: Int(config.indexIntervalBytes))
         if segment === active { recent.append(batch) }
@@ -424,12 +439,10 @@ extension PartitionLog {
         do throws(LogError) {
             while segments.count > 1, active.baseOffset > offsets.logEnd {
                 let segment = segments.removeLast()
-                segment.close()
-                segment.forgetFiles(files)
-                for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
-                unsealedCount -= segments.count > 0 && unsealedCount > 0 ? 1 : 0
-                noteFolderChanged()
+                try removeFiles(of: segment)
+                try files.remove(segment.path(.snapshot))
             }
+            try activateLast()
             active.reservedSize = active.size
             try files.truncate(try active.file(files), to: Int64(active.size))
             if let savepoint, !producers.restore(savepoint) { try reloadProducers() }

@@ -12,7 +12,9 @@ extension PartitionLog {
         let log = try open(parameters)
         if let topicID, log.topicID == nil { try log.assign(topicID: topicID) }
         // the folder's own name lies in the log directory
-        if let slash = parameters.folder.lastIndex(of: "/") { log.unsyncedFolders.append(String(parameters.folder[..<slash])) }
+        if let slash = parameters.folder.lastIndex(of: "/") {
+            log.unsyncedFolders.append(String(parameters.folder[..<slash]))
+        }
         return log
     }
 
@@ -50,10 +52,10 @@ extension PartitionLog {
             try loadSegments(parameters)
         }
         reservedEnd = offsets.logEnd
-        let trimmed = epochs.truncateFromEnd(offsets.logEnd)
-        epochsChanged = epochs.truncateFromStart(offsets.logStart) || trimmed || epochsChanged
+        if epochs.truncateFromEnd(offsets.logEnd) { epochFile = .changed }
+        if epochs.truncateFromStart(offsets.logStart) { epochFile = .changed }
         producers.advanceLogStart(to: offsets.logStart)
-        try removeSnapshots { $0 > offsets.logEnd }
+        try removeStraySnapshots()
         precondition(!segments.isEmpty && active.isActive, "an open log has a segment to write to")
         precondition(active.nextOffset <= offsets.logEnd, "no record lies above the log's end")
     }
@@ -61,7 +63,8 @@ extension PartitionLog {
     private func startEmpty(_ parameters: LogParameters) throws(LogError) {
         let start = offsets.logStart
         if let bound = parameters.durableLowerBound, bound > start {
-            throw .damagedBelowDurable(path: folder, offset: start, durable: bound, reason: "the folder holds no segment")
+            throw .damagedBelowDurable(
+                path: folder, offset: start, durable: bound, reason: "the folder holds no segment")
         }
         try addSegment(at: start)
         producers.clear(startingAt: start)
@@ -91,7 +94,8 @@ extension PartitionLog {
         for swap in swaps where swap.kind == .log {
             let end = try endOfSwap(swap.name, swap.base)
             for old in kept where old.kind != .snapshot && old.base >= swap.base && old.base < end {
-                logger.info("completing a compaction", ("partition", "\(partition)"), ("replaced", old.name), ("by", swap.name))
+                logger.info(
+                    "completing a compaction", ("partition", "\(partition)"), ("replaced", old.name), ("by", swap.name))
                 try files.remove(folder + "/" + old.name)
             }
         }
@@ -107,7 +111,8 @@ extension PartitionLog {
     private func endOfSwap(_ name: String, _ base: Offset) throws(LogError) -> Offset {
         let file = try files.open(folder + "/" + name, .read)
         let size = Int(try files.size(file))
-        var scanner = BatchScanner(file, baseOffset: base, from: 0, to: size, bufferSize: BatchScanner.recoveryBufferSize)
+        var scanner = BatchScanner(
+            file, baseOffset: base, from: 0, to: size, bufferSize: BatchScanner.recoveryBufferSize)
         var end = base + 1
         while true {
             switch try scanner.peek() {
@@ -132,7 +137,8 @@ extension PartitionLog {
         }
         bases.sort()
         for name in names {
-            guard let parsed = SegmentFile.parse(name), parsed.suffix.isEmpty, parsed.kind != .log, parsed.kind != .snapshot,
+            guard let parsed = SegmentFile.parse(name), parsed.suffix.isEmpty, parsed.kind != .log,
+                parsed.kind != .snapshot,
                 !bases.contains(parsed.baseOffset)
             else { continue }
             logger.warning("removing an index without its segment", ("partition", "\(partition)"), ("file", name))
@@ -141,10 +147,12 @@ extension PartitionLog {
         }
         let now = clock.wallMilliseconds
         for base in bases {
-            let segment = LogSegment(baseOffset: base, folder: folder, createdMilliseconds: now, jitterMilliseconds: 0)
+            let segment = LogSegment(
+                baseOffset: base, folder: folder, createdMilliseconds: now, jitterMilliseconds: nextJitter())
             let size = Int(try files.status(segment.path(.log))?.size ?? 0)
             guard size <= Int(Int32.max) else {
-                throw .corrupt(path: segment.path(.log), position: 0, reason: "\(size) bytes are more than a segment can have")
+                throw .corrupt(
+                    path: segment.path(.log), position: 0, reason: "\(size) bytes are more than a segment can have")
             }
             segment.adopt(size: size, nextOffset: base, largest: nil)
             segments.append(segment)
@@ -190,12 +198,15 @@ extension PartitionLog {
     private func adoptClosed(_ segment: LogSegment) throws(LogError) -> Bool {
         guard segment.size > 0 else { return true }
         guard try files.status(segment.path(.offsetIndex)) != nil, try files.status(segment.path(.timeIndex)) != nil,
-            let offsetIndex = try IndexFile(try files.open(segment.path(.offsetIndex), .read), entrySize: SparseIndexes.offsetEntrySize),
-            let timeIndex = try IndexFile(try files.open(segment.path(.timeIndex), .read), entrySize: SparseIndexes.timeEntrySize)
+            let offsetIndex = try IndexFile(
+                try files.open(segment.path(.offsetIndex), .read), entrySize: SparseIndexes.offsetEntrySize),
+            let timeIndex = try IndexFile(
+                try files.open(segment.path(.timeIndex), .read), entrySize: SparseIndexes.timeEntrySize)
         else { return false }
         if offsetIndex.count > 0 {
             let last = try offsetIndex.offsetEntry(offsetIndex.count - 1, segment.baseOffset)
-            guard last.offset >= segment.baseOffset, last.offset < segment.nextOffset, last.position < segment.size else { return false }
+            guard last.offset >= segment.baseOffset, last.offset < segment.nextOffset, last.position < segment.size
+            else { return false }
         }
         var largest: TimeIndexEntry?
         if timeIndex.count > 0 {
@@ -243,9 +254,11 @@ extension PartitionLog {
                 path: active.path(.log), offset: end, durable: bound, reason: "the log ends at \(end)")
         }
         if start > end {
-            // without a bound nothing says whether these records were ever there: as Kafka, begin where the log was said to begin
+            // without a bound nothing says whether these records were ever there: as Kafka, begin where the log was
+            // said to begin
             logger.error(
-                "the log ends before its start: what it holds is put aside, and it begins empty", ("partition", "\(partition)"),
+                "the log ends before its start: what it holds is put aside, and it begins empty",
+                ("partition", "\(partition)"),
                 ("end", "\(end)"), ("start", "\(start)"))
             try putAsideSegments(from: 0, into: parameters.cutDirectory)
             try addSegment(at: start)

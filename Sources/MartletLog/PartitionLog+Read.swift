@@ -1,7 +1,8 @@
 package import MartletModel
 package import MartletReactor
 
-/// A range of a segment file that a fetch is answered with. It begins with a whole batch, which may begin below the offset asked for.
+/// A range of a segment file that a fetch is answered with. It begins with a whole batch, which may begin below the
+/// offset asked for.
 package struct LogSlice: Sendable {
     /// Nil where there is nothing to send.
     package var file: (any DiskFile)?
@@ -19,7 +20,8 @@ package struct LogSlice: Sendable {
     }
 }
 
-/// The places of the last batches of the active segment: readers at the tail, and the high watermark, are found here without a search.
+/// The places of the last batches of the active segment: readers at the tail, and the high watermark, are found here
+/// without a search.
 struct RecentBatches {
     static let limit = 32
     private var places: [BatchPlace] = []
@@ -53,10 +55,11 @@ struct RecentBatches {
 }
 
 extension PartitionLog {
-    /// Finds what a fetch from an offset is answered with: batches from the one that holds the offset (or the next there is) up to
-    /// `limit`, at most `maxBytes`, within one segment. As in Kafka the last batch may be cut by `maxBytes`; with `firstBatchWhole` the
-    /// first is given whole whatever its size. `limit` is an end that readers may not pass: the log end, the high watermark, or the last
-    /// stable offset; a batch that reaches beyond it is not given.
+    /// Finds what a fetch from an offset is answered with: batches from the one that holds the offset (or the next
+    /// there is) up to `limit`, at most `maxBytes`, within one segment. As in Kafka the last batch may be cut by
+    /// `maxBytes`; with `firstBatchWhole` the first is given whole whatever its size. `limit` is an end that readers
+    /// may not pass: the log end, the high watermark, or the last stable offset; a batch that reaches beyond it is not
+    /// given.
     package func read(
         from offset: Offset, maxBytes: Int, limit: Offset, firstBatchWhole: Bool
     ) throws(LogError) -> LogSlice {
@@ -84,7 +87,10 @@ extension PartitionLog {
         let segment = segments[index]
         var end = segment.size
         if limit < upperBound(index), let beyond = try find(limit, in: index) { end = beyond.position }
-        precondition(end >= first.position + first.size, "a batch below the limit ends before it")
+        // so it is in a sound file; a disk that changed what was written must not end the process
+        guard end >= first.position + first.size else {
+            throw .corrupt(path: segment.path(.log), position: Int64(end), reason: "offsets fall behind this batch")
+        }
         var count = min(maxBytes, end - first.position)
         if firstBatchWhole { count = max(count, first.size) }
         return LogSlice(
@@ -97,8 +103,8 @@ extension PartitionLog {
         return try segments[index].find(offset, files)
     }
 
-    /// How many bytes of batches lie between two offsets, the first batch counted whole: what a fetch that waits for `min.bytes` asks.
-    /// Across segments the whole ones in between count.
+    /// How many bytes of batches lie between two offsets, the first batch counted whole: what a fetch that waits for
+    /// `min.bytes` asks. Across segments the whole ones in between count.
     package func byteCount(from start: Offset, to end: Offset) throws(LogError) -> Int64 {
         let end = min(end, offsets.logEnd)
         guard start < end, start >= offsets.logStart else { return 0 }

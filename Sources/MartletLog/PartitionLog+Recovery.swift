@@ -8,6 +8,9 @@ struct LogRecovery {
     let cutDirectory: String
     let mayHaveGaps: Bool
 
+    /// A folder that Kafka wrote is taken as Kafka takes it.
+    var refusesGaps: Bool { durableLowerBound != nil && !mayHaveGaps }
+
     init(_ parameters: LogParameters) {
         mayHaveGaps = parameters.mayHaveGaps
         durableLowerBound = parameters.durableLowerBound
@@ -15,12 +18,12 @@ struct LogRecovery {
     }
 }
 
-/// Recovery after a crash. From the segment that holds the recovery point on, every batch is read and checked; indexes, producer state and
-/// leader epochs are made anew from them.
+/// Recovery after a crash. From the segment that holds the recovery point on, every batch is read and checked; indexes,
+/// producer state and leader epochs are made anew from them.
 ///
-/// The first bad batch is either the mark of a crash or damage. *At or above the durable lower bound* it was never acknowledged: it is cut
-/// with all that follows, put aside first. *Below it* synced records are wrong or gone: the log is not opened and not changed. A folder
-/// that Kafka wrote has no bound and is cut, as Kafka does.
+/// The first bad batch is either the mark of a crash or damage. *At or above the durable lower bound* it was never
+/// acknowledged: it is cut with all that follows, put aside first. *Below it* synced records are wrong or gone: the log
+/// is not opened and not changed. A folder that Kafka wrote has no bound and is cut, as Kafka does.
 extension PartitionLog {
     static let putAsidePiece = 256 * 1024
     /// So many cuts of one place keep different names before the oldest is overwritten.
@@ -36,12 +39,12 @@ extension PartitionLog {
         var expected = from
         while index < segments.count {
             let segment = segments[index]
-            if index > first { try writeSnapshot(at: segment.baseOffset) }
-            if let cut = try scan(segment, expected: expected, .everything) {
+            if index > first { try passSnapshot(at: segment.baseOffset, recovery) }
+            if let cut = try scan(segment, expected: expected, .everything, recovery) {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
-            if index < segments.count - 1 { try checkGap(after: index, expected: expected, recovery) }
+            if index < segments.count - 1 { try checkSeam(after: index, end: expected, recovery) }
             if index < segments.count - 1 {
                 unsyncedFiles.append(try segment.file(files))
                 unsyncedFiles += try segment.completeIndexes(files)
@@ -54,11 +57,12 @@ extension PartitionLog {
         logger.info("recovered", ("partition", "\(partition)"), ("end", "\(expected)"))
     }
 
-    /// Makes the offset and time index of a segment below the recovery point anew. A bad batch in it is damage, or cut, as above.
+    /// Makes the offset and time index of a segment below the recovery point anew. A bad batch in it is damage, or cut,
+    /// as above.
     func rebuildIndexes(of index: Int, _ recovery: LogRecovery) throws(LogError) {
         let segment = segments[index]
         let next = segments[index + 1].baseOffset
-        if let cut = try scan(segment, expected: segment.baseOffset, .indexes) {
+        if let cut = try scan(segment, expected: segment.baseOffset, .indexes, recovery) {
             try self.cut(index, at: cut, expected: segment.nextOffset, recovery)
             return
         }
@@ -76,7 +80,9 @@ extension PartitionLog {
     }
 
     /// Reads and checks a segment from its start; the place of its first bad batch.
-    private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent) throws(LogError) -> Cut? {
+    private func scan(_ segment: LogSegment, expected: Offset, _ extent: ScanExtent, _ recovery: LogRecovery)
+        throws(LogError) -> Cut?
+    {
         let file = try segment.file(files)
         let end = segment.size
         segment.forget()
@@ -100,13 +106,19 @@ extension PartitionLog {
                     fault = .offsetFalls(header.baseOffset, expected: least)
                     break scan
                 }
+                // no checksum covers the base offset
+                guard header.baseOffset == least || !recovery.refusesGaps else {
+                    fault = .gap(header.baseOffset, expected: least)
+                    break scan
+                }
                 let found = try scanner.checksum(header)
                 guard found == header.crc else {
                     fault = .checksum(said: header.crc, found: found)
                     break scan
                 }
                 if extent == .everything { try replay(header, &scanner, into: segment) }
-                segment.publish(BatchPlace(header, position: scanner.position), indexInterval: Int(config.indexIntervalBytes))
+                segment.publish(
+                    BatchPlace(header, position: scanner.position), indexInterval: Int(config.indexIntervalBytes))
                 least = header.nextOffset
                 scanner.skip(header)
             }
@@ -116,16 +128,20 @@ extension PartitionLog {
     }
 
     /// What a batch in the log says about its producer and its leader.
-    private func replay(_ header: BatchHeader, _ scanner: inout BatchScanner, into segment: LogSegment?) throws(LogError) {
+    private func replay(_ header: BatchHeader, _ scanner: inout BatchScanner, into segment: LogSegment?)
+        throws(LogError)
+    {
         if header.leaderEpoch > (epochs.latestEpoch ?? -1) {
-            epochsChanged = epochs.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset) || epochsChanged
+            if epochs.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset) { epochFile = .changed }
         }
         guard header.lastOffset >= producers.nextOffset else { return }
         guard header.isControl else { return producers.apply(header, baseOffset: header.baseOffset) }
         let aborted = applyControl(header, try scanner.marker(header))
         if let aborted, let segment {
             segment.transactions.append(aborted)
-            if segment.transactions.mustWrite, let file = try segment.transactions.write(files) { unsyncedFiles.append(file) }
+            if segment.transactions.mustWrite, let file = try segment.transactions.write(files) {
+                unsyncedFiles.append(file)
+            }
         }
     }
 
@@ -144,7 +160,8 @@ extension PartitionLog {
                 ? "cutting the log at its first bad batch; nothing says how far this folder had been synced"
                 : "cutting what a crash left after the last record that had been synced",
             ("partition", "\(partition)"), ("offset", "\(expected)"), ("segment", "\(segment.baseOffset)"),
-            ("position", "\(cut.position)"), ("bytes", "\(cut.end - cut.position)"), ("laterSegments", "\(segments.count - 1 - index)"),
+            ("position", "\(cut.position)"), ("bytes", "\(cut.end - cut.position)"),
+            ("laterSegments", "\(segments.count - 1 - index)"),
             ("laterBytes", "\(later)"), ("reason", "\(cut.fault)"))
         let file = try segment.file(files)
         try putAside(file, segment.baseOffset, from: cut.position, to: cut.end, into: recovery.cutDirectory)
@@ -152,33 +169,37 @@ extension PartitionLog {
         try files.truncate(file, to: Int64(cut.position))
         // what is appended next must not meet the old tail again after another crash
         try onDisk { () throws(SystemError) in try file.sync() }
-        epochsChanged = epochs.truncateFromEnd(expected) || epochsChanged
+        if epochs.truncateFromEnd(expected) { epochFile = .changed }
     }
 
-    /// A power cut can leave a segment without its end and the one after it whole: files reach the disk in any order. An append never
-    /// leaves such a gap between two segments (a compaction does, in what had been synced), so that above the bound it is a crash's.
-    private func checkGap(after index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
-        let next = segments[index + 1]
-        guard next.baseOffset > expected else { return }
-        guard let bound = recovery.durableLowerBound, !(recovery.mayHaveGaps && expected < bound) else {
-            if !recovery.mayHaveGaps {
-                logger.warning(
-                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(expected)"),
-                    ("next", "\(next.baseOffset)"))
+    /// Two segments that do not meet. Never so by an append; a compaction leaves gaps, in what had been synced.
+    ///
+    /// A gap: files reach the disk in any order, so that a power cut can leave a segment without its end and the one
+    /// after it whole; above the bound it is that. A folder that Kafka wrote is taken as Kafka takes it. An overlap:
+    /// the later segment is what a roll that failed has left, or another's work.
+    private func checkSeam(after index: Int, end: Offset, _ recovery: LogRecovery) throws(LogError) {
+        let next = segments[index + 1].baseOffset
+        guard next != end else { return }
+        if next > end {
+            if recovery.mayHaveGaps, end < recovery.durableLowerBound ?? .max { return }
+            if recovery.durableLowerBound == nil {
+                return logger.warning(
+                    "a segment ends before the next begins", ("partition", "\(partition)"), ("end", "\(end)"),
+                    ("next", "\(next)"))
             }
-            return
         }
-        let reason = "segment \(segments[index].baseOffset) ends at \(expected) and the next begins at \(next.baseOffset)"
-        guard expected >= bound else {
-            throw .damagedBelowDurable(path: segments[index].path(.log), offset: expected, durable: bound, reason: reason)
+        let reason = "segment \(segments[index].baseOffset) ends at \(end) and the next begins at \(next)"
+        if let bound = recovery.durableLowerBound, end < bound {
+            throw .damagedBelowDurable(path: segments[index].path(.log), offset: end, durable: bound, reason: reason)
         }
         logger.warning(
             "cutting what a crash left after the last record that had been synced", ("partition", "\(partition)"),
-            ("offset", "\(expected)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
+            ("offset", "\(end)"), ("laterSegments", "\(segments.count - 1 - index)"), ("reason", reason))
         try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
     }
 
-    /// Copies a segment's bytes to a file of their own, unless they are all zero, which a crash leaves where a file had grown.
+    /// Copies a segment's bytes to a file of their own, unless they are all zero, which a crash leaves where a file had
+    /// grown.
     private func putAside(
         _ file: any DiskFile, _ baseOffset: Offset, from start: Int, to end: Int, into directory: String
     ) throws(LogError) {
@@ -209,9 +230,11 @@ extension PartitionLog {
     }
 
     private func forEachPiece(
-        _ file: any DiskFile, from start: Int, to end: Int, _ body: (UnsafeRawBufferPointer, Int) throws(LogError) -> Bool
+        _ file: any DiskFile, from start: Int, to end: Int,
+        _ body: (UnsafeRawBufferPointer, Int) throws(LogError) -> Bool
     ) throws(LogError) {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(Self.putAsidePiece, end - start), alignment: 16)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: min(Self.putAsidePiece, end - start), alignment: 16)
         defer { buffer.deallocate() }
         var position = start
         while position < end {
@@ -224,17 +247,19 @@ extension PartitionLog {
 
     /// Puts whole segments aside and removes their files.
     func putAsideSegments(from index: Int, into directory: String) throws(LogError) {
+        var isChanged = false
         while segments.count > index {
             let segment = segments[segments.count - 1]
             // its size may have been counted anew by a scan: what lies in the file goes aside
             let file = try segment.file(files)
             try putAside(file, segment.baseOffset, from: 0, to: Int(try files.size(file)), into: directory)
             segments.removeLast()
-            segment.close()
-            segment.forgetFiles(files)
-            for kind in SegmentFile.allCases { try files.remove(segment.path(kind)) }
-            noteFolderChanged()
+            try removeFiles(of: segment)
+            try files.remove(segment.path(.snapshot))
+            isChanged = true
         }
+        // or a power cut might bring them back beside what is appended next
+        if isChanged { try onDisk { () throws(SystemError) in try disk.syncDirectory(folder) } }
     }
 
     // MARK: Producers
@@ -248,7 +273,9 @@ extension PartitionLog {
         guard producers.nextOffset < end else { return }
         for index in segmentIndex(of: producers.nextOffset)..<segments.count where segments[index].baseOffset < end {
             let segment = segments[index]
-            let from = segment.baseOffset >= producers.nextOffset ? 0 : try segment.find(producers.nextOffset, files)?.position ?? segment.size
+            let from =
+                segment.baseOffset >= producers.nextOffset
+                ? 0 : try segment.find(producers.nextOffset, files)?.position ?? segment.size
             var scanner = BatchScanner(
                 try segment.file(files), baseOffset: segment.baseOffset, from: from, to: segment.size,
                 bufferSize: BatchScanner.searchBufferSize)
@@ -263,7 +290,8 @@ extension PartitionLog {
                 case .end:
                     break replay
                 case .fault(let fault):
-                    throw .corrupt(path: segment.path(.log), position: Int64(scanner.position), reason: fault.description)
+                    throw .corrupt(
+                        path: segment.path(.log), position: Int64(scanner.position), reason: fault.description)
                 }
             }
             if lacksTransactions, !segment.isActive, let file = try segment.transactions.write(files) {
@@ -279,7 +307,9 @@ extension PartitionLog {
     private func loadSnapshot(notAbove end: Offset) throws(LogError) {
         var snapshots: [Offset] = []
         for name in try files.list(folder) {
-            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty else { continue }
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty else {
+                continue
+            }
             if parsed.baseOffset <= end { snapshots.append(parsed.baseOffset) }
         }
         snapshots.sort()
@@ -290,13 +320,40 @@ extension PartitionLog {
             } catch {
                 guard case .corrupt(_, _, let reason) = error else { throw error }
                 logger.warning(
-                    "removing a producer snapshot that does not check; an earlier one is used", ("partition", "\(partition)"),
+                    "removing a producer snapshot that does not check; an earlier one is used",
+                    ("partition", "\(partition)"),
                     ("offset", "\(offset)"), ("reason", reason))
                 try files.remove(snapshotPath(offset))
                 noteFolderChanged()
             }
         }
         producers.clear(startingAt: segments.first?.baseOffset ?? 0)
+    }
+
+    /// Recovery comes to the start of a segment. What a compaction left says less about producers than the snapshot
+    /// that was written when the segment was begun; of any other log the batches say more, and the snapshot is written
+    /// anew.
+    private func passSnapshot(at offset: Offset, _ recovery: LogRecovery) throws(LogError) {
+        if recovery.mayHaveGaps, let bytes = try files.contents(snapshotPath(offset)),
+            let known = try? ProducerStateTable.decode(bytes, path: snapshotPath(offset), at: offset)
+        {
+            producers = known
+            return
+        }
+        try writeSnapshot(at: offset)
+    }
+
+    /// Keeps the snapshots at which segments begin, and the newest one; none above the log's end.
+    func removeStraySnapshots() throws(LogError) {
+        var newest: Offset = -1
+        for name in try files.list(folder) {
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty else {
+                continue
+            }
+            if parsed.baseOffset <= offsets.logEnd { newest = max(newest, parsed.baseOffset) }
+        }
+        let bases = segments.map(\.baseOffset)
+        try removeSnapshots { $0 > offsets.logEnd || ($0 != newest && !bases.contains($0)) }
     }
 
     /// Writes down the producers' state as it is before the offset.
@@ -309,7 +366,8 @@ extension PartitionLog {
 
     func removeSnapshots(where isObsolete: (Offset) -> Bool) throws(LogError) {
         for name in try files.list(folder) {
-            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty, isObsolete(parsed.baseOffset)
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .snapshot, parsed.suffix.isEmpty,
+                isObsolete(parsed.baseOffset)
             else { continue }
             try files.remove(folder + "/" + name)
             noteFolderChanged()

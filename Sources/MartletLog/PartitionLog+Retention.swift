@@ -1,8 +1,8 @@
 package import MartletModel
 internal import MartletReactor
 
-/// Segments that left the log. Their files are called `.deleted` now; readers that have them open read on. Whoever gets this removes the
-/// files after `file.delete.delay.ms`; a start finishes what did not come to it.
+/// Segments that left the log. Their files are called `.deleted` now; readers that have them open read on. Whoever gets
+/// this removes the files after `file.delete.delay.ms`; a start finishes what did not come to it.
 package struct RemovedSegments: Sendable {
     package enum Reason: Sendable { case time, size, logStart }
 
@@ -14,8 +14,8 @@ package struct RemovedSegments: Sendable {
 }
 
 extension PartitionLog {
-    /// Moves the log's start up (DeleteRecords, or a follower's leader); whole segments below it go with the next `applyRetention`.
-    /// False where the log starts there or later already.
+    /// Moves the log's start up (DeleteRecords, or a follower's leader); whole segments below it go with the next
+    /// `applyRetention`. False where the log starts there or later already.
     @discardableResult
     package func advanceLogStart(to offset: Offset) throws(LogError) -> Bool {
         try requireOpen()
@@ -25,13 +25,14 @@ extension PartitionLog {
         }
         offsets.set(
             logStart: offset, recoveryPoint: max(offsets.recoveryPoint, offset), durable: max(offsets.durable, offset))
-        epochsChanged = epochs.truncateFromStart(offset) || epochsChanged
+        if epochs.truncateFromStart(offset) { epochFile = .changed }
         producers.advanceLogStart(to: offset)
         return true
     }
 
-    /// Takes the segments out of the log that retention gives up: by the age of their youngest record, by the size of the log, or because
-    /// they lie below the log's start. Nothing above the high watermark goes, and age and size only where `cleanup.policy` has `delete`.
+    /// Takes the segments out of the log that retention gives up: by the age of their youngest record, by the size of
+    /// the log, or because they lie below the log's start. Nothing above the high watermark goes, and age and size only
+    /// where `cleanup.policy` has `delete`.
     package func applyRetention(now: Int64, highWatermark: Offset) throws(LogError) -> [RemovedSegments] {
         try requireOpen()
         var removed: [RemovedSegments] = []
@@ -40,7 +41,9 @@ extension PartitionLog {
             if let excess = try removeExcess(highWatermark) { removed.append(excess) }
         }
         let start = offsets.logStart
-        let below = countOfFirst(highWatermark) { index in index + 1 < segments.count && segments[index + 1].baseOffset <= start }
+        let below = countOfFirst(highWatermark) { index in
+            index + 1 < segments.count && segments[index + 1].baseOffset <= start
+        }
         if let dropped = try remove(first: below, .logStart) { removed.append(dropped) }
         return removed
     }
@@ -91,7 +94,7 @@ extension PartitionLog {
             guard !hasReservations else { return try remove(first: count - 1, reason) }
             try roll(at: offsets.logEnd)
         }
-        guard unsealedCount == 0 || count < segments.count - unsealedCount else { return nil }
+        guard count <= segments.count - 1 - unsealedCount else { return nil }
         let start = max(offsets.logStart, segments[count].baseOffset)
         try advanceLogStart(to: start)
         var removed = RemovedSegments(reason: reason)
@@ -109,7 +112,8 @@ extension PartitionLog {
             removed.bytes += Int64(segment.size)
         }
         logger.info(
-            "segments leave the log", ("partition", "\(partition)"), ("count", "\(count)"), ("bytes", "\(removed.bytes)"),
+            "segments leave the log", ("partition", "\(partition)"), ("count", "\(count)"),
+            ("bytes", "\(removed.bytes)"),
             ("reason", "\(reason)"), ("logStart", "\(offsets.logStart)"))
         return removed
     }

@@ -2,27 +2,40 @@ package import MartletModel
 package import MartletReactor
 
 extension PartitionLog {
-    /// Rolled segments whose files wait for a sync, at the most; with more, the next take is late, and says so in the log.
-    static let unsyncedFilesWarning = 1024
-
     /// Whether anything was written since the last take.
-    package var hasUnsynced: Bool { activeIsUnsynced || !unsyncedFiles.isEmpty || !unsyncedFolders.isEmpty || epochsChanged }
+    package var hasUnsynced: Bool {
+        activeIsUnsynced || !unsyncedFiles.isEmpty || !unsyncedFolders.isEmpty || epochFile == .changed
+    }
 
-    /// Takes over what was written and published since the last call; nil where nothing was. The caller syncs the files and folders and
-    /// says `synced` or `syncFailed`.
+    /// Takes over what was written and published since the last call; nil where nothing was. The caller syncs the files
+    /// and folders and says `synced` or `syncFailed` before it takes again.
     package func takeUnsynced() -> UnsyncedWrites? {
         guard case .open = condition, hasUnsynced else { return nil }
-        do throws(LogError) {
-            // recovery makes the history anew from batches above the recovery point: it must lie on the disk before that moves on
-            if epochsChanged { try writeEpochs() }
-            if activeIsUnsynced {
-                unsyncedFiles.append(try active.file(files))
-                activeIsUnsynced = false
-            }
-        } catch {
+        do throws(LogError) { return try collectUnsynced() } catch {
             logger.warning(
                 "what was appended cannot be synced yet", ("partition", "\(partition)"), ("reason", "\(error)"))
             return nil
+        }
+    }
+
+    private func collectUnsynced() throws(LogError) -> UnsyncedWrites {
+        if activeIsUnsynced {
+            // segments that wait for their index files were written to as well
+            for index in (segments.count - 1 - unsealedCount)..<segments.count {
+                unsyncedFiles.append(try segments[index].file(files))
+            }
+            activeIsUnsynced = false
+        }
+        switch epochFile {
+        case .changed:
+            let file = try files.open(epochPath + ".tmp", .truncate)
+            try files.write(epochs.encode(), to: file, at: 0)
+            unsyncedFiles.append(file)
+            epochFile = .written
+        case .renamed:
+            epochFile = .settling
+        case .saved, .written, .settling:
+            break
         }
         defer {
             unsyncedFiles = []
@@ -30,24 +43,47 @@ extension PartitionLog {
             unsyncedBytes = 0
         }
         return UnsyncedWrites(
-            files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation, bytes: unsyncedBytes)
+            files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation,
+            bytes: unsyncedBytes)
     }
 
     /// What was taken is durable. A truncation since then has made its end meaningless, and it is ignored.
+    ///
+    /// Where `hasUnsynced` is true afterwards, another cycle is wanted (nothing waits for it but the recovery point).
     package func synced(_ writes: UnsyncedWrites) {
-        guard writes.generation == generation else { return }
+        settleEpochFile()
+        guard writes.generation == generation, case .open = condition else { return }
         precondition(writes.endOffset <= offsets.logEnd, "what is durable was published")
         let durable = max(offsets.durable, writes.endOffset)
-        // the indexes of segments that are not complete would be missing below the recovery point
         var safe = durable
-        if unsealedCount > 0 {
-            let firstUnsealed = segments[segments.count - 1 - unsealedCount]
-            safe = min(durable, max(firstUnsealed.baseOffset, offsets.recoveryPoint))
-        }
+        // recovery makes the epochs and the indexes anew above the recovery point only: it waits for their files
+        if epochFile != .saved { safe = offsets.recoveryPoint }
+        if unsealedCount > 0 { safe = min(safe, segments[segments.count - 1 - unsealedCount].baseOffset) }
         offsets.set(recoveryPoint: max(offsets.recoveryPoint, safe), durable: durable)
     }
 
-    /// Nothing of what was taken may be assumed durable, now or after a later success: the log takes no more records until it is opened again.
+    private func settleEpochFile() {
+        switch epochFile {
+        case .written:
+            do throws(LogError) {
+                try files.rename(epochPath + ".tmp", to: epochPath)
+                noteFolderChanged()
+                epochFile = .renamed
+            } catch {
+                logger.warning(
+                    "the leader epochs are not saved yet, and will be tried again", ("partition", "\(partition)"),
+                    ("reason", "\(error)"))
+                epochFile = .changed
+            }
+        case .settling:
+            epochFile = .saved
+        case .saved, .changed, .renamed:
+            break
+        }
+    }
+
+    /// Nothing of what was taken may be assumed durable, now or after a later success: the log takes no more records
+    /// until it is opened again.
     package func syncFailed(_ writes: UnsyncedWrites, _ error: SystemError) {
         breakDown("what was appended up to offset \(writes.endOffset) could not be synced: \(error)")
     }
@@ -55,42 +91,70 @@ extension PartitionLog {
     /// A new leader begins at the log's end.
     package func beginEpoch(_ epoch: LeaderEpoch) throws(LogError) {
         try requireOpen()
-        guard epochs.assign(epoch: epoch, startOffset: offsets.logEnd) else { return }
-        epochsChanged = true
-        try writeEpochs()
+        precondition(!hasReservations, "an epoch begins between appends")
+        if epochs.assign(epoch: epoch, startOffset: offsets.logEnd) { epochFile = .changed }
     }
 
-    func writeEpochs() throws(LogError) {
-        let bytes = epochs.encode()
-        try onDisk { () throws(SystemError) in try disk.replace(epochPath, with: bytes) }
-        epochsChanged = false
+    /// Forgets producers that were silent for as long as that (`producer.id.expiration.ms`) and have no transaction
+    /// open.
+    package func expireProducers(now: Int64, olderThanMs: Int64) {
+        producers.removeExpired(now: now, olderThanMs: olderThanMs)
     }
 
-    /// Ends the log's work. Cleanly: the index files are completed, a producer snapshot stands at the end, everything is synced, and the
-    /// recovery point is the end, so that the next start scans nothing. Otherwise everything is left as a crash would.
+    /// Ends the log's work. Cleanly: the index files are completed, a producer snapshot stands at the end, everything
+    /// is synced, and the recovery point is the end, so that the next start scans nothing. Otherwise everything is left
+    /// as a crash would. No write may be under way. Where a clean close throws, the log is closed all the same, and not
+    /// cleanly.
     package func close(clean: Bool) throws(LogError) {
         if case .closed = condition { return }
-        if clean {
-            try requireOpen()
-            try writeReserved()
-            sealSegments()
-            guard unsealedCount == 0 else {
-                throw .directoryOffline(path: folder, reason: "the index of a segment could not be written")
+        precondition(inFlight == nil, "a log is closed between writes")
+        defer {
+            for segment in segments {
+                segment.close()
+                segment.forgetFiles(files)
             }
-            try removeSnapshots { $0 == offsets.logEnd }
-            try writeSnapshot(at: offsets.logEnd)
-            unsyncedFiles += try active.completeIndexes(files)
-            if let writes = takeUnsynced() {
-                let disk = disk
-                try onDisk { () throws(SystemError) in
-                    for file in writes.files { try file.sync() }
-                    for folder in writes.folders { try disk.syncDirectory(folder) }
-                }
-                synced(writes)
-            }
-            offsets.set(recoveryPoint: offsets.logEnd, durable: offsets.logEnd)
+            condition = .closed
         }
-        for segment in segments { segment.close() }
-        condition = .closed
+        if clean { try settle() }
     }
+
+    private func settle() throws(LogError) {
+        try requireOpen()
+        try writeReserved()
+        sealSegments()
+        guard unsealedCount == 0 else {
+            throw .directoryOffline(path: folder, reason: "the index of a segment could not be written")
+        }
+        try writeSnapshot(at: offsets.logEnd)
+        unsyncedFiles += try active.completeIndexes(files)
+        activeIsUnsynced = true
+        if epochFile != .saved {
+            let bytes = epochs.encode()
+            try onDisk { () throws(SystemError) in try disk.replace(epochPath, with: bytes) }
+            epochFile = .saved
+        }
+        let writes = try collectUnsynced()
+        try onDisk { () throws(SystemError) in
+            for file in writes.files { try file.sync() }
+            for folder in writes.folders { try disk.syncDirectory(folder) }
+        }
+        synced(writes)
+        offsets.set(recoveryPoint: offsets.logEnd, durable: offsets.logEnd)
+        try removeStraySnapshots()
+    }
+}
+
+/// How far `leader-epoch-checkpoint` is behind the history in memory. It is written beside, synced with the next cycle,
+/// renamed after it, and the name is synced with the one after that: no sync is waited for under the log's lock.
+enum EpochFile {
+    /// Can become *changed*.
+    case saved
+    /// Can become *written*, by a take.
+    case changed
+    /// Lies beside, and is being synced. Can become *renamed*, or *changed* again.
+    case written
+    /// Can become *settling*, by a take, or *changed*.
+    case renamed
+    /// The name is being synced. Can become *saved*, or *changed*.
+    case settling
 }

@@ -8,6 +8,12 @@ package struct TimestampedOffset: Equatable, Sendable {
     package var offset: Offset
     /// The leader epoch that wrote it; -1 where that is not known.
     package var leaderEpoch: LeaderEpoch
+
+    package init(timestamp: Int64, offset: Offset, leaderEpoch: LeaderEpoch) {
+        self.timestamp = timestamp
+        self.offset = offset
+        self.leaderEpoch = leaderEpoch
+    }
 }
 
 /// What a search in compressed batches works with; kept by whoever makes many.
@@ -52,13 +58,15 @@ extension PartitionLog {
     package func offsetOfMaxTimestamp(_ search: inout TimeSearch) throws(LogError) -> TimestampedOffset? {
         var best: (segment: LogSegment, entry: TimeIndexEntry)?
         for segment in segments {
-            guard let entry = segment.largest, entry.timestamp > (best?.entry.timestamp ?? -1), entry.offset >= offsets.logStart
+            guard let entry = segment.largest, entry.timestamp > (best?.entry.timestamp ?? -1),
+                entry.offset >= offsets.logStart
             else { continue }
             best = (segment, entry)
         }
         guard let best, let place = try best.segment.find(best.entry.offset, files) else { return nil }
         var scanner = BatchScanner(
-            try best.segment.file(files), baseOffset: best.segment.baseOffset, from: place.position, to: best.segment.size,
+            try best.segment.file(files), baseOffset: best.segment.baseOffset, from: place.position,
+            to: best.segment.size,
             bufferSize: BatchScanner.searchBufferSize)
         guard let header = try nextHeader(&scanner, best.segment) else { return nil }
         return try firstRecord(header, place.position, best.segment, &search) { time, _ in time >= header.maxTimestamp }
@@ -83,11 +91,14 @@ extension PartitionLog {
         }
         search.stored.reset(keeping: 1 << 20)
         search.opened.reset(keeping: 1 << 20)
-        let target = UnsafeMutableRawBufferPointer(start: search.stored.extend(header.totalSize), count: header.totalSize)
+        let target = UnsafeMutableRawBufferPointer(
+            start: search.stored.extend(header.totalSize), count: header.totalSize)
         let count = try files.read(try segment.file(files), into: target, at: Int64(position))
         guard count == header.totalSize else { throw bad("the batch ends early") }
         // damage to synced data is found before anything is built upon it
-        guard BatchHeader.checksum(of: UnsafeRawBufferPointer(target)) == header.crc else { throw bad("the checksum does not match") }
+        guard BatchHeader.checksum(of: UnsafeRawBufferPointer(target)) == header.crc else {
+            throw bad("the checksum does not match")
+        }
         let records: UnsafeRawBufferPointer
         do throws(CompressionFault) {
             records = try header.records(

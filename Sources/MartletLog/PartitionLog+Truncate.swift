@@ -2,10 +2,11 @@ package import MartletModel
 internal import MartletReactor
 
 extension PartitionLog {
-    /// Drops everything at or above an offset; the log's new end, which is lower than asked where a batch reaches over the offset.
+    /// Drops everything at or above an offset; the log's new end, which is lower than asked where a batch reaches over
+    /// the offset.
     ///
-    /// What was durable may be above the new end: whoever keeps a durable lower bound on the disk lowers it **before**, or the next
-    /// recovery takes the cut for damage. Nothing may be reserved.
+    /// What was durable may be above the new end: whoever keeps a durable lower bound on the disk lowers it **before**,
+    /// or the next recovery takes the cut for damage. Nothing may be reserved.
     @discardableResult
     package func truncate(to offset: Offset) throws(LogError) -> Offset {
         try requireOpen()
@@ -15,10 +16,17 @@ extension PartitionLog {
             try truncateFully(startingAt: max(offset, 0))
             return offsets.logEnd
         }
-        generation += 1
         let index = segmentIndex(of: offset)
         let place = try segments[index].find(offset, files)
-        let end = min(offset, place?.baseOffset ?? offset)
+        // a compaction may have left nothing up to the offset: the log ends where a recovery would find its end
+        let segmentEnd = if let place { place.baseOffset } else { try segments[index].endOfBatches(files) }
+        let end = min(offset, segmentEnd)
+        guard end >= offsets.logStart else {
+            // the log starts inside the batch that goes
+            try truncateFully(startingAt: offsets.logStart)
+            return offsets.logEnd
+        }
+        generation += 1
         lowerEnd(to: end)
         do throws(LogError) {
             try removeSegments(from: index + 1)
@@ -32,12 +40,15 @@ extension PartitionLog {
         }
         recent.removeAll()
         activeIsUnsynced = true
-        epochsChanged = epochs.truncateFromEnd(end) || epochsChanged
+        if epochs.truncateFromEnd(end) { epochFile = .changed }
         return end
     }
 
-    /// Drops everything; the log begins again empty at the offset. `logStart` may be above it where the first batch that comes reaches
-    /// over it (a leader whose log starts inside a batch).
+    /// Drops everything; the log begins again empty at the offset. As above, a durable lower bound on the disk is
+    /// lowered before.
+    ///
+    /// A follower whose empty log starts inside its leader's first batch is refused it (`outOfOrder`): it starts again
+    /// at that batch's base offset, and takes the leader's log start over afterwards.
     package func truncateFully(startingAt offset: Offset) throws(LogError) {
         try requireOpen()
         precondition(!hasReservations, "a log with writes under way is not truncated")
@@ -50,37 +61,45 @@ extension PartitionLog {
             unsealedCount = 0
             try addSegment(at: offset)
         } catch {
+            if segments.isEmpty { addPlaceholder(at: offset) }
             breakDown("a truncation to begin again at \(offset) was not completed: \(error)")
             throw error
         }
         recent.removeAll()
         producers.clear(startingAt: offset)
         epochs.clear()
-        epochsChanged = true
+        epochFile = .changed
     }
 
     private func lowerEnd(to end: Offset) {
         offsets = LogOffsets(
-            logStart: offsets.logStart, recoveryPoint: min(offsets.recoveryPoint, end), durable: min(offsets.durable, end), logEnd: end)
+            logStart: offsets.logStart, recoveryPoint: min(offsets.recoveryPoint, end),
+            durable: min(offsets.durable, end), logEnd: end)
         reservedEnd = end
+    }
+
+    /// A log that broke down has a segment too, without files.
+    private func addPlaceholder(at offset: Offset) {
+        let segment = LogSegment(baseOffset: offset, folder: folder, createdMilliseconds: 0, jitterMilliseconds: 0)
+        segment.forget()
+        segments.append(segment)
+        offsets = LogOffsets(logStart: offset, recoveryPoint: offset, durable: offset, logEnd: offset)
+        reservedEnd = offset
     }
 
     private func removeSegments(from index: Int) throws(LogError) {
         while segments.count > index {
-            let segment = segments.removeLast()
-            segment.close()
-            segment.forgetFiles(files)
-            for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
-            noteFolderChanged()
+            try removeFiles(of: segments.removeLast())
         }
     }
 
     /// Makes the last segment writable, which may have been closed.
-    private func activateLast() throws(LogError) {
+    func activateLast() throws(LogError) {
         unsealedCount = segments.dropLast().reduce(0) { $0 + ($1.isActive ? 1 : 0) }
         guard !active.isActive else { return }
         guard try active.activate(files) else {
-            throw .corrupt(path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
+            throw .corrupt(
+                path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
         }
     }
 }

@@ -20,10 +20,11 @@ package struct LogParameters {
     package var recoveryPoint: Offset = 0
     /// Whether the directory was closed cleanly: then nothing is scanned.
     package var wasClosedCleanly = false
-    /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka wrote.
+    /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka
+    /// wrote.
     package var durableLowerBound: Offset?
-    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a row in
-    /// `cleaner-offset-checkpoint`.
+    /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a
+    /// row in `cleaner-offset-checkpoint`.
     package var mayHaveGaps: Bool
     /// Where recovery puts aside what it cuts.
     package var cutDirectory: String
@@ -84,19 +85,20 @@ package struct LogOffsets: Equatable, Sendable {
 
 /// The segmented log of one partition.
 ///
-///     topic-0/00000000000000000000.log .index .timeindex [.txnindex]     a segment: LogSegment, SparseIndexes, TransactionIndex
-///            /00000000000000000117.log …                                 the active one, the last
-///            /00000000000000000117.snapshot                              ProducerStateTable, as it was before that offset
-///            /leader-epoch-checkpoint  partition.metadata                LeaderEpochHistory, PartitionMetadata
+///     topic-0/00000000000000000000.log .index .timeindex [.txnindex]   LogSegment, SparseIndexes, TransactionIndex
+///            /00000000000000000117.log …                               the active segment, the last
+///            /00000000000000000117.snapshot                            ProducerStateTable, as before that offset
+///            /leader-epoch-checkpoint  partition.metadata              LeaderEpochHistory, PartitionMetadata
 ///
 /// Not thread-safe: the lock of the replica that owns it guards every call, save `PendingWrite.perform`.
 ///
-/// **An append has three steps**: *reserve* gives offsets, *write* puts the bytes of all reservations into the file, *publish* lets
-/// readers see them. `writeReserved` does the last two at once; `beginWrite` and `finishWrite` part them, so that the write can run
-/// elsewhere. A write that fails takes every reservation with it that is not published, and the log is as it was before them.
+/// **An append has three steps**: *reserve* gives offsets, *write* puts the bytes of all reservations into the file,
+/// *publish* lets readers see them. `writeReserved` does the last two at once; `beginWrite` and `finishWrite` part
+/// them, so that the write can run elsewhere. A write that fails takes every reservation with it that is not published,
+/// and the log is as it was before them.
 ///
-/// *Open*: can become *closed* (`close`), or *broken* (a sync failed, or what a failed write left could not be removed): then
-/// nothing is appended any more, and only opening it again, with its recovery, helps.
+/// *Open*: can become *closed* (`close`), or *broken* (a sync failed, or what a failed write left could not be
+/// removed): then nothing is appended any more, and only opening it again, with its recovery, helps.
 package final class PartitionLog {
     package let partition: TopicPartition
     package let folder: String
@@ -115,7 +117,7 @@ package final class PartitionLog {
     package internal(set) var reservedEnd: Offset
     package internal(set) var producers = ProducerStateTable()
     package internal(set) var epochs = LeaderEpochHistory()
-    var epochsChanged = false
+    var epochFile = EpochFile.saved
     /// From `partition.metadata`.
     package internal(set) var topicID: UUID?
 
@@ -181,7 +183,8 @@ package final class PartitionLog {
     func breakDown(_ reason: String) {
         guard case .open = condition else { return }
         condition = .broken(reason)
-        logger.error("the log takes no more records until it is opened again", ("partition", "\(partition)"), ("reason", reason))
+        logger.error(
+            "the log takes no more records until it is opened again", ("partition", "\(partition)"), ("reason", reason))
     }
 
     /// The place in `segments` of the last one that begins at or before the offset; 0 where all begin after it.
@@ -199,16 +202,35 @@ package final class PartitionLog {
 
     /// A new segment at the end; its name becomes durable with the next sync.
     func addSegment(at baseOffset: Offset) throws(LogError) {
-        let jitterLimit = min(max(config.segmentJitterMs, 0), max(config.segmentMs, 0))
         let segment = LogSegment(
             baseOffset: baseOffset, folder: folder, createdMilliseconds: clock.wallMilliseconds,
-            jitterMilliseconds: jitterLimit == 0 ? 0 : Int64.random(in: 0..<jitterLimit, using: &random))
+            jitterMilliseconds: nextJitter())
         // what a crash or a failed roll left under the same names holds nothing
         for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
-        try segment.make(files, indexBytes: Int(config.segmentIndexBytes))
+        do throws(LogError) { try segment.make(files, indexBytes: Int(config.segmentIndexBytes)) } catch {
+            // an empty segment that is left behind would be taken for the log's end by the next start
+            try? removeFiles(of: segment)
+            if (try? files.status(segment.path(.log))) != .some(nil) {
+                breakDown("a segment that could not be made could not be removed either: \(error)")
+            }
+            throw error
+        }
         segments.append(segment)
         noteFolderChanged()
         activeIsUnsynced = true
+    }
+
+    /// Removes a segment that has left the list, but for the snapshot at its start.
+    func removeFiles(of segment: LogSegment) throws(LogError) {
+        segment.close()
+        segment.forgetFiles(files)
+        for kind in SegmentFile.allCases where kind != .snapshot { try files.remove(segment.path(kind)) }
+        noteFolderChanged()
+    }
+
+    func nextJitter() -> Int64 {
+        let limit = min(max(config.segmentJitterMs, 0), max(config.segmentMs, 0))
+        return limit == 0 ? 0 : Int64.random(in: 0..<limit, using: &random)
     }
 
     func noteFolderChanged() {
@@ -222,7 +244,4 @@ package final class PartitionLog {
 extension PartitionLog {
     /// Where the files begin: the log's start, unless that was moved into or past the first segment.
     package var firstSegmentBase: Offset { segments[0].baseOffset }
-
-    /// Forgets producers that have not written for so long.
-    package func removeExpiredProducers(now: Int64, olderThanMs: Int64) { producers.removeExpired(now: now, olderThanMs: olderThanMs) }
 }

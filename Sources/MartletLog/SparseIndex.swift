@@ -19,13 +19,14 @@ struct TimeIndexEntry: Equatable {
 ///     .index      8 an entry: int32 offset - base, int32 position
 ///     .timeindex 12 an entry: int64 timestamp, int32 offset - base
 ///
-/// An index entry names a batch by its **last** offset and by the position at which it **begins**; there is one at most every
-/// `index.interval.bytes`, and none for the first batch. A time entry is the highest timestamp so far with the last offset of the batch
-/// that has it; timestamps rise strictly. While a segment is active its files are longer than what they hold and zero-filled: they are
-/// read up to the first entry that is all zero, and cut to size by a roll or a clean close.
+/// An index entry names a batch by its **last** offset and by the position at which it **begins**; there is one at most
+/// every `index.interval.bytes`, and none for the first batch. A time entry is the highest timestamp so far with the
+/// last offset of the batch that has it; timestamps rise strictly. While a segment is active its files are longer than
+/// what they hold and zero-filled: they are read up to the first entry that is all zero, and cut to size by a roll or a
+/// clean close.
 ///
-/// Entries reach the files at a roll and a clean close only: after a crash the indexes of every segment at or above the recovery
-/// point are made anew from its batches, and below it they are synced before the recovery point passes them.
+/// Entries reach the files at a roll and a clean close only: after a crash the indexes of every segment at or above the
+/// recovery point are made anew from its batches, and below it they are synced before the recovery point passes them.
 struct SparseIndexes {
     static let offsetEntrySize = 8
     static let timeEntrySize = 12
@@ -58,14 +59,17 @@ struct SparseIndexes {
     mutating func appendOffset(_ offset: Offset, position: Int) {
         let entry = UInt64(offset - baseOffset) << 32 | UInt64(position)
         precondition(offsets.last.map { $0 < entry } ?? true, "entries of an offset index rise")
-        precondition(offset - baseOffset <= Int64(Int32.max) && position <= Int(Int32.max), "an index entry is two int32")
+        precondition(
+            offset - baseOffset <= Int64(Int32.max) && position <= Int(Int32.max), "an index entry is two int32")
         offsets.append(entry)
     }
 
     /// Adds the highest timestamp so far, unless the last entry says it already.
     mutating func appendTime(_ entry: TimeIndexEntry) {
         guard entry.timestamp > (timestamps.last ?? -1) else { return }
-        precondition(entry.offset >= baseOffset && entry.offset - baseOffset <= Int64(Int32.max), "an index entry fits its segment")
+        precondition(
+            entry.offset >= baseOffset && entry.offset - baseOffset <= Int64(Int32.max),
+            "an index entry fits its segment")
         timestamps.append(entry.timestamp)
         timestampOffsets.append(UInt32(entry.offset - baseOffset))
     }
@@ -118,23 +122,28 @@ struct SparseIndexes {
     }
 
     private func append(_ value: UInt64, to bytes: inout [UInt8]) {
-        for shift in stride(from: UInt64(56), through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
+        for shift in stride(from: UInt64(56), through: 0, by: -8) {
+            bytes.append(UInt8(truncatingIfNeeded: value >> shift))
+        }
     }
 
-    /// Takes the entries of both files; nil where they are not such indexes: entries that fall, or name what lies outside the segment.
+    /// Takes the entries of both files; nil where they are not such indexes: entries that fall, or name what lies
+    /// outside the segment.
     init?(baseOffset: Offset, offsetFile: [UInt8], timeFile: [UInt8], segmentSize: Int) {
         self.baseOffset = baseOffset
         for index in 0..<offsetFile.count / Self.offsetEntrySize {
             let entry = Self.integer(offsetFile, index * Self.offsetEntrySize, 8)
             if entry == 0 { break }
-            guard entry >> 63 == 0, Int(entry & 0xFFFF_FFFF) < segmentSize, offsets.last.map({ $0 < entry }) ?? true else { return nil }
+            guard entry >> 63 == 0, Int(entry & 0xFFFF_FFFF) < segmentSize, offsets.last.map({ $0 < entry }) ?? true
+            else { return nil }
             offsets.append(entry)
         }
         for index in 0..<timeFile.count / Self.timeEntrySize {
             let timestamp = Int64(bitPattern: Self.integer(timeFile, index * Self.timeEntrySize, 8))
             let relative = UInt32(Self.integer(timeFile, index * Self.timeEntrySize + 8, 4))
             if timestamp == 0, relative == 0 { break }
-            guard timestamp > (timestamps.last ?? -1), relative >> 31 == 0, relative >= (timestampOffsets.last ?? 0) else { return nil }
+            guard timestamp > (timestamps.last ?? -1), relative >> 31 == 0, relative >= (timestampOffsets.last ?? 0)
+            else { return nil }
             timestamps.append(timestamp)
             timestampOffsets.append(relative)
         }
@@ -188,16 +197,23 @@ struct IndexFile {
     }
 
     /// The first eight bytes of an entry, and the four after them where there are such.
-    private static func read(_ file: any DiskFile, _ entrySize: Int, _ index: Int) throws(LogError) -> (UInt64, UInt32) {
+    private static func read(_ file: any DiskFile, _ entrySize: Int, _ index: Int) throws(LogError) -> (UInt64, UInt32)
+    {
         var words: (UInt64, UInt64) = (0, 0)
         var failure: SystemError?
         var count = 0
         withUnsafeMutableBytes(of: &words) { buffer in
             let entry = UnsafeMutableRawBufferPointer(rebasing: buffer[..<entrySize])
-            do throws(SystemError) { count = try file.read(into: entry, at: Int64(index * entrySize)) } catch { failure = error }
+            do throws(SystemError) { count = try file.read(into: entry, at: Int64(index * entrySize)) } catch {
+                failure = error
+            }
         }
         if let failure { throw .storage(failure) }
-        guard count == entrySize else { throw .corrupt(path: file.path, position: Int64(index * entrySize), reason: "the file became shorter while it was read") }
+        guard count == entrySize else {
+            throw .corrupt(
+                path: file.path, position: Int64(index * entrySize), reason: "the file became shorter while it was read"
+            )
+        }
         return (UInt64(bigEndian: words.0), UInt32(bigEndian: UInt32(truncatingIfNeeded: words.1)))
     }
 

@@ -4,10 +4,12 @@ internal import MartletReactor
 
 /// The aborted transactions whose markers lie in one segment, in the order of the markers.
 ///
-/// On disk (`.txnindex`; big-endian), 34 bytes an entry: `int16 version 0, int64 producer id, int64 first offset, int64 last offset` (the
-/// marker's)`, int64 last stable offset` as it was after this abort. The file exists only if there is an entry.
+/// On disk (`.txnindex`; big-endian), 34 bytes an entry: `int16 version 0, int64 producer id, int64 first offset, int64
+/// last offset` (the marker's)`, int64 last stable offset` as it was after this abort. The file exists only if there is
+/// an entry.
 ///
-/// A few entries wait in memory: they reach the file in groups, at a roll and at a clean close. What a crash takes, recovery makes anew.
+/// A few entries wait in memory: they reach the file in groups, at a roll and at a clean close. What a crash takes,
+/// recovery makes anew.
 struct TransactionIndex {
     static let entrySize = 34
     /// So many wait in memory at most.
@@ -66,7 +68,8 @@ struct TransactionIndex {
                 let target = UnsafeMutableRawBufferPointer(rebasing: buffer[..<(wanted * Self.entrySize)])
                 let count = try files.read(file, into: target, at: Int64(read * Self.entrySize))
                 guard count == target.count else {
-                    throw .corrupt(path: path, position: 0, reason: "the file became shorter while it was read")  }
+                    throw .corrupt(path: path, position: 0, reason: "the file became shorter while it was read")
+                }
                 for index in 0..<wanted where !body(Self.entry(target, index * Self.entrySize)) { return }
                 read += wanted
             }
@@ -75,7 +78,9 @@ struct TransactionIndex {
     }
 
     private static func entry(_ bytes: UnsafeMutableRawBufferPointer, _ start: Int) -> AbortedTransaction {
-        func int64(_ at: Int) -> Int64 { Int64(bigEndian: bytes.loadUnaligned(fromByteOffset: start + at, as: Int64.self)) }
+        func int64(_ at: Int) -> Int64 {
+            Int64(bigEndian: bytes.loadUnaligned(fromByteOffset: start + at, as: Int64.self))
+        }
         return AbortedTransaction(
             producerID: int64(2), firstOffset: int64(10), lastOffset: int64(18), lastStableOffset: int64(26))
     }
@@ -117,4 +122,11 @@ package struct AbortedTransaction: Equatable, Hashable, Sendable {
     package var lastOffset: Offset
     /// Where the last stable offset stood after this abort.
     package var lastStableOffset: Offset
+
+    package init(producerID: ProducerID, firstOffset: Offset, lastOffset: Offset, lastStableOffset: Offset) {
+        self.producerID = producerID
+        self.firstOffset = firstOffset
+        self.lastOffset = lastOffset
+        self.lastStableOffset = lastStableOffset
+    }
 }

@@ -13,6 +13,8 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         subject = Subject("\(process.name)/network")
     }
 
+    package var localName: String { process.name }
+
     /// A literal is its own answer, the name of a host its address.
     package func resolve(_ host: String) throws(SystemError) -> [String] {
         if host == "localhost" { return ["127.0.0.1"] }

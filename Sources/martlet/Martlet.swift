@@ -9,11 +9,11 @@ enum Martlet {
     static func main() {
         var words = Array(CommandLine.arguments.dropFirst())
         if words.isEmpty || words == ["--help"] || words == ["help"] {
-            print(help)
+            Terminal.say(help)
             exit(words.isEmpty ? 2 : 0)
         }
         if let command = commands.first(where: { $0.name == words[0] }), words.contains("--help") {
-            print(command.help(program: "martlet"))
+            Terminal.say(command.help(program: "martlet"))
             exit(0)
         }
         if words == ["--help-config"] { words = ["server", "--help-config"] }

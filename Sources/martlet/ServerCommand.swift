@@ -20,7 +20,7 @@ enum ServerCommand {
 
     static func run(_ arguments: CommandLineArguments) -> Never {
         if arguments.has("help-config") {
-            print(ConfigReference.text)
+            Terminal.say(ConfigReference.text)
             exit(0)
         }
         let config: BrokerConfig
@@ -56,13 +56,16 @@ enum ServerCommand {
     }
 
     static func fail(_ sentence: String) -> Never {
-        fputs("martlet: \(sentence)\n", stderr)
+        Terminal.complain("martlet: \(sentence)")
         exit(1)
     }
 }
 
 /// The parts of a broker process, started in order and stopped in the opposite one.
 final class ServerProcess: @unchecked Sendable {
+    /// What is assumed of a machine that does not tell.
+    private static let memoryBytesUnknown: Int64 = 2 << 30
+
     private let config: BrokerConfig
     private let sink: StandardErrorLog
     private let host: RealHost
@@ -76,7 +79,7 @@ final class ServerProcess: @unchecked Sendable {
     init(_ config: BrokerConfig, _ sink: StandardErrorLog) throws {
         self.config = config
         self.sink = sink
-        DescriptorLimit.raise()
+        _ = try DescriptorLimit.raise()
         host = try RealHost(loops: Int(config.eventLoops), firstLoop: .callingThread, log: sink)
         loop = host.loops[0]
     }
@@ -88,7 +91,7 @@ final class ServerProcess: @unchecked Sendable {
             do {
                 try await start()
             } catch {
-                fputs("martlet: \(error)\n", stderr)
+                Terminal.complain("martlet: \(error)")
                 status = 1
                 stop()
             }
@@ -104,7 +107,7 @@ final class ServerProcess: @unchecked Sendable {
         self.replicas = replicas
         let member = ClusterMember(host: host, config: config, replicas: replicas)
         self.member = member
-        let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: availableMemoryBytes())
+        let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
         self.broker = broker
         try broker.listen()
         try await member.start(listeners: broker.advertisedEndpoints)
@@ -120,7 +123,7 @@ final class ServerProcess: @unchecked Sendable {
 
     private func announce(_ broker: Broker) {
         let address = broker.boundPorts.first?.address.description ?? ""
-        print(
+        Terminal.say(
             """
             Martlet is ready on \(broker.boundPorts.map(\.address.description).joined(separator: ", ")).
               data       \(config.logDirs.joined(separator: ", ")), \(config.keeperDir) (keep both: the second holds the cluster's state)
@@ -128,7 +131,6 @@ final class ServerProcess: @unchecked Sendable {
               produce    echo hello | kcat -b \(address) -t hello -P
               consume    kcat -b \(address) -t hello -C -e
             """)
-        fflush(stdout)
     }
 
     private func stop() {

@@ -31,7 +31,8 @@ final class BatchBytes {
 
 /// A batch of records with these values and timestamps.
 func batch(
-    _ values: [String], at timestamp: Int64 = 1_000, step: Int64 = 0, codec: CompressionCodec = .none, at offset: Offset = 0,
+    _ values: [String], at timestamp: Int64 = 1_000, step: Int64 = 0, codec: CompressionCodec = .none,
+    offset: Offset = 0,
     epoch: LeaderEpoch = 0, identity: BatchIdentity = BatchIdentity()
 ) -> BatchBytes {
     var identity = identity
@@ -46,10 +47,13 @@ func batch(
     return BatchBytes(output.bytes)
 }
 
-func marker(_ type: ControlRecordType, producer: ProducerID, epoch: ProducerEpoch = 0, at timestamp: Int64 = 1_000) -> BatchBytes {
+func marker(_ type: ControlRecordType, producer: ProducerID, epoch: ProducerEpoch = 0, at timestamp: Int64 = 1_000)
+    -> BatchBytes
+{
     var output = ByteBuffer()
     BatchBuilder.write(
-        EndTransactionMarker(type, coordinatorEpoch: 0), producerID: producer, epoch: epoch, timestamp: timestamp, into: &output,
+        EndTransactionMarker(type, coordinatorEpoch: 0), producerID: producer, epoch: epoch, timestamp: timestamp,
+        into: &output,
         contexts: CodecContexts())
     return BatchBytes(output.bytes)
 }
@@ -121,7 +125,9 @@ final class LogWorld {
         try PartitionLog.create(parameters, topicID: UUID(high: 7, low: 9), startingAt: offset)
     }
 
-    func open(clean: Bool = false, recoveryPoint: Offset = 0, bound: Offset? = nil, logStart: Offset = 0) throws -> PartitionLog {
+    func open(clean: Bool = false, recoveryPoint: Offset = 0, bound: Offset? = nil, logStart: Offset = 0) throws
+        -> PartitionLog
+    {
         var parameters = parameters
         parameters.wasClosedCleanly = clean
         parameters.recoveryPoint = recoveryPoint

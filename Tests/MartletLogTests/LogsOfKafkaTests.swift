@@ -37,17 +37,24 @@ enum KafkaData {
     static func expectSound(_ directories: [String], expect listing: String? = nil) throws {
         let extra = listing.map { ["--expect", $0] } ?? []
         let (status, output) = try run(["python3", folder + "/read_dir.py"] + directories + extra)
-        #expect(status == 0, "\(output.split(separator: "\n").filter { $0.contains("ERROR") }.prefix(12).joined(separator: "\n"))\n\(output.suffix(300))")
+        #expect(
+            status == 0,
+            "\(output.split(separator: "\n").filter { $0.contains("ERROR") }.prefix(12).joined(separator: "\n"))\n\(output.suffix(300))"
+        )
     }
 }
 
-/// Every log that Kafka wrote is opened, and gives record for record what Kafka served from it; and the folder is sound when we leave it.
+/// Every log that Kafka wrote is opened, and gives record for record what Kafka served from it; and the folder is sound
+/// when we leave it.
 @Suite(.serialized) struct LogsOfKafka {
     typealias Object = [String: Any]
 
     @Test(
         .enabled(if: KafkaData.isThere),
-        arguments: ["zk39-clean", "zk39-replica", "zk39-jbod", "zk39-killed", "zk39-torn", "kraft43-clean", "kraft43-killed", "kraft43-torn"])
+        arguments: [
+            "zk39-clean", "zk39-replica", "zk39-jbod", "zk39-killed", "zk39-torn", "kraft43-clean", "kraft43-killed",
+            "kraft43-torn",
+        ])
     func everyLogIsServedAsKafkaServedIt(archive: String) throws {
         let top = try KafkaData.temporaryFolder()
         let disk = RealDisk()
@@ -58,7 +65,8 @@ enum KafkaData {
             try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: listing))) as? Object)
         let topics = try #require(said["topics"] as? Object)
         let inside = "\(top)/\(archive)"
-        let directories = try disk.contents(inside + "/meta.properties") != nil
+        let directories =
+            try disk.contents(inside + "/meta.properties") != nil
             ? [inside] : disk.list(inside).map { "\(inside)/\($0)" }
         var compared = 0
         for directory in directories {
@@ -73,7 +81,8 @@ enum KafkaData {
                 let partition = folder.partition
                 let world = LogWorld(
                     disk: disk, folder: "\(directory)/\(name)", partition: partition, cutDirectory: top + "/cut")
-                configure(&world.config, (said["topicConfigs"] as? Object)?[partition.topic] as? [String: String] ?? [:])
+                configure(
+                    &world.config, (said["topicConfigs"] as? Object)?[partition.topic] as? [String: String] ?? [:])
                 var parameters = world.parameters
                 parameters.wasClosedCleanly = isClean
                 parameters.recoveryPoint = recoveryPoints[partition] ?? 0
@@ -116,7 +125,8 @@ enum KafkaData {
         // from the middle of every batch, a reader gets that batch first
         for batch in batches {
             let header = batch.withUnsafeBytes { BatchHeader($0) }
-            for offset in Set([header.baseOffset, (header.baseOffset + header.lastOffset) / 2, header.lastOffset]).sorted()
+            for offset in Set([header.baseOffset, (header.baseOffset + header.lastOffset) / 2, header.lastOffset])
+                .sorted()
             where offset >= log.logStartOffset {
                 let slice = try log.read(from: offset, maxBytes: 1, limit: log.logEndOffset, firstBatchWhole: true)
                 #expect(try log.bytes(slice) == batch, "\(what) at \(offset)")
@@ -124,7 +134,8 @@ enum KafkaData {
         }
     }
 
-    /// The listing has what one fetch of committed records from the start answers: within the first segment, up to the last stable offset.
+    /// The listing has what one fetch of committed records from the start answers: within the first segment, up to the
+    /// last stable offset.
     private func compareAborted(_ log: PartitionLog, _ expected: Object, lastStable: Offset, _ what: String) throws {
         let slice = try log.read(from: log.logStartOffset, maxBytes: 1 << 20, limit: lastStable, firstBatchWhole: true)
         var end = log.logStartOffset
@@ -135,9 +146,12 @@ enum KafkaData {
             end = header.nextOffset
             position += header.totalSize
         }
-        let aborted = try log.abortedTransactions(from: log.logStartOffset, upTo: end).map { [$0.producerID, $0.firstOffset] }
+        let aborted = try log.abortedTransactions(from: log.logStartOffset, upTo: end).map {
+            [$0.producerID, $0.firstOffset]
+        }
         if what.hasSuffix("torn txn-0") {
-            // its transaction indexes were removed: Kafka then gives aborted records to readers, and we make the index anew
+            // its transaction indexes were removed: Kafka then gives aborted records to readers, and we make the index
+            // anew
             #expect(aborted == stride(from: 5, through: 95, by: 15).map { [2, $0] }, "\(what)")
         } else {
             let there = try #require(expected["abortedTransactions"] as? [[NSNumber]])
@@ -149,8 +163,10 @@ enum KafkaData {
         let header = batch.withUnsafeBytes { BatchHeader($0) }
         let numbers: [(String, Int64)] = [
             ("baseOffset", header.baseOffset), ("lastOffset", header.lastOffset), ("sizeInBytes", Int64(batch.count)),
-            ("leaderEpoch", Int64(header.leaderEpoch)), ("baseTimestamp", header.baseTimestamp), ("maxTimestamp", header.maxTimestamp),
-            ("producerId", header.producerID), ("producerEpoch", Int64(header.producerEpoch)), ("baseSequence", Int64(header.baseSequence)),
+            ("leaderEpoch", Int64(header.leaderEpoch)), ("baseTimestamp", header.baseTimestamp),
+            ("maxTimestamp", header.maxTimestamp),
+            ("producerId", header.producerID), ("producerEpoch", Int64(header.producerEpoch)),
+            ("baseSequence", Int64(header.baseSequence)),
             ("transactional", header.isTransactional ? 1 : 0), ("control", header.isControl ? 1 : 0),
         ]
         for (key, value) in numbers where (there[key] as? NSNumber)?.int64Value != value {
@@ -170,7 +186,8 @@ enum KafkaData {
                     headers.append([text(name), text(cursor.bytes(in: header.value))])
                 }
                 let mine: [Any] = [
-                    header.baseOffset + Int64(record.offsetDelta), header.timestamp(of: record), text(cursor.bytes(in: record.key)),
+                    header.baseOffset + Int64(record.offsetDelta), header.timestamp(of: record),
+                    text(cursor.bytes(in: record.key)),
                     text(cursor.bytes(in: record.value)), headers,
                 ]
                 let (a, b) = (plain(mine), plain(records[index]))

@@ -8,12 +8,25 @@ import MartletWire
 /// -1 latest (the last stable offset for who reads committed), -2 earliest, -3 of the highest timestamp (from version 7), -4 earliest on local disk
 /// (8; the same as earliest, there being no other tier), -5 latest in the other tier (9: none), -6 earliest that is not there yet (11: none).
 /// Below those versions, and for numbers that mean nothing, UNSUPPORTED_VERSION. Version 4 brought leader epochs, 10 a time limit.
+///
+/// Records that were acknowledged but are not synced yet are waited for: who has produced with acks=0 or 1 and asks for the end of the log finds his
+/// records below it, as with Kafka.
 enum ListOffsetsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(ListOffsetsRequest.self)
         let table = request.broker.topics.table
+        let partitions = asked.topics.flatMap { topic in
+            topic.partitions.compactMap { table.topic(topic.name)?.partition($0.partitionIndex) }
+        }
+        let settling = Settling(request.connection.loop)
+        guard settling.begin(partitions) else { return try request.answer(response(asked, request.version, table)) }
+        let (responder, version) = (request.later(), request.version)
+        settling.whenDone { responder.answer(response(asked, version, table)) }
+    }
+
+    private static func response(_ asked: ListOffsetsRequest, _ version: Int16, _ table: LocalTopicTable) -> ListOffsetsResponse {
         var response = ListOffsetsResponse()
-        var twice = Set<TopicPartition>(), seen = Set<TopicPartition>()
+        var twice = Set<TopicPartition>(), seen = Set<TopicPartition>(), refused = Set<TopicPartition>()
         for topic in asked.topics {
             for partition in topic.partitions {
                 let id = TopicPartition(topic.name, partition.partitionIndex)
@@ -26,18 +39,21 @@ enum ListOffsetsHandler {
             let local = table.topic(topic.name)
             for partition in topic.partitions {
                 var found: ListOffsetsResponse.ListOffsetsPartitionResponse
-                if twice.contains(TopicPartition(topic.name, partition.partitionIndex)) {
+                let id = TopicPartition(topic.name, partition.partitionIndex)
+                if twice.contains(id) {
+                    // named twice, refused once
+                    guard refused.insert(id).inserted else { continue }
                     found = .init()
                     found.errorCode = .invalidRequest
                 } else {
-                    found = lookUp(partition, in: local, asked, version: request.version)
+                    found = lookUp(partition, in: local, asked, version: version)
                 }
                 found.partitionIndex = partition.partitionIndex
                 answered.partitions.append(found)
             }
             response.topics.append(answered)
         }
-        try request.answer(response)
+        return response
     }
 
     private static func lookUp(
@@ -59,7 +75,7 @@ enum ListOffsetsHandler {
         case .success(let position?):
             found.offset = position.offset
             found.timestamp = position.timestamp
-            found.leaderEpoch = position.leaderEpoch
+            if version >= 4 { found.leaderEpoch = position.leaderEpoch }
         case .success(nil): break
         }
         return found

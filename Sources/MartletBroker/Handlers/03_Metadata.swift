@@ -19,7 +19,7 @@ enum MetadataHandler {
         if (10...11).contains(request.version), let topics = asked.topics, topics.contains(where: { $0.topicID != .zero || $0.name == nil }) {
             response.clusterID = nil
             response.controllerID = -1
-            response.topics = topics.map { failed($0.name, $0.topicID, .invalidRequest) }
+            response.topics = topics.map { failed($0.name ?? "", $0.topicID, .invalidRequest) }
             return try request.answer(response)
         }
         response.brokers = image.brokers.map { describe($0, for: request.connection) }
@@ -27,7 +27,7 @@ enum MetadataHandler {
         var missing: [String] = []
         response.topics = topics(asked, version: request.version, image: image, missing: &missing)
         if asked.includeTopicAuthorizedOperations {
-            for index in response.topics.indices where response.topics[index].errorCode == .none {
+            for index in response.topics.indices {
                 response.topics[index].topicAuthorizedOperations = AuthorizedOperations.topic
             }
         }

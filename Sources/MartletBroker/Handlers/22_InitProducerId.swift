@@ -16,11 +16,13 @@ enum InitProducerIDHandler {
             request.broker.log.requests.warning(
                 "a transactional producer was refused: transactions are not served yet", ("transactional-id", id),
                 ("client", request.connection.socket.peer.description))
+            response.producerEpoch = -1
             response.errorCode = id.isEmpty ? .invalidRequest : .transactionalIDAuthorizationFailed
             return try request.answer(response)
         }
         // an id without an epoch, or the other way round, is nothing that a producer could have been given
         guard (asked.producerID == -1) == (asked.producerEpoch == -1) else {
+            response.producerEpoch = -1
             response.errorCode = .invalidRequest
             return try request.answer(response)
         }

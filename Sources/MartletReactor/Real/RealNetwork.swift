@@ -17,6 +17,12 @@ package final class RealNetwork: Network {
 
     private let log: Logger
 
+    package var localName: String {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
     package init(log: any LogSink) { self.log = Logger("network", to: log) }
 
     package func resolve(_ host: String) throws(SystemError) -> [String] {

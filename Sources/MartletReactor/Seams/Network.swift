@@ -15,6 +15,9 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 
 /// The seam of the network: stream sockets that never block.
 package protocol Network: AnyObject, Sendable {
+    /// What this machine calls itself: where clients are told to connect when nothing else is said.
+    var localName: String { get }
+
     /// The literal addresses of a host name, each once, in the order of preference. Blocks: for start-up and lanes.
     func resolve(_ host: String) throws(SystemError) -> [String]
 

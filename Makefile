@@ -1,0 +1,63 @@
+# The menu: `make` alone lists what there is. Every flag that the compiler is given stands here, once.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run build test bench bench-gate fmt tidy simulate
+
+PROGRAM := .build/release/martlet
+RELEASE := --configuration release --static-swift-stdlib
+# One build for everything that is tested: the speed of a release, with assertions on. It has a folder of its own, so
+# that `make build` and `make test` do not undo each other's work.
+TESTED := --configuration release --scratch-path .build/tests -Xswiftc -assert-config -Xswiftc Debug
+QUIETLY := --quiet
+
+help: ## this list
+	@echo "make <target>:"
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: build ## start a broker on 127.0.0.1:9092 with its data in ./data (installs and builds what is missing)
+	@exec $(PROGRAM) server
+
+build: ## build the program: .build/release/martlet
+	@scripts/prepare build
+	@swift build $(QUIETLY) $(RELEASE) --product martlet
+
+test: tested ## install what the tests need, build, run every test (PARTS="swift clients kill9 …" for some)
+	@python3 Tests/run.py $(PARTS)
+
+bench: build ## the smoke run of the benchmarks (CASES="prod1 fetch" for some)
+	@scripts/prepare bench
+	@python3 scripts/bench smoke $(CASES)
+
+bench-gate: build ## compare with the C limit: every case that has a figure to reach, medians of five rounds
+	@scripts/prepare bench
+	@python3 scripts/bench gate $(CASES)
+
+fmt: ## format the Swift code in place
+	@swift format --in-place --parallel --recursive Package.swift Plugins Sources Tests
+
+tidy: ## the rules that no compiler checks: imports, banned calls, lengths, words
+	@scripts/prepare build
+	@swift test $(QUIETLY) --filter TidyTests 2>&1 | grep --invert-match --extended-regexp '^(Test Suite|.*Executed 0 tests)'; exit $${PIPESTATUS[0]}
+
+simulate: ## run new seeds of the simulations (SEEDS=1000, or FROM=seed SEEDS=1 to see one again)
+	@scripts/prepare build
+	@swift build $(QUIETLY) $(TESTED) --build-tests
+	@MARTLET_SEED_BASE=$(or $(FROM),$(shell date +%s)) MARTLET_SEED_COUNT=$(or $(SEEDS),1000) \
+	    python3 Tests/run.py swift --filter Simulation
+
+# Everything that `make test` runs against, built but not run.
+.PHONY: tested
+tested: .build/venv/made .build/sarama
+	@swift build $(QUIETLY) $(TESTED) --build-tests
+
+.PHONY: prepared-for-tests
+prepared-for-tests:
+	@scripts/prepare test
+
+.build/venv/made: Tests/Driven/requirements.txt | prepared-for-tests
+	@rm -rf .build/venv && python3 -m venv .build/venv
+	@.build/venv/bin/pip install --quiet --disable-pip-version-check --requirement $< && touch $@
+
+.build/sarama: Tests/Driven/sarama/main.go | prepared-for-tests
+	@GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/go-cache CGO_CFLAGS=-Wno-deprecated-declarations go build -o $@ $<

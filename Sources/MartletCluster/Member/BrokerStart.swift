@@ -1,0 +1,167 @@
+import MartletBasics
+import MartletKeeper
+import MartletLog
+import MartletModel
+import MartletReactor
+
+/// The first steps of a broker in the tree, in Kafka's order: the fixed nodes, the cluster's id, its own, its registration.
+struct BrokerStart {
+    /// Brokers that are given an id by the tree come after these (`reserved.broker.max.id`).
+    private static let reservedBrokerIDs: Int32 = 1000
+    /// What the only broker of an embedded tree is called.
+    private static let firstBrokerID: BrokerID = 1
+
+    let session: any KeeperSession
+    let member: ClusterMember
+
+    private var replicas: any ReplicaHosting { member.replicas }
+
+    // MARK: Who it is
+
+    func identify() async throws(ClusterError) -> (brokerID: BrokerID, clusterID: String) {
+        do throws(KeeperError) {
+            for path in ClusterPath.fixed { try await makeFolder(path) }
+        } catch { throw .keeper(error) }
+        if let clusterID = try await readClusterID() {
+            if let found = replicas.foundClusterID, found != clusterID { throw .wrongCluster(found: found, expected: clusterID) }
+            return (try await chooseBrokerID(), clusterID)
+        }
+        let brokerID = try await chooseBrokerID()
+        let wanted = replicas.foundClusterID ?? UUID(bytes: member.host.randomBytes(16)).description
+        // The cluster's id comes last, as the mark of a tree that is complete: after a crash before it, this begins again.
+        if member.access.isEmbedded { try await adopt(as: brokerID) }
+        let clusterID = try await createClusterID(wanted)
+        guard clusterID == wanted || replicas.foundClusterID == nil else { throw .wrongCluster(found: wanted, expected: clusterID) }
+        return (brokerID, clusterID)
+    }
+
+    private func makeFolder(_ path: String) async throws(KeeperError) {
+        do throws(KeeperError) {
+            _ = try await session.create(path, nil)
+        } catch {
+            switch error.code {
+            case .nodeExists: return
+            case .noNode:
+                guard let parent = ClusterPath.parent(of: path) else { throw error }
+                try await makeFolder(parent)
+                try await makeFolder(path)
+            default: throw error
+            }
+        }
+    }
+
+    private func readClusterID() async throws(ClusterError) -> String? {
+        let data: [UInt8]?
+        do throws(KeeperError) {
+            data = try await session.get(ClusterPath.clusterID).data
+        } catch {
+            if error.code == .noNode { return nil }
+            throw .keeper(error)
+        }
+        guard let node = ClusterIDNode(data) else { throw .malformedNode(path: ClusterPath.clusterID) }
+        return node.id
+    }
+
+    /// The id that the tree then has: another broker may have been faster.
+    private func createClusterID(_ wanted: String) async throws(ClusterError) -> String {
+        do throws(KeeperError) {
+            if let parent = ClusterPath.parent(of: ClusterPath.clusterID) { try await makeFolder(parent) }
+            _ = try await session.create(ClusterPath.clusterID, ClusterIDNode(id: wanted).bytes)
+            return wanted
+        } catch {
+            guard error.code == .nodeExists else { throw .keeper(error) }
+        }
+        guard let id = try await readClusterID() else { throw .malformedNode(path: ClusterPath.clusterID) }
+        return id
+    }
+
+    private func chooseBrokerID() async throws(ClusterError) -> BrokerID {
+        let configured = member.config.brokerID
+        if configured >= 0 {
+            if let found = replicas.foundBrokerID, found != configured { throw .wrongBrokerID(found: found, configured: configured) }
+            return configured
+        }
+        if let found = replicas.foundBrokerID { return found }
+        if member.access.isEmbedded { return Self.firstBrokerID }
+        do throws(KeeperError) {
+            let stat = try await session.set(ClusterPath.brokerSequence, [])
+            let (id, overflow) = Self.reservedBrokerIDs.addingReportingOverflow(stat.version)
+            guard !overflow else { throw KeeperError(.dataInconsistency, "\(ClusterPath.brokerSequence) has given out all ids") }
+            return id
+        } catch { throw .keeper(error) }
+    }
+
+    // MARK: What it brings
+
+    /// Writes the topics that the log directories hold into a new tree: a directory that another broker of Kafka's format filled.
+    private func adopt(as brokerID: BrokerID) async throws(ClusterError) {
+        var ids: Set<UUID> = []
+        var adopted = 0
+        for topic in replicas.foundTopics where !topic.partitions.isEmpty {
+            guard TopicName.isValid(topic.name) else { continue }
+            var id = topic.id ?? .zero
+            if id == .zero || !ids.insert(id).inserted {
+                id = UUID(bytes: member.host.randomBytes(16))
+                ids.insert(id)
+            }
+            let node = TopicNode(partitions: topic.partitions.map { .init(partition: $0, brokers: [brokerID]) }, id: id)
+            do throws(KeeperError) {
+                if try await adopt(topic, node, brokerID) { adopted += 1 }
+            } catch { throw .keeper(error) }
+        }
+        guard adopted > 0 else { return }
+        member.logger.info(
+            "the coordination tree is new: the topics found in the log directories were written into it, with the broker's default settings",
+            ("topics", "\(adopted)"), ("broker", "\(brokerID)"))
+    }
+
+    private func adopt(_ topic: FoundTopic, _ node: TopicNode, _ brokerID: BrokerID) async throws(KeeperError) -> Bool {
+        // by an attempt that a crash ended
+        if try await session.exists(ClusterPath.topic(topic.name)) != nil { return false }
+        func create(_ path: String, _ data: [UInt8]?) -> KeeperOperation {
+            .create(path: path, data: data, acl: ACL.open, mode: .persistent)
+        }
+        var operations = [
+            create(ClusterPath.topic(topic.name), node.bytes), create(ClusterPath.topicConfig(topic.name), ConfigNode([]).bytes),
+            create(ClusterPath.partitions(topic.name), nil),
+        ]
+        for partition in topic.partitions {
+            let id = TopicPartition(topic.name, partition)
+            // Without a leader: the controller elects this broker, in the epoch after those that the log has seen.
+            let state = PartitionStateNode(
+                controllerEpoch: 0, leader: -1,
+                leaderEpoch: max(replicas.lastLeaderEpoch(topic: topic.name, partition: partition) ?? 0, 0),
+                inSyncReplicas: [brokerID])
+            operations += [create(ClusterPath.partition(id), nil), create(ClusterPath.state(id), state.bytes)]
+        }
+        _ = try await session.multi(operations)
+        return true
+    }
+
+    // MARK: Registration
+
+    /// The epoch of the registration: the transaction that made it.
+    func register(_ node: BrokerNode) async throws(ClusterError) -> Int64 {
+        let path = ClusterPath.broker(member.brokerID)
+        let others: [LiveBroker]
+        do throws(KeeperError) {
+            let names = try await session.children(ClusterPath.brokers).names
+            others = try await BrokerRegistrations.read(names, session, member.logger)
+        } catch { throw .keeper(error) }
+        for other in others where other.id != member.brokerID {
+            for endpoint in node.endpoints where other.endpoints.contains(where: { $0.host == endpoint.host && $0.port == endpoint.port }) {
+                throw .endpointTaken("\(endpoint.host):\(endpoint.port)", by: other.id)
+            }
+        }
+        do throws(KeeperError) {
+            let results = try await session.multi([
+                .create(path: path, data: nil, acl: ACL.open, mode: .ephemeral), .setData(path: path, data: node.bytes, version: 0),
+            ])
+            guard case .created(_, let stat)? = results.first else { preconditionFailure("a creation is answered as one") }
+            return stat.czxid.rawValue
+        } catch {
+            guard error.code == .nodeExists else { throw .keeper(error) }
+            throw .brokerIDTaken(member.brokerID)
+        }
+    }
+}

@@ -1,0 +1,67 @@
+"""Recorded conversations with Apache Kafka, held again with this broker: each is a test.
+
+An answer that differs fails, unless Tests/Driven/conformance-exceptions.txt names the conversation and says why.
+"""
+import collections, pathlib, re, subprocess, sys
+from driving import Broker, family, shared, test
+
+SUBSETS = ["1-path"]
+# The broker that was recorded, and no retention: many records carry timestamps of years ago.
+SETTINGS = {
+    "broker.id": "1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1",
+    "log.retention.check.interval.ms": "86400000",
+}
+
+
+def exceptions():
+    """Name -> reason."""
+    lines = (pathlib.Path(__file__).parent / "conformance-exceptions.txt").read_text().splitlines()
+    rows = [line.split(None, 1) for line in lines if line.strip() and not line.startswith("#")]
+    assert all(len(row) == 2 for row in rows), "an exception without a reason"
+    return dict(rows)
+
+
+@family
+def recorded_conversations(chosen):
+    player = shared("conformance", "run.py")
+    files = [f"@{shared('conformance', 'subsets', name + '.txt')}" for name in SUBSETS]
+    listed = subprocess.run([sys.executable, player, "--list", *files], capture_output=True, text=True, check=True).stdout
+    by_settings = collections.defaultdict(list)
+    for line in listed.splitlines():
+        name, _, settings = line.partition("  ")
+        if re.search(chosen, name):
+            by_settings[settings.strip()].append(name)
+    excepted, met = exceptions(), set()
+    for settings, names in by_settings.items():
+        more = dict(pair.split("=", 1) for pair in settings.split())
+        broker = Broker(settings={**SETTINGS, **more}).start()
+        command = [sys.executable, "-u", player, "--growing", "--bootstrap", broker.address, *[f"^{re.escape(n)}$" for n in names]]
+        if settings:
+            command += ["--settings", settings]
+        playing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for kind, name, text in rows(playing):
+            met.add(name)
+            if kind == "FAIL" and name in excepted:
+                yield "ok", name, f"differs as it may: {excepted[name]}"
+            elif kind == "ok" and name in excepted:
+                yield "FAIL", name, "passes: take it out of conformance-exceptions.txt"
+            else:
+                yield kind, name, text
+        for name in sorted(set(names) - met):
+            yield "FAIL", name, f"was not played; the broker said:\n{broker.log()[-1000:]}"
+
+
+def rows(playing):
+    """(kind, name, text) of what the player prints; differences stand on the lines after a FAIL."""
+    row = None
+    for line in playing.stdout:
+        if found := re.match(r"(ok  |FAIL|skip) ([a-z]+\.\w+)(?:: (.*))?$", line.rstrip()):
+            if row:
+                yield row
+            row = (found[1].strip(), found[2], found[3] or "")
+        elif row and row[0] == "FAIL" and not re.match(r"\d+ passed", line):
+            row = (row[0], row[1], row[2] + "\n     " + line.rstrip())
+    if row:
+        yield row
+    playing.wait()

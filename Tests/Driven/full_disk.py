@@ -1,0 +1,76 @@
+"""A disk without room: producers are told, readers go on, and when there is room again so do the producers."""
+import contextlib, os, subprocess, tempfile, time
+from driving import Broker, Skip, test, wait_until
+from wire import Connection, values_in
+
+KAFKA_STORAGE_ERROR = 56
+
+
+@contextlib.contextmanager
+def small_disk(megabytes):
+    if os.geteuid() != 0:
+        raise Skip("only root can make a small file system")
+    with tempfile.TemporaryDirectory(prefix="martlet-disk-") as folder:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True).returncode:
+            raise Skip("this machine does not let root mount a tmpfs")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", folder])
+
+
+@test
+def a_full_disk_refuses_producers_serves_readers_and_recovers():
+    with small_disk(24) as disk:
+        filler = f"{disk}/filler"
+        broker = Broker(settings={"log.dirs": f"{disk}/log", "log.segment.bytes": str(4 << 20)})
+        broker.start()
+        connection = Connection(broker.port)
+        assert connection.create_topic("filled", 2) == 0
+        subprocess.run(["fallocate", "-l", "12M", filler], check=True)
+        payload, acknowledged, error = b"f" * 500_000, [], 0
+        for i in range(60):
+            error, offset = connection.produce("filled", i % 2, [b"%04d" % i + payload])
+            if error:
+                break
+            acknowledged.append((i % 2, offset, i))
+        assert error == KAFKA_STORAGE_ERROR, f"error {error} after {len(acknowledged)} records"
+        assert len(acknowledged) > 5
+        assert broker.is_running()
+        for partition, offset, i in acknowledged[:4]:
+            got, _, batches = Connection(broker.port).fetch("filled", partition, offset)
+            assert got == 0 and values_in(batches)[0] == (offset, b"%04d" % i + payload), f"fetch: error {got}"
+        said = [line for line in broker.log().splitlines() if "space" in line.lower() or "full" in line.lower()]
+        assert said, "the log does not say that the disk is full"
+        assert len(said) < 100, f"{len(said)} lines"
+
+        os.unlink(filler)
+        wait_until(lambda: Connection(broker.port).produce("filled", 0, [b"room again"])[0] == 0, 15, 0.2, "a write once there is room")
+        wait_until(lambda: Connection(broker.port).produce("filled", 1, [b"room again"])[0] == 0, 15, 0.2, "a write once there is room")
+        for _ in range(2):
+            for partition, offset, i in acknowledged:
+                got, _, batches = Connection(broker.port).fetch("filled", partition, offset)
+                assert got == 0 and values_in(batches)[0] == (offset, b"%04d" % i + payload), f"record {i} at {partition}, {offset}: error {got}"
+            broker.kill()
+            broker.start()
+        broker.stop()
+
+
+@test
+def a_full_disk_under_the_keeper_refuses_topics_and_recovers():
+    with small_disk(8) as disk:
+        broker = Broker(settings={"martlet.keeper.dir": f"{disk}/keeper"}).start()
+        connection = Connection(broker.port, timeout=30)
+        assert connection.create_topic("before") == 0
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler", "bs=4k"], capture_output=True)
+        errors = [connection.create_topic(f"refused-{i}", 20) for i in range(20)]
+        assert any(errors), "every topic was created though the keeper had no room"
+        assert broker.is_running(), broker.log()[-1500:]
+        assert connection.produce("before", 0, [b"still served"])[0] == 0
+        os.unlink(f"{disk}/filler")
+        names = iter(range(1000))
+        wait_until(lambda: connection.create_topic(f"after-{next(names)}") == 0, 20, 0.3, "a topic once there is room")
+        assert connection.produce("before", 0, [b"still served"])[0] == 0
+        broker.kill()
+        broker.start()
+        assert Connection(broker.port).end_offset("before") == 2
