@@ -65,6 +65,9 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
                 "MartletBroker",
             ], swiftSettings: strict),
+        .executableTarget(
+            name: "martlet-bench",
+            dependencies: ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"], swiftSettings: strict),
 
         tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
