@@ -65,6 +65,9 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
                 "MartletBroker",
             ], swiftSettings: strict),
+        .executableTarget(
+            name: "martlet-bench",
+            dependencies: ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"], swiftSettings: strict),
 
         tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
@@ -76,7 +79,19 @@ let package = Package(
         tests(
             "MartletLogTests",
             ["MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletSimulation"]),
+        tests(
+            "MartletClusterTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletSimulation",
+            ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests(
+            "MartletClusterTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletSimulation",
+            ]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

@@ -1,0 +1,103 @@
+import MartletModel
+
+/// What can be measured; `docs/benchmarks.md` says what each case is for. The script that starts the servers asks for
+/// this table, so that a case stands here alone.
+struct Case {
+    /// What the server has to promise before it answers. The load does not see it: whoever starts the server does.
+    enum Durability: String { case pageCache = "page-cache", fsync }
+
+    /// In what the work of a case is counted.
+    enum Unit: String { case megabytes, requests }
+
+    enum Load {
+        case produce(Produce)
+        case fetch(Fetch)
+        case endToEnd(EndToEnd)
+    }
+
+    struct Produce {
+        var connections: Int
+        /// Requests in flight on each connection.
+        var depth: Int
+        var acks: Int16
+        /// Of the records before they are compressed; a batch holds at least one.
+        var batchBytes: Int
+        var codec = CompressionCodec.none
+        /// A load ends before so much was written that the system begins to write it back.
+        var wireBytesLimit = 1 << 30
+    }
+
+    struct Fetch {
+        var connections: Int
+        var bytesPerRequest: Int32
+        /// What the topic holds before the measurement; it is read from the beginning again and again.
+        var topicBytes: Int
+    }
+
+    struct EndToEnd {
+        var recordsPerSecond: Int
+        var recordBytes: Int
+    }
+
+    var name: String
+    var what: String
+    var durability: Durability
+    var unit: Unit
+    var partitions: Int32 = 1
+    var load: Load
+
+    static let all: [Case] = pageCached + synced
+
+    private static let pageCached: [Case] = [
+        Case(
+            name: "prod1", what: "batches of 128 KiB to 1 partition, acks=1", durability: .pageCache, unit: .megabytes,
+            load: .produce(Produce(connections: 4, depth: 4, acks: 1, batchBytes: 128 << 10))),
+        Case(
+            name: "prod16", what: "the same to 16 partitions", durability: .pageCache, unit: .megabytes, partitions: 16,
+            load: .produce(Produce(connections: 4, depth: 4, acks: 1, batchBytes: 128 << 10))),
+        Case(
+            name: "lz4", what: "batches of 128 KiB before lz4, counted as such", durability: .pageCache,
+            unit: .megabytes,
+            load: .produce(Produce(connections: 4, depth: 4, acks: 1, batchBytes: 128 << 10, codec: .lz4))),
+        Case(
+            name: "zstd", what: "the same with zstd", durability: .pageCache, unit: .megabytes,
+            load: .produce(Produce(connections: 4, depth: 4, acks: 1, batchBytes: 128 << 10, codec: .zstd))),
+        Case(
+            name: "req1", what: "requests of 1 KiB, 1 connection, one in flight", durability: .pageCache,
+            unit: .requests, load: .produce(Produce(connections: 1, depth: 1, acks: 1, batchBytes: 1 << 10))),
+        Case(
+            name: "req64", what: "requests of 1 KiB, 64 connections, one in flight on each", durability: .pageCache,
+            unit: .requests, load: .produce(Produce(connections: 64, depth: 1, acks: 1, batchBytes: 1 << 10))),
+        Case(
+            name: "fetch", what: "1 MiB a request from the page cache, 4 connections", durability: .pageCache,
+            unit: .megabytes,
+            load: .fetch(Fetch(connections: 4, bytesPerRequest: 1 << 20, topicBytes: 512 << 20))),
+    ]
+
+    private static let synced: [Case] = [
+        Case(
+            name: "sync1", what: "batches of 128 KiB to 1 partition, acks=all, synced", durability: .fsync,
+            unit: .megabytes, load: .produce(Produce(connections: 4, depth: 4, acks: -1, batchBytes: 128 << 10))),
+        Case(
+            name: "sync16", what: "the same, 16 connections and partitions", durability: .fsync, unit: .megabytes,
+            partitions: 16, load: .produce(Produce(connections: 16, depth: 1, acks: -1, batchBytes: 128 << 10))),
+        Case(
+            name: "sync1k64", what: "requests of 1 KiB, 64 connections, acks=all, synced", durability: .fsync,
+            unit: .requests, load: .produce(Produce(connections: 64, depth: 1, acks: -1, batchBytes: 1 << 10))),
+        Case(
+            name: "e2esync", what: "1,000 records a second from producer to consumer, acks=all, synced",
+            durability: .fsync, unit: .requests,
+            load: .endToEnd(EndToEnd(recordsPerSecond: 1000, recordBytes: 1024))),
+    ]
+}
+
+/// How long a measurement takes.
+struct Extent {
+    var warmUpMilliseconds: Int64 = 300
+    var milliseconds: Int64 = 2000
+    /// A part of what a case may write, and of what a fetched topic holds.
+    var bytesDivisor = 1
+
+    /// Enough to see that a case runs.
+    static let smoke = Extent(warmUpMilliseconds: 50, milliseconds: 200, bytesDivisor: 64)
+}

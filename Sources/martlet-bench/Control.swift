@@ -1,0 +1,115 @@
+import MartletBasics
+import MartletModel
+import MartletReactor
+import MartletWire
+
+/// The connection by which topics are made and deleted: one request at a time.
+final class Control: Speaker {
+    private static let answerLimit = Interval.seconds(60)
+    private let loop: any EventLoop
+    private var link: Link?
+    private var frames = AnswerFrames()
+    private var request: Frame?
+    private var answer: [UInt8] = []
+    private var answered: Conclusion?
+    private var fault: BenchFault?
+
+    init(host: any Host, address: SocketAddress) async throws(BenchFault) {
+        loop = host.loops[0]
+        let socket = try await connected(to: address, host)
+        let link = Link(socket, scratch: Link.Scratch(), speaker: self)
+        self.link = link
+        link.start(on: loop)
+    }
+
+    func close() { link?.close() }
+
+    // MARK: Topics
+
+    /// Makes the topic, and comes back when all its partitions have a leader.
+    func create(_ topic: String, partitions: Int32) async throws(BenchFault) {
+        var wanted = CreateTopicsRequest.CreatableTopic()
+        wanted.name = topic
+        wanted.numPartitions = partitions
+        wanted.replicationFactor = 1
+        var request = CreateTopicsRequest()
+        request.topics = [wanted]
+        let response = try await call(request, version: SpokenVersion.createTopics)
+        guard let made = response.topics.first else { throw BenchFault("CreateTopics was answered without a topic") }
+        guard made.errorCode == .none else {
+            throw BenchFault("CreateTopics was answered with \(made.errorCode): \(made.errorMessage ?? "")")
+        }
+        let limit = loop.clock.now + Self.answerLimit
+        while try await !isLed(topic, partitions: partitions) {
+            guard loop.clock.now < limit else { throw BenchFault("\(topic) has partitions without a leader") }
+            await loop.sleep(for: .milliseconds(5))
+        }
+    }
+
+    private func isLed(_ topic: String, partitions: Int32) async throws(BenchFault) -> Bool {
+        var asked = MetadataRequest.MetadataRequestTopic()
+        asked.name = topic
+        var request = MetadataRequest()
+        request.topics = [asked]
+        request.allowAutoTopicCreation = false
+        let response = try await call(request, version: SpokenVersion.metadata)
+        guard let topic = response.topics.first, topic.errorCode == .none else { return false }
+        let led = topic.partitions.count { $0.errorCode == .none && $0.leaderID >= 0 }
+        return led == Int(partitions)
+    }
+
+    func delete(_ topic: String) async throws(BenchFault) {
+        var request = DeleteTopicsRequest()
+        request.topicNames = [topic]
+        request.timeoutMs = 30_000
+        let response = try await call(request, version: SpokenVersion.deleteTopics)
+        guard let code = response.responses.first?.errorCode, code == .none else {
+            throw BenchFault("DeleteTopics was answered with \(response.responses.first?.errorCode as Any)")
+        }
+    }
+
+    private func call<R: WireRequest>(_ request: R, version: Int16) async throws(BenchFault) -> R.Response {
+        if let fault { throw fault }
+        precondition(answered == nil, "the control connection has one request at a time")
+        let answered = Conclusion(on: loop, within: Self.answerLimit)
+        self.answered = answered
+        defer { self.answered = nil }
+        self.request = try Frame(request, version: version, correlationID: 0)
+        link?.pump()
+        try await answered.wait()
+        let decoded = answer.withUnsafeBytes { bytes in
+            Result { () throws(DecodingFault) in
+                var reader = ByteReader(bytes)
+                let header = ApiKey(rawValue: R.apiKey)!.responseHeaderVersion(version)
+                _ = try ResponseHeader.decode(from: &reader, version: header)
+                return try R.Response.decode(from: &reader, version: version)
+            }
+        }
+        do { return try decoded.get() } catch { throw BenchFault("an answer cannot be read: \(error)") }
+    }
+
+    // MARK: Speaker
+
+    func nextRequest() -> Frame? {
+        defer { request = nil }
+        return request
+    }
+
+    func received(_ bytes: UnsafeRawBufferPointer) throws(BenchFault) {
+        try frames.take(bytes) { frame in
+            answer = [UInt8](frame)
+            answered?.conclude(.success(()))
+        }
+    }
+
+    func failed(_ fault: BenchFault) {
+        self.fault = fault
+        answered?.conclude(.failure(fault))
+    }
+}
+
+func connected(to address: SocketAddress, _ host: any Host) async throws(BenchFault) -> any StreamSocket {
+    do { return try await host.network.connect(to: address, loop: host.loops[0]) } catch {
+        throw BenchFault("cannot connect to the server: \(error)")
+    }
+}
