@@ -30,7 +30,7 @@ struct BannedCall: Sendable {
             instead: "a state machine behind a `Mutex`"),
         .init(
             pattern: #"(?<![\w.])print\(|\bdebugPrint\(|\bdump\("#, instead: "a `Logger`",
-            allowed: ["Sources/martlet/", "Sources/WireGenerator/"]),
+            allowed: ["Sources/martlet/", "Sources/martlet-bench/", "Sources/WireGenerator/"]),
         .init(pattern: #"\bfatalError\("#, instead: "`preconditionFailure` with a sentence, or an error"),
         .init(pattern: #"\btry!"#, instead: "`do` and `catch`, or a typed `throws`"),
         .init(pattern: #"\bas!\s"#, instead: "`as?` and a precondition with a sentence"),
