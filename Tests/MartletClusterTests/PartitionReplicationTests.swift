@@ -27,6 +27,7 @@ private func number(_ name: String, _ normally: UInt64) -> UInt64 {
             guard let fault = pair.faults.first else { continue }
             Issue.record(
                 "seed \(seed): \(fault) (MARTLET_SEED_BASE=\(seed) MARTLET_SEED_COUNT=1 swift test --filter TwoReplicas)")
+            if count == 1 { print(pair.story.joined(separator: "\n")) }
             if count == 1 { for broker in pair.brokers { print("broker \(broker.id)", broker.lines.all.joined(separator: "\n"), separator: "\n") } }
             return
         }

@@ -39,6 +39,9 @@ final class ReplicaPair {
     private(set) var elections = 0
     private(set) var crashes = 0
     private var clients: [Client] = []
+    /// What happened, for who looks into a seed.
+    private(set) var story: [String] = []
+    private func tell(_ line: String) { story.append("\(world.now.nanoseconds / 1000) µs: \(line)") }
 
     init(seed: UInt64) {
         world = SimulatedWorld(seed: seed)
@@ -125,6 +128,7 @@ final class ReplicaPair {
         guard isUp[index] else { return }
         isUp[index] = false
         crashes += 1
+        tell("broker \(broker.id) crashes: \(state)")
         switch durability == .pageCache ? 0 : random.below(3) {
         case 0: broker.host.kill()
         case 1: broker.host.powerCut()
@@ -140,6 +144,7 @@ final class ReplicaPair {
 
     private func restart(_ index: Int) {
         brokers[index].host = brokers[index].host.restart()
+        tell("broker \(index + 1) starts")
         isUp[index] = true
         start(index)
     }
@@ -169,6 +174,7 @@ final class ReplicaPair {
         leaderEpoch += 1
         partitionEpoch += 1
         elections += 1
+        tell("elected: \(state)")
         tellAll()
     }
 
@@ -211,6 +217,7 @@ final class ReplicaPair {
         }
         inSync = proposal.inSyncReplicas
         partitionEpoch += 1
+        tell("in sync: \(state)")
         tellAll()
     }
 
@@ -414,6 +421,7 @@ final class ReplicaPair {
                 if batch.base != end { faults.append("broker \(broker.id) has a gap between \(end) and \(batch.base): \(state)") }
                 end = batch.next
             }
+            tell("checked broker \(broker.id) up to \(highWatermark): \(state)")
             if end != highWatermark { faults.append("broker \(broker.id) holds \(end) of \(highWatermark) committed: \(state)") }
         }
     }
