@@ -159,7 +159,7 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let (broker, partition) = try follower()
         defer { broker.world.end() }
         let bytes = followerBatch(["a", "b"], at: 0, epoch: 1)
-        try partition.follow(answer(epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(bytes.all))
         #expect(partition.nextFollowerFetch()?.offset == 2 && partition.nextFollowerFetch()?.follower?.durable == 0)
         #expect(partition.nextFollowerFetch()?.lastFetchedEpoch == 1 && partition.highWatermark == 1)
         broker.world.run(for: .milliseconds(100))
@@ -171,21 +171,37 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         defer { broker.world.end() }
         try broker.apply(leader: 2, epoch: 2, partitionEpoch: 1, replicas: [1, 2])
         let bytes = followerBatch(["old"], at: 0, epoch: 1)
-        try partition.follow(answer(epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(bytes.all))
         #expect(partition.logEndOffset == 0)
         try broker.apply(leader: -1, epoch: 3, partitionEpoch: 2, replicas: [1, 2])
         #expect(partition.nextFollowerFetch() == nil, "it follows nobody")
+    }
+
+    @Test func ignoresAnAnswerThatAnotherHasOvertaken() throws {
+        let (broker, partition) = try follower()
+        defer { broker.world.end() }
+        let old = followerBatch(["a", "b", "c"], at: 0, epoch: 0)
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(old.all))
+        let (back, again) = (
+            answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 2)),
+            answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 2)))
+        try partition.follow(back, records: nothing)
+        #expect(partition.logEndOffset == 0, "the batch that reaches over the end goes whole")
+        let new = followerBatch(["x", "y", "z"], at: 0, epoch: 1)
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 3), records: UnsafeRawBufferPointer(new.all))
+        try partition.follow(again, records: nothing)
+        #expect(partition.logEndOffset == 3 && partition.highWatermark == 3, "what was committed is not cut by an old answer")
     }
 
     @Test func forgetsAnEpochInWhichItLedAndWroteNothing() throws {
         let (broker, partition) = try follower()
         defer { broker.world.end() }
         let bytes = followerBatch(["a"], at: 0, epoch: 1)
-        try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
         try broker.apply(leader: 1, epoch: 2, partitionEpoch: 1, replicas: [1, 2])
         try broker.apply(leader: 2, epoch: 3, partitionEpoch: 2, replicas: [1, 2])
         #expect(partition.nextFollowerFetch()?.lastFetchedEpoch == 2)
-        try partition.follow(answer(epoch: 3, diverging: EpochEnd(epoch: 1, endOffset: 1)), records: nothing)
+        try partition.follow(answer(partition, epoch: 3, diverging: EpochEnd(epoch: 1, endOffset: 1)), records: nothing)
         #expect(partition.nextFollowerFetch()?.lastFetchedEpoch == 1, "else it would ask for ever")
         #expect(partition.logEndOffset == 1)
     }
@@ -195,11 +211,11 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         defer { broker.world.end() }
         let bytes = followerBatch(["a", "b", "c"], at: 0, epoch: 0)
         let more = followerBatch(["d", "e"], at: 3, epoch: 1)
-        try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
-        try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(more.all))
-        try partition.follow(answer(epoch: 1, highWatermark: 5, diverging: EpochEnd(epoch: 0, endOffset: 3)), records: nothing)
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(more.all))
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 5, diverging: EpochEnd(epoch: 0, endOffset: 3)), records: nothing)
         #expect(partition.logEndOffset == 3 && partition.highWatermark == 0)
-        try partition.follow(answer(epoch: 1, highWatermark: 2), records: nothing)
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 2), records: nothing)
         #expect(partition.highWatermark == 2)
     }
 
@@ -210,13 +226,13 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
             try broker.apply(leader: 2, epoch: 0, replicas: [1, 2])
             for index in 0..<6 {
                 let bytes = followerBatch([String(repeating: "x", count: 1500)], at: Offset(index), epoch: 0)
-                try broker.partition().follow(answer(epoch: 0), records: UnsafeRawBufferPointer(bytes.all))
+                try broker.partition().follow(answer(broker.partition(), epoch: 0), records: UnsafeRawBufferPointer(bytes.all))
             }
             // the recovery point and the lower bound say 6
             broker.world.run(for: .seconds(61))
             try broker.apply(leader: 2, epoch: 1, partitionEpoch: 1, replicas: [1, 2])
             broker.host.powerCut(afterDiskOperations: Int(seed))
-            try? broker.partition().follow(answer(epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 1)), records: nothing)
+            try? broker.partition().follow(answer(broker.partition(), epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 1)), records: nothing)
             broker.world.run(for: .milliseconds(Int64(seed)))
             if broker.host.isAlive { broker.host.powerCut() }
             broker.host = broker.host.restart()
@@ -230,14 +246,14 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let (broker, partition) = try follower()
         defer { broker.world.end() }
         let bytes = followerBatch(["a"], at: 0, epoch: 1)
-        try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
-        try partition.follow(answer(epoch: 1, error: .offsetOutOfRange, logStart: -1), records: nothing)
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1, error: .offsetOutOfRange, logStart: -1), records: nothing)
         #expect(partition.logEndOffset == 1, "a leader that does not say where has not said anything")
-        try partition.follow(answer(epoch: 1, error: .offsetOutOfRange, logStart: 50), records: nothing)
+        try partition.follow(answer(partition, epoch: 1, error: .offsetOutOfRange, logStart: 50), records: nothing)
         #expect(partition.logStartOffset == 50 && partition.logEndOffset == 50 && partition.highWatermark == 50)
         // the leader's log begins inside its first batch
         let reaching = followerBatch(["48", "49", "50", "51"], at: 48, epoch: 1)
-        try partition.follow(answer(epoch: 1, highWatermark: 52, logStart: 50), records: UnsafeRawBufferPointer(reaching.all))
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 52, logStart: 50), records: UnsafeRawBufferPointer(reaching.all))
         #expect(partition.logStartOffset == 50 && partition.logEndOffset == 52)
         broker.world.run(for: .milliseconds(300))
         broker.crash(powerCut: true)
@@ -252,10 +268,10 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let bytes = followerBatch(["a"], at: 0, epoch: 1)
         broker.host.files.fail(.write, of: ".log", with: .noSpace)
         #expect(throws: (any Error).self) {
-            try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
+            try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
         }
         #expect(!partition.isOffline && partition.nextFollowerFetch()?.offset == 0)
-        try partition.follow(answer(epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
+        try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
         #expect(partition.logEndOffset == 1)
     }
 }

@@ -178,8 +178,8 @@ extension Broker {
         try broker.apply(leader: 2, epoch: 1, partitionEpoch: 1, replicas: [1, 2])
         let other = batch(["theirs"], identity: { var identity = BatchIdentity(); identity.leaderEpoch = 1; return identity }())
         let partition = broker.partition()
-        try partition.follow(answer(epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 0)), records: UnsafeRawBufferPointer(start: nil, count: 0))
-        try partition.follow(answer(epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(other.all))
+        try partition.follow(answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 0)), records: UnsafeRawBufferPointer(start: nil, count: 0))
+        try partition.follow(answer(partition, epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(other.all))
         try broker.apply(epoch: 2, partitionEpoch: 2, replicas: [1, 2], inSync: [1])
         broker.world.run(for: .milliseconds(50))
         #expect(producer.error(1) == .notLeaderOrFollower)
@@ -212,11 +212,15 @@ extension Broker {
     }
 }
 
+/// What the leader answers to what the follower would ask now.
 func answer(
-    epoch: LeaderEpoch, error: ErrorCode = .none, highWatermark: Offset = 0, logStart: Offset = 0, diverging: EpochEnd? = nil
+    _ partition: Partition, epoch: LeaderEpoch, error: ErrorCode = .none, highWatermark: Offset = 0, logStart: Offset = 0, diverging: EpochEnd? = nil
 ) -> Partition.LeaderAnswer {
-    Partition.LeaderAnswer(
-        leaderEpoch: epoch, error: error, highWatermark: highWatermark, logStartOffset: logStart, divergingEpoch: diverging)
+    var request = PartitionFetchRequest(offset: partition.logEndOffset, maxBytes: 1, firstBatchWhole: true)
+    if let asked = partition.nextFollowerFetch() { request = asked }
+    request.currentLeaderEpoch = epoch
+    return Partition.LeaderAnswer(
+        to: request, error: error, highWatermark: highWatermark, logStartOffset: logStart, divergingEpoch: diverging)
 }
 
 @Suite struct AFaultyDisk {

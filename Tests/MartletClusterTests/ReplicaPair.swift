@@ -251,7 +251,7 @@ final class ReplicaPair {
                 let found = leading.fetch(request)
                 guard let records = try? bytes(found.slice) else { return }
                 let answer = Partition.LeaderAnswer(
-                    leaderEpoch: request.currentLeaderEpoch, error: found.error, highWatermark: found.highWatermark,
+                    to: request, error: found.error, highWatermark: found.highWatermark,
                     logStartOffset: found.logStartOffset, divergingEpoch: found.divergingEpoch)
                 box.value.deliver(answer, records, to: partition, on: host)
             }
@@ -264,8 +264,6 @@ final class ReplicaPair {
             guard host.isAlive else { return }
             host.loops[0].execute {
                 do { try records.withUnsafeBytes { try partition.follow(answer, records: $0) } } catch {
-                    // an answer that another one has overtaken
-                    if case LogError.outOfOrder = error { return }
                     if host.isAlive, !host.diesSoon { box.value.faults.append("\(host.name) cannot follow: \(error)") }
                 }
             }

@@ -257,6 +257,8 @@ func smallTopic(_ change: (inout TopicConfig) -> Void = { _ in }) -> TopicConfig
     config.segmentBytes = 4096
     config.segmentIndexBytes = 4096
     config.indexIntervalBytes = 256
+    // the records of these tests are old
+    config.retentionMs = -1
     change(&config)
     return config
 }
