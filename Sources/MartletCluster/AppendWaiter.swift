@@ -42,14 +42,13 @@ package enum Acknowledgement: Sendable, Equatable {
     case committed
 }
 
-/// An entry in a partition's table of appends that somebody waits for. It carries the epoch, so that an offset written again
-/// under another leader does not satisfy it.
+/// An entry in a partition's table of appends that somebody waits for. The tables hold waiters of one leadership only: they are emptied
+/// when it ends, so that an offset written again under another leader never satisfies an old waiter.
 struct AppendWaiter {
     var owner: any AppendOwner
     var token: AppendToken
     /// The offset after the last record.
     var endOffset: Offset
-    var epoch: LeaderEpoch
     var deadline: Instant
     /// The leader's own disk counts too (`flush.messages` was reached).
     var needsLocalSync: Bool
@@ -80,7 +79,9 @@ package struct PartitionEffects {
         completions.append(Completion(owner: waiter.owner, token: waiter.token, outcome: outcome))
     }
 
-    mutating func wake(_ watching: ContiguousArray<any FetchWatcher>) { watchers.append(contentsOf: watching) }
+    mutating func wake(_ watching: ContiguousArray<any FetchWatcher>) {
+        if !watching.isEmpty { watchers.append(contentsOf: watching) }
+    }
 
     package var isEmpty: Bool { completions.isEmpty && watchers.isEmpty }
 

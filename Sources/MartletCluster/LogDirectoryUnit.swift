@@ -2,8 +2,34 @@ package import MartletLog
 internal import MartletModel
 package import MartletReactor
 package import MartletBasics
+internal import Synchronization
+
+/// What has to be remembered of a replica that lies in a log directory and is not open: it was found at the start and nobody has asked for
+/// it yet, it could not be opened, or it was stopped.
+struct ClosedReplica: Equatable {
+    var recoveryPoint: Offset?
+    var highWatermark: Offset?
+    var logStart: Offset?
+    /// Nothing need be scanned when it is opened.
+    var isClean: Bool
+    /// Everything below is on the disk; nil where nothing is known.
+    var durableBound: Offset?
+
+    subscript(_ checkpoint: LogDirectory.Checkpoint) -> Offset? {
+        switch checkpoint {
+        case .recoveryPoint: recoveryPoint
+        case .highWatermark: highWatermark
+        case .logStart: logStart
+        case .cleaner: nil
+        }
+    }
+}
 
 /// A log directory while the broker runs: what was opened, and the syncer that all of its partitions share.
+///
+/// **Checkpoints.** A row is written from time to time with what a partition says, and must never say more than what is on the disk: before a
+/// log goes back, or goes, its rows are lowered, durably (`lower`). A periodic write that had asked the partitions before that is thrown away
+/// and asks again. Locks are taken in one order: a partition's, `writing`, `lock`.
 package final class LogDirectoryUnit: @unchecked Sendable {
     /// The same complaint is made at most this often while a disk is full.
     private static let complaintInterval = Interval.seconds(10)
@@ -16,14 +42,22 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private let clock: any Clock
     /// Told, once, that the directory can be used no more.
     private let onFailure: @Sendable (LogDirectoryUnit, LogError) -> Void
+    /// A periodic checkpoint gives up, until the next, when rows were lowered under it this often.
+    private static let checkpointTries = 16
+
+    /// Held while a checkpoint is written; what the files say.
+    private let writing: Mutex<[LogDirectory.Checkpoint: OffsetCheckpoint]>
     private let lock = Lock()
     // guarded by the lock:
     private var lastComplaint: Instant?
     private var hasMovedLogStart = false
+    private var hasFailed = false
     /// Live partition folders that lie here.
     private var folders: Set<String>
-    /// Those found at the start that were not opened yet: what the clean marker says counts for the first opening alone.
-    private var unopened: Set<TopicPartition>
+    /// Of these, the ones that are not open.
+    private var closed: [TopicPartition: ClosedReplica] = [:]
+    /// How often rows were lowered.
+    private var lowerings: UInt64 = 0
 
     package init(
         _ directory: LogDirectory, syncer: Syncer, bulk: any Lane, loop: any EventLoop, clock: any Clock, logger: Logger,
@@ -33,9 +67,17 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         self.syncer = syncer
         self.bulk = bulk
         self.loop = loop
-        let live = directory.found.partitions.filter { $0.kind == .live }
+        let found = directory.found
+        let live = found.partitions.filter { $0.kind == .live }
         folders = Set(live.map(\.name))
-        unopened = Set(live.map(\.partition))
+        writing = Mutex(found.checkpoints)
+        for folder in live {
+            closed[folder.partition] = ClosedReplica(
+                recoveryPoint: found.offset(.recoveryPoint, folder.partition),
+                highWatermark: found.offset(.highWatermark, folder.partition),
+                logStart: found.offset(.logStart, folder.partition), isClean: found.cleanStop != nil,
+                durableBound: directory.durableOffsets.bound(of: folder.partition))
+        }
         self.clock = clock
         self.logger = logger
         self.onFailure = onFailure
@@ -43,21 +85,99 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 
     package var path: String { directory.path }
 
+    // MARK: What lies here
+
     func holds(_ folder: PartitionFolder) -> Bool { lock.withLock { folders.contains(folder.name) } }
     func add(_ folder: PartitionFolder) { lock.withLock { _ = folders.insert(folder.name) } }
-    func forget(_ folder: PartitionFolder) { lock.withLock { _ = folders.remove(folder.name) } }
+    var folderCount: Int { lock.withLock { folders.count } }
 
-    /// Whether this is the first opening of a partition that was found at the start.
-    func takeFirstOpening(of partition: TopicPartition) -> Bool { lock.withLock { unopened.remove(partition) != nil } }
+    func forget(_ folder: PartitionFolder) {
+        lock.withLock {
+            folders.remove(folder.name)
+            closed[folder.partition] = nil
+        }
+    }
+
+    /// What is known of a replica that is about to be opened. From here on it counts as not closed cleanly, and its rows stay in the
+    /// checkpoints, until it is `opened`.
+    func beginOpening(_ partition: TopicPartition) -> ClosedReplica {
+        lock.withLock {
+            let known = closed[partition] ?? ClosedReplica(isClean: false)
+            closed[partition]?.isClean = false
+            return known
+        }
+    }
+
+    /// It speaks for itself from now on.
+    func opened(_ partition: TopicPartition) { lock.withLock { closed[partition] = nil } }
+
+    func keep(_ partition: TopicPartition, _ replica: ClosedReplica) { lock.withLock { closed[partition] = replica } }
+
+    /// Whether a marker of a clean stop would be true of those that are not open.
+    var isEveryClosedReplicaClean: Bool { lock.withLock { closed.values.allSatisfy(\.isClean) } }
+
+    // MARK: Checkpoints
+
+    /// Writes a checkpoint: the rows of what is open, as `live` says, and of what is not. On a lane.
+    func write(_ checkpoint: LogDirectory.Checkpoint, live: () -> OffsetCheckpoint) throws(LogError) {
+        for _ in 0..<Self.checkpointTries {
+            let before = lock.withLock { lowerings }
+            let open = live()
+            let isWritten = try writing.withLock { (written) throws(LogError) -> Bool in
+                let offsets = lock.withLock { lowerings == before ? rows(checkpoint, open) : nil }
+                guard let offsets else { return false }
+                if written[checkpoint] != offsets { try directory.write(checkpoint, offsets) }
+                written[checkpoint] = offsets
+                return true
+            }
+            if isWritten { return }
+        }
+    }
+
+    private func rows(_ checkpoint: LogDirectory.Checkpoint, _ open: OffsetCheckpoint) -> OffsetCheckpoint {
+        var offsets = OffsetCheckpoint()
+        for (partition, replica) in closed { offsets[partition] = replica[checkpoint] }
+        for (partition, offset) in open.offsets { offsets[partition] = offset }
+        return offsets
+    }
+
+    /// A log is about to end at `offset`, or (nil) to go, or to be made anew: no file here says more of it when this returns.
+    func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) {
+        try directory.durableOffsets.lower(partition, to: offset)
+        try writing.withLock { (written) throws(LogError) in
+            lock.withLock { lowerings += 1 }
+            for checkpoint in [LogDirectory.Checkpoint.highWatermark, .recoveryPoint, .logStart] {
+                guard let row = written[checkpoint]?[partition], row > offset ?? -1 else { continue }
+                var lowered = written[checkpoint]!
+                lowered[partition] = offset
+                try directory.write(checkpoint, lowered)
+                written[checkpoint] = lowered
+            }
+        }
+    }
+
+    // MARK: Faults
 
     /// A sync cycle made some log durable further up: the lower bound on disk follows within its interval.
     func durableRaised() {
-        directory.durableOffsets.raised(lane: bulk, loop: loop) { [weak self] error in self?.failed(error) }
+        directory.durableOffsets.raised(lane: bulk, loop: loop) { [weak self] error in self?.refused(error) { "the lower bound of durable offsets is not raised" } }
+    }
+
+    /// A small file could not be replaced; the one before is still there. A full disk is waited out.
+    func refused(_ error: LogError, _ what: () -> String) {
+        guard error.isFullDisk else { return failed(error) }
+        complain(what(), error)
     }
 
     /// The disk failed under it: all of its partitions go offline.
     package func failed(_ error: LogError) {
-        guard directory.takeOffline(error) else { return }
+        // the directory may have noticed by itself
+        directory.takeOffline(error)
+        let isFirst = lock.withLock {
+            defer { hasFailed = true }
+            return !hasFailed
+        }
+        guard isFirst else { return }
         logger.error("log directory offline", ("directory", path), ("reason", "\(error)"))
         onFailure(self, error)
     }
@@ -65,7 +185,13 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     /// A write failed and was taken back. A full disk is waited out: what is there is served, and writes succeed again when there is room.
     /// Anything else takes the directory offline.
     func writeFailed(_ error: LogError, _ partition: TopicPartition) {
-        guard case .storage(let cause) = error, cause.kind == .noSpace else { return failed(error) }
+        guard error.isFullDisk else { return failed(error) }
+        complain(
+            "the disk is full: produce requests are refused until there is room; free some, or lower retention.bytes or retention.ms",
+            error, ("partition", partition.description))
+    }
+
+    private func complain(_ message: String, _ error: LogError, _ field: (String, String)? = nil) {
         let now = clock.now
         let mustSay = lock.withLock {
             if let lastComplaint, now - lastComplaint < Self.complaintInterval { return false }
@@ -73,9 +199,11 @@ package final class LogDirectoryUnit: @unchecked Sendable {
             return true
         }
         guard mustSay else { return }
-        logger.error(
-            "the disk is full: produce requests are refused until there is room; free some, or lower retention.bytes or retention.ms",
-            ("directory", path), ("partition", partition.description), ("reason", cause.description))
+        if let field {
+            logger.error(message, ("directory", path), field, ("reason", "\(error)"))
+        } else {
+            logger.error(message, ("directory", path), ("reason", "\(error)"))
+        }
     }
 
     /// A partition's log start moved by request: the checkpoint is to be written soon.
@@ -87,5 +215,13 @@ package final class LogDirectoryUnit: @unchecked Sendable {
             defer { hasMovedLogStart = false }
             return hasMovedLogStart
         }
+    }
+}
+
+extension LogError {
+    /// The disk is full, which passes.
+    var isFullDisk: Bool {
+        if case .storage(let cause) = self { return cause.kind == .noSpace }
+        return false
     }
 }

@@ -57,7 +57,8 @@ extension Partition {
                 if request.acknowledgement != .committed { acknowledgedEnd = reservation.lastOffset + 1 }
                 return .reserved(baseOffset: reservation.baseOffset, isFirstOfTurn: isFirst)
             } catch {
-                if error.takesDirectoryOffline { directory.failed(error) }
+                // a new segment may have met a full disk
+                if error.takesDirectoryOffline { directory.writeFailed(error, id) }
                 return .refused(error.code, "\(error)")
             }
         }
@@ -66,8 +67,7 @@ extension Partition {
     private func wait(upTo end: Offset, _ request: AppendRequest) {
         guard let owner = request.owner, request.acknowledgement != .none else { return }
         let waiter = AppendWaiter(
-            owner: owner, token: request.token, endOffset: end, epoch: leadership.leaderEpoch, deadline: request.deadline,
-            needsLocalSync: false)
+            owner: owner, token: request.token, endOffset: end, deadline: request.deadline, needsLocalSync: false)
         if request.acknowledgement == .written { writtenWaiters.append(waiter) } else { committedWaiters.append(waiter) }
     }
 
@@ -106,25 +106,33 @@ extension Partition {
 
     /// What follows from a longer log: acknowledgements, the high watermark, a sync. Under the lock; whether to arm the syncer, and
     /// whether somebody waits for it.
-    func published(_ effects: inout PartitionEffects) -> (arm: Bool, urgent: Bool) {
+    private func published(_ effects: inout PartitionEffects) -> (arm: Bool, urgent: Bool) {
         let end = log.logEndOffset
-        let mustFlush = config.flushMessages != .max && end - max(log.durableOffset, flushRequestedUpTo) >= config.flushMessages
-        if mustFlush { flushRequestedUpTo = end }
+        let mustFlush = noteUnsynced()
         completeWritten(end, mustFlush: mustFlush, &effects)
         if mustFlush { markCommittedAsFlushed() }
-        advanceHighWatermark(&effects)
-        if unsyncedSince == nil { unsyncedSince = clock.now }
+        // followers copy what consumers must not see yet
+        if !advanceHighWatermark(&effects), !leadership.followers.isEmpty { effects.wake(watchers) }
         let waits = !committedWaiters.isEmpty || !durableWaiters.isEmpty
-        switch config.durability {
-        case .fsync: return (true, waits)
-        case .pageCache: return (mustFlush || !durableWaiters.isEmpty, true)
-        }
+        return config.durability == .fsync ? (true, waits) : (mustFlush, !durableWaiters.isEmpty)
+    }
+
+    /// The log has grown. Whether it must be synced whatever the topic's durability: `flush.messages` is reached, or a segment is full
+    /// (its files would else stay open, and recovery begin ever further back).
+    func noteUnsynced() -> Bool {
+        if unsyncedSince == nil { unsyncedSince = clock.now }
+        let end = log.logEndOffset
+        var mustFlush = log.activeSegmentBase != flushedSegmentBase
+        flushedSegmentBase = log.activeSegmentBase
+        if config.flushMessages != .max { mustFlush = mustFlush || end - max(log.durableOffset, flushRequestedUpTo) >= config.flushMessages }
+        if mustFlush { flushRequestedUpTo = end }
+        return mustFlush
     }
 
     private func completeWritten(_ end: Offset, mustFlush: Bool, _ effects: inout PartitionEffects) {
         while let waiter = writtenWaiters.first, waiter.endOffset <= end {
             writtenWaiters.popFirst()
-            if mustFlush || waiter.needsLocalSync {
+            if mustFlush, isFlushAwaited {
                 durableWaiters.append(waiter)
             } else {
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
@@ -132,25 +140,30 @@ extension Partition {
         }
     }
 
+    /// Whether clients wait for a flush: in Kafka an append that reaches `flush.messages` does, one that fills a segment does not.
+    private var isFlushAwaited: Bool { config.flushMessages != .max }
+
     /// `flush.messages` was reached: who waits for the replicas waits for this disk too.
     private func markCommittedAsFlushed() {
-        guard config.durability == .pageCache else { return }
+        guard config.durability == .pageCache, isFlushAwaited else { return }
         for index in 0..<committedWaiters.count { committedWaiters[index].needsLocalSync = true }
     }
 
-    /// Raises the high watermark as far as the in-sync replicas allow, and collects who waits for it.
-    func advanceHighWatermark(_ effects: inout PartitionEffects) {
-        guard leadership.isLeader else { return }
+    /// Raises the high watermark as far as the in-sync replicas allow, and collects who waits for it; whether it moved.
+    @discardableResult
+    func advanceHighWatermark(_ effects: inout PartitionEffects) -> Bool {
+        guard leadership.isLeader else { return false }
         let moved = leadership.advanceHighWatermark(
             localDurable: log.durableOffset, localEnd: log.logEndOffset, durability: config.durability)
         if moved {
             log.noteHighWatermark(leadership.highWatermark)
-            if !watchers.isEmpty { effects.wake(watchers) }
+            effects.wake(watchers)
         }
         completeCommitted(&effects)
+        return moved
     }
 
-    private func completeCommitted(_ effects: inout PartitionEffects) {
+    func completeCommitted(_ effects: inout PartitionEffects) {
         while let waiter = committedWaiters.first, waiter.endOffset <= leadership.highWatermark,
             !waiter.needsLocalSync || waiter.endOffset <= log.durableOffset
         {
@@ -193,21 +206,34 @@ extension Partition {
         fail(&durableWaiters, above: -1, error, &effects)
     }
 
-    /// Answers those who have waited for the replicas for as long as they wanted. Called now and then.
+    /// Nothing that is reserved will be written: this replica may not append as it did.
+    func abandonReservations(_ effects: inout PartitionEffects) {
+        guard log.hasReservations else { return }
+        log.abandonReservations()
+        fail(&writtenWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
+        fail(&committedWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
+    }
+
+    /// Answers those who have waited for the replicas, or for this disk, as long as they wanted. Called now and then.
     package func expireWaiters(now: Instant) {
         var effects = PartitionEffects()
         lock.withLock {
-            guard !committedWaiters.isEmpty else { return }
-            var kept = RingQueue<AppendWaiter>()
-            while let waiter = committedWaiters.popFirst() {
-                if waiter.deadline <= now {
-                    effects.complete(waiter, .requestTimedOut, logStartOffset: -1)
-                } else {
-                    kept.append(waiter)
-                }
-            }
-            committedWaiters = kept
+            expire(&committedWaiters, now, &effects)
+            expire(&durableWaiters, now, &effects)
         }
         effects.deliver()
+    }
+
+    private func expire(_ waiters: inout RingQueue<AppendWaiter>, _ now: Instant, _ effects: inout PartitionEffects) {
+        guard (0..<waiters.count).contains(where: { waiters[$0].deadline <= now }) else { return }
+        var kept = RingQueue<AppendWaiter>()
+        while let waiter = waiters.popFirst() {
+            if waiter.deadline <= now {
+                effects.complete(waiter, .requestTimedOut, logStartOffset: -1)
+            } else {
+                kept.append(waiter)
+            }
+        }
+        waiters = kept
     }
 }

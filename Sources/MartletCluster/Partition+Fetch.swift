@@ -96,12 +96,14 @@ extension Partition {
                 if diverging.epoch < 0, request.follower == nil { return PartitionFetch(error: .offsetOutOfRange) }
                 found.divergingEpoch = diverging
             } else {
-                if let follower = request.follower, !note(follower, request.offset, &effects) {
+                read(request, &found)
+                // what a replica asks for where this log has nothing says nothing of what it has of this log
+                if let follower = request.follower, found.error == .none, !note(follower, request.offset, &effects) {
                     return PartitionFetch(error: .unknownLeaderEpoch)
                 }
-                read(request, &found)
             }
-            guard found.error == .none else { return found }
+            // a follower out of range starts over where this log begins
+            guard found.error == .none || found.error == .offsetOutOfRange && request.follower != nil else { return found }
             found.isUnsettled = isUnsettled && found.slice?.count ?? 0 < request.maxBytes
             found.highWatermark = leadership.highWatermark
             found.lastStableOffset = lastStableOffset
@@ -124,7 +126,8 @@ extension Partition {
 
     private func note(_ follower: FollowerIdentity, _ offset: Offset, _ effects: inout PartitionEffects) -> Bool {
         let known = leadership.followerFetched(
-            follower.broker, logEnd: offset, durable: follower.durable, leaderEnd: log.logEndOffset, now: clock.now)
+            follower.broker, logEnd: offset, durable: follower.durable, leaderEnd: log.logEndOffset,
+            durability: config.durability, now: clock.now)
         if known { advanceHighWatermark(&effects) }
         return known
     }
@@ -181,6 +184,11 @@ extension Partition {
             let limit = forReplica ? log.logEndOffset : readCommitted ? lastStableOffset : leadership.highWatermark
             switch place {
             case .nowhere: return .success(nil)
+            case .latest where !forReplica && !leadership.knowsWhatWasCommitted,
+                .time where !forReplica && !leadership.knowsWhatWasCommitted,
+                .highestTimestamp where !forReplica && !leadership.knowsWhatWasCommitted:
+                // what an earlier leader had committed would seem to be gone
+                return .failure(.offsetNotAvailable)
             case .earliest:
                 let start = log.logStartOffset
                 let epoch = log.epochs.epoch(at: start) ?? (log.latestEpoch == nil ? leadership.leaderEpoch : -1)
@@ -207,7 +215,7 @@ extension Partition {
         } else {
             found = try log.offsetOfMaxTimestamp(&search)
         }
-        return found.map { LogPosition(offset: $0.offset, timestamp: $0.timestamp, leaderEpoch: $0.leaderEpoch) }
+        return found.flatMap { $0.offset < limit ? $0 : nil }.map { LogPosition(offset: $0.offset, timestamp: $0.timestamp, leaderEpoch: $0.leaderEpoch) }
     }
 
     /// Where a leader epoch ends. An epoch that is not known has none: -1 and -1.
@@ -236,6 +244,7 @@ extension Partition {
                 directory.logStartMoved()
                 return .success(log.logStartOffset)
             } catch {
+                if error.takesDirectoryOffline { directory.writeFailed(error, id) }
                 return .failure(error.code)
             }
         }

@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 package import MartletLog
 package import MartletModel
 import MartletReactor
@@ -14,6 +14,11 @@ extension Partition {
             do throws(LogError) {
                 switch change {
                 case .stale: return .success(false)
+                case .contradiction:
+                    logger.error(
+                        "an epoch has one leader: a decision for another one is ignored", ("partition", id.description),
+                        ("epoch", "\(assignment.leaderEpoch)"), ("leader", "\(leaderHint.leader)"), ("told", "\(assignment.leader)"))
+                    return .success(false)
                 case .becameLeader: try becameLeader(&effects)
                 case .becameFollower: becameFollower(&effects)
                 case .updated: advanceHighWatermark(&effects)
@@ -29,20 +34,62 @@ extension Partition {
             // whatever recovery found, or a new folder, becomes durable and counts
             directory.syncer.arm(self, urgent: false)
             return changed
-        case .failure(let error): throw error
+        case .failure(let error):
+            if error.takesDirectoryOffline { directory.failed(error) }
+            throw error
         }
     }
 
     private func becameLeader(_ effects: inout PartitionEffects) throws(LogError) {
+        // what a turn reserved in an earlier epoch carries that epoch
+        abandonReservations(&effects)
         try log.beginEpoch(leadership.leaderEpoch)
+        leadership.beginEpoch(at: log.logEndOffset)
         leadership.clamp(logStart: log.logStartOffset, logEnd: log.logEndOffset)
-        advanceHighWatermark(&effects)
+        log.noteHighWatermark(leadership.highWatermark)
+        flushRequestedUpTo = min(flushRequestedUpTo, log.logEndOffset)
+        // whatever moved: readers of the earlier epoch must hear of this one
+        if !advanceHighWatermark(&effects) { effects.wake(watchers) }
     }
 
     /// Who waits for an acknowledgement of this replica will not get it: a rewritten offset must never satisfy an old waiter.
     private func becameFollower(_ effects: inout PartitionEffects) {
+        abandonReservations(&effects)
         failAllWaiters(.notLeaderOrFollower, &effects)
         effects.wake(watchers)
+    }
+
+    // MARK: The in-sync set
+
+    /// What a leader asks of the controller (AlterPartition).
+    package struct InSyncProposal: Sendable, Equatable {
+        package var leaderEpoch: LeaderEpoch
+        package var partitionEpoch: Int32
+        package var inSyncReplicas: [BrokerID]
+    }
+
+    /// The in-sync set that the controller should be asked for now. Its answer comes as an assignment of a later partition epoch, or as
+    /// `inSyncProposalRefused`; until then replicas of both sets hold the high watermark.
+    package func proposeInSync(now: Instant, lagLimit: Interval) -> InSyncProposal? {
+        lock.withLock {
+            guard offlineReason == nil else { return nil }
+            let wanted = leadership.propose(
+                now: now, lagLimit: lagLimit, localEnd: log.logEndOffset, durability: config.durability)
+            return wanted.map {
+                InSyncProposal(leaderEpoch: leadership.leaderEpoch, partitionEpoch: leadership.partitionEpoch, inSyncReplicas: $0)
+            }
+        }
+    }
+
+    /// The controller has not taken the proposal, and surely will not.
+    package func inSyncProposalRefused(_ proposal: InSyncProposal) {
+        var effects = PartitionEffects()
+        lock.withLock {
+            guard leadership.leaderEpoch == proposal.leaderEpoch, leadership.partitionEpoch == proposal.partitionEpoch else { return }
+            leadership.proposalRefused()
+            if offlineReason == nil { advanceHighWatermark(&effects) }
+        }
+        effects.deliver()
     }
 
     // MARK: Following
@@ -80,23 +127,18 @@ extension Partition {
         }
     }
 
-    /// Appends what the leader sent, or goes back to where the logs part.
+    /// Appends what the leader sent, or goes back to where the logs part. Admitted: a truncation does its disk work here and under the lock,
+    /// a few small files synced; a follower goes back once after a change of leaders, and serves nobody meanwhile.
     package func follow(_ answer: LeaderAnswer, records: UnsafeRawBufferPointer) throws(LogError) {
         var effects = PartitionEffects()
+        var mustSync = false
         let failure = lock.withLock { () -> LogError? in
             guard case .follower = leadership.role, offlineReason == nil, answer.leaderEpoch == leadership.leaderEpoch else { return nil }
             do throws(LogError) {
-                if answer.error == .offsetOutOfRange {
-                    try startOver(at: answer.logStartOffset)
-                } else if answer.error == .none {
-                    if let diverging = answer.divergingEpoch { try goBack(to: diverging) } else { try copy(records) }
-                    if answer.logStartOffset > log.logStartOffset, answer.logStartOffset <= log.logEndOffset {
-                        try log.advanceLogStart(to: answer.logStartOffset)
-                    }
-                    leadership.follow(highWatermark: answer.highWatermark, localEnd: log.logEndOffset)
-                    log.noteHighWatermark(leadership.highWatermark)
-                    if !watchers.isEmpty { effects.wake(watchers) }
-                }
+                let end = log.logEndOffset
+                try carryOut(answer, records)
+                mustSync = log.logEndOffset < end || log.logEndOffset > end && noteUnsynced() || config.durability == .fsync
+                effects.wake(watchers)
                 return nil
             } catch {
                 return error
@@ -104,14 +146,37 @@ extension Partition {
         }
         effects.deliver()
         if let failure {
-            if failure.takesDirectoryOffline { directory.failed(failure) }
+            if failure.takesDirectoryOffline { directory.writeFailed(failure, id) }
             throw failure
         }
-        directory.syncer.arm(self, urgent: true)
+        if mustSync { directory.syncer.arm(self, urgent: true) }
+    }
+
+    private func carryOut(_ answer: LeaderAnswer, _ records: UnsafeRawBufferPointer) throws(LogError) {
+        guard answer.error == .none else {
+            if answer.error == .offsetOutOfRange { try startOver(at: answer.logStartOffset) }
+            return
+        }
+        // how far the logs agree is not known yet: the high watermark is for the next answer
+        if let diverging = answer.divergingEpoch { return try goBack(to: diverging) }
+        try copy(records)
+        leadership.follow(highWatermark: answer.highWatermark, localEnd: log.logEndOffset)
+        log.noteHighWatermark(leadership.highWatermark)
+        if answer.logStartOffset > log.logStartOffset, answer.logStartOffset <= log.logEndOffset {
+            try log.advanceLogStart(to: answer.logStartOffset)
+            leadership.clamp(logStart: log.logStartOffset, logEnd: log.logEndOffset)
+        }
     }
 
     private func copy(_ records: UnsafeRawBufferPointer) throws(LogError) {
-        guard records.count > 0, try log.reserveAsFollower(records) != nil else { return }
+        guard records.count >= BatchHeader.size else { return }
+        let first = BatchHeader(records)
+        // The leader's log begins inside its first batch. An empty log takes that batch whole, and its start from the leader.
+        if log.size == 0, first.baseOffset >= 0, first.baseOffset < log.logEndOffset, first.lastOffset >= log.logEndOffset {
+            try directory.lower(id, to: 0)
+            try log.truncateFully(startingAt: first.baseOffset)
+        }
+        guard try log.reserveAsFollower(records) != nil else { return }
         try log.writeReserved()
     }
 
@@ -129,23 +194,39 @@ extension Partition {
             target = diverging.endOffset
         }
         target = max(min(target, log.logEndOffset), log.logStartOffset)
-        guard target < log.logEndOffset else { return }
-        logger.info(
-            "truncated to the leader's log", ("partition", id.description), ("from", "\(log.logEndOffset)"), ("to", "\(target)"),
-            ("epoch", "\(diverging.epoch)"), ("high-watermark", "\(leadership.highWatermark)"))
-        try directory.directory.durableOffsets.lower(id, to: target)
+        let end = try log.endAfterTruncating(to: target)
+        if end < log.logEndOffset {
+            logger.info(
+                "truncated to the leader's log", ("partition", id.description), ("from", "\(log.logEndOffset)"), ("to", "\(end)"),
+                ("epoch", "\(diverging.epoch)"), ("high-watermark", "\(leadership.highWatermark)"))
+            // what the disk says of this log must be true before and after; a log with nothing left claims nothing
+            try directory.lower(id, to: end > log.logStartOffset ? end : 0)
+        }
+        // also where nothing is cut: an epoch in which this replica led and wrote nothing goes, or it would be asked for again
         _ = try log.truncate(to: target)
-        leadership.clamp(logStart: log.logStartOffset, logEnd: log.logEndOffset)
+        wentBack()
     }
 
     /// The leader has nothing at this replica's end any more.
     private func startOver(at offset: Offset) throws(LogError) {
-        guard offset >= 0 else { return }
+        guard offset > log.logEndOffset else {
+            // it can only lie behind the leader's start: an end above the leader's is a diverging epoch
+            logger.warning(
+                "the leader has nothing at the end of this log, and does not say where its own begins",
+                ("partition", id.description), ("end", "\(log.logEndOffset)"), ("leader-start", "\(offset)"))
+            return
+        }
         logger.warning(
             "the log starts over where the leader's begins", ("partition", id.description), ("from", "\(log.logEndOffset)"),
             ("to", "\(offset)"))
-        try directory.directory.durableOffsets.lower(id, to: offset)
+        try directory.lower(id, to: 0)
         try log.truncateFully(startingAt: offset)
+        wentBack()
+    }
+
+    private func wentBack() {
         leadership.clamp(logStart: log.logStartOffset, logEnd: log.logEndOffset)
+        flushRequestedUpTo = min(flushRequestedUpTo, log.logEndOffset)
+        flushedSegmentBase = log.activeSegmentBase
     }
 }

@@ -6,25 +6,34 @@ package import MartletReactor
 extension Partition {
     package func takeUnsynced() -> UnsyncedWrites? {
         lock.withLock {
+            guard offlineReason == nil else { return nil }
+            guard let writes = log.takeUnsynced() else {
+                mustRetrySync = log.hasUnsynced
+                return nil
+            }
             unsyncedSince = nil
-            return log.takeUnsynced()
+            return writes
         }
     }
 
     package func synced(_ writes: UnsyncedWrites) {
         var effects = PartitionEffects()
-        lock.withLock {
-            guard offlineReason == nil else { return }
+        let mustGoOn = lock.withLock {
+            guard offlineReason == nil else { return false }
             log.synced(writes)
             durableMark.raise(to: log.durableOffset)
             while let waiter = durableWaiters.first, waiter.endOffset <= log.durableOffset {
                 durableWaiters.popFirst()
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
             }
-            advanceHighWatermark(&effects)
+            // who reached `flush.messages` waits for this disk also where the high watermark does not
+            if !advanceHighWatermark(&effects), leadership.isLeader { completeCommitted(&effects) }
+            return log.hasUnsynced
         }
         effects.deliver()
         directory.durableRaised()
+        // the file of leader epochs takes several cycles, and more may have been written meanwhile
+        if mustGoOn { directory.syncer.arm(self, urgent: false) }
     }
 
     package func syncFailed(_ writes: UnsyncedWrites, _ error: SystemError) {
@@ -39,15 +48,21 @@ extension Partition {
             offlineReason = reason
             leadership.goOffline()
             failAllWaiters(.kafkaStorageError, &effects)
+            abandonReservations(&effects)
             effects.wake(watchers)
         }
         logger.error("partition offline", ("partition", id.description), ("reason", reason))
         effects.deliver()
     }
 
-    /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long. Called now and then.
+    /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long, or the last one could not begin. Called now
+    /// and then.
     package func flushIfDue(now: Instant) {
         let isDue = lock.withLock {
+            if mustRetrySync {
+                mustRetrySync = false
+                return true
+            }
             guard config.flushMs != .max, let since = unsyncedSince else { return false }
             return now - since >= .milliseconds(config.flushMs)
         }

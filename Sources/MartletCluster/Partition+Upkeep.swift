@@ -28,16 +28,20 @@ extension Partition {
         lock.withLock { log.logStartOffset > log.firstSegmentBase ? log.logStartOffset : nil }
     }
 
-    /// Ends the replica's work on this broker: who waits is told to look elsewhere.
+    /// Ends the replica's work on this broker: who waits is told to look elsewhere. One that was offline is not closed cleanly: a sync
+    /// failed, and another one that succeeds would mean nothing.
     package func stop(clean: Bool) throws(LogError) {
         var effects = PartitionEffects()
         let failure = lock.withLock { () -> LogError? in
+            let clean = clean && offlineReason == nil
             if offlineReason == nil { offlineReason = "stopped" }
             leadership.goOffline()
+            abandonReservations(&effects)
             failAllWaiters(.notLeaderOrFollower, &effects)
             effects.wake(watchers)
             do throws(LogError) {
                 try log.close(clean: clean)
+                wasClosedCleanly = clean
                 return nil
             } catch {
                 return error
@@ -45,5 +49,15 @@ extension Partition {
         }
         effects.deliver()
         if let failure { throw failure }
+    }
+
+    /// What has to be remembered of it once it is stopped.
+    func asClosed(isClean: Bool) -> ClosedReplica {
+        lock.withLock {
+            ClosedReplica(
+                recoveryPoint: log.recoveryPoint, highWatermark: leadership.highWatermark,
+                logStart: log.logStartOffset > log.firstSegmentBase ? log.logStartOffset : nil, isClean: isClean,
+                durableBound: log.durableOffset)
+        }
     }
 }

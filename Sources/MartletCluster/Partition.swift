@@ -39,8 +39,14 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var flushRequestedUpTo: Offset = 0
     /// Everything below was acknowledged to somebody as written (acks 0 and 1), and must be found by who looks for it.
     var acknowledgedEnd: Offset = 0
+    /// Where the active segment began when a sync was last asked for because of a full one.
+    var flushedSegmentBase: Offset
     /// When the oldest append that is not synced was written.
     var unsyncedSince: Instant?
+    /// It was stopped, and its log closed so that nothing need be recovered.
+    var wasClosedCleanly = false
+    /// The log could not hand over what it wrote: the next look asks again.
+    var mustRetrySync = false
 
     package init(
         id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,
@@ -56,6 +62,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
         self.logger = logger
         let start = min(max(highWatermark, log.logStartOffset), log.logEndOffset)
         leadership = PartitionLeadership(brokerID: brokerID, highWatermark: start)
+        flushedSegmentBase = log.activeSegmentBase
+        log.noteHighWatermark(start)
     }
 
     // MARK: What it says of itself
@@ -78,10 +86,15 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     }
 
     package func configChanged(_ config: TopicConfig) {
+        var effects = PartitionEffects()
         lock.withLock {
             self.config = config
             log.config = config
+            // with page-cache durability more may be committed now
+            if offlineReason == nil { advanceHighWatermark(&effects) }
         }
+        effects.deliver()
+        directory.syncer.arm(self, urgent: true)
     }
 
     /// The error for who wants something of the leader, in the order in which Kafka looks: what it serves, the epoch the client knows.

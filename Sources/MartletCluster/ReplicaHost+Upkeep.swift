@@ -17,6 +17,7 @@ extension ReplicaHost {
                 partition.expireWaiters(now: now)
                 partition.flushIfDue(now: now)
             }
+            if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
         repeatedly(config.retentionCheckInterval, first: min(Self.retentionFirstDelay, config.retentionCheckInterval)) { host in
             host.applyRetention()
@@ -86,9 +87,9 @@ extension ReplicaHost {
 
     // MARK: Checkpoints
 
-    private func offsets(_ checkpoint: LogDirectory.Checkpoint, of unit: LogDirectoryUnit) -> OffsetCheckpoint {
+    private static func offsets(_ checkpoint: LogDirectory.Checkpoint, of partitions: [Partition]) -> OffsetCheckpoint {
         var offsets = OffsetCheckpoint()
-        for partition in topics.table.partitions where partition.directory === unit && !partition.isOffline {
+        for partition in partitions {
             switch checkpoint {
             case .recoveryPoint: offsets[partition.id] = partition.recoveryPoint
             case .highWatermark: offsets[partition.id] = partition.highWatermark
@@ -99,22 +100,25 @@ extension ReplicaHost {
         return offsets
     }
 
+    /// Of a unit's partitions; also those that are offline alone, whose rows must not be lost.
+    private static func write(_ checkpoint: LogDirectory.Checkpoint, _ unit: LogDirectoryUnit, _ topics: LocalTopics) -> LogError? {
+        do throws(LogError) {
+            try unit.write(checkpoint) {
+                offsets(checkpoint, of: topics.table.partitions.filter { $0.directory === unit })
+            }
+            return nil
+        } catch {
+            return error
+        }
+    }
+
     private func checkpoint(_ checkpoint: LogDirectory.Checkpoint) {
         for unit in units where !unit.directory.isOffline {
-            let offsets = offsets(checkpoint, of: unit)
-            let (directory, logger) = (unit.directory, logger)
+            let topics = topics
             let queued = bulk.submit(
-                { () -> LogError? in
-                    do throws(LogError) {
-                        try directory.write(checkpoint, offsets)
-                        return nil
-                    } catch {
-                        return error
-                    }
-                }, on: host.loops[0],
+                { Self.write(checkpoint, unit, topics) }, on: host.loops[0],
                 then: { error in
-                    guard let error else { return }
-                    logger.error("a checkpoint could not be written", ("file", checkpoint.rawValue), ("reason", "\(error)"))
+                    if let error { unit.refused(error) { "the checkpoint \(checkpoint.rawValue) could not be written" } }
                 })
             if !queued { logger.warning("a checkpoint is late: the lane is full", ("file", checkpoint.rawValue)) }
         }
@@ -126,31 +130,36 @@ extension ReplicaHost {
     package func close() async {
         guard !isClosed else { return }
         isClosed = true
-        let partitions = topics.table.partitions
-        let (units, logger) = (units, logger)
+        let (units, topics, logger) = (units, topics, logger)
         let ended: Void? = try? await onBulk {
-            for unit in units { Self.close(unit, partitions.filter { $0.directory === unit }, logger) }
+            for unit in units { Self.close(unit, topics, logger) }
         }
+        // the lane took nothing any more
         if ended == nil { for unit in units { unit.directory.close() } }
     }
 
-    /// On a lane.
-    private static func close(_ unit: LogDirectoryUnit, _ partitions: [Partition], _ logger: Logger) {
-        do throws(LogError) {
-            var recoveryPoints = OffsetCheckpoint(), highWatermarks = OffsetCheckpoint(), logStarts = OffsetCheckpoint()
-            for partition in partitions where !partition.isOffline {
-                try partition.stop(clean: true)
-                recoveryPoints[partition.id] = partition.recoveryPoint
-                highWatermarks[partition.id] = partition.highWatermark
-                logStarts[partition.id] = partition.logStartToRemember
-            }
-            try unit.directory.write(.recoveryPoint, recoveryPoints)
-            try unit.directory.write(.highWatermark, highWatermarks)
-            try unit.directory.write(.logStart, logStarts)
-            try unit.directory.closeCleanly(brokerEpoch: -1)
-        } catch {
-            logger.error("a log directory was not closed cleanly", ("directory", unit.path), ("reason", "\(error)"))
-            unit.directory.close()
+    /// On a lane. The marker of a clean stop speaks for all that lies in the directory: one replica that was not closed cleanly, or was found
+    /// after an unclean stop and never opened, and there is none.
+    private static func close(_ unit: LogDirectoryUnit, _ topics: LocalTopics, _ logger: Logger) {
+        let partitions = topics.table.partitions.filter { $0.directory === unit }
+        var faults: [String] = []
+        if !unit.isEveryClosedReplicaClean { faults.append("a replica is there that was not opened since an unclean stop") }
+        for partition in partitions {
+            if partition.isOffline { faults.append("\(partition.id) is offline") }
+            do throws(LogError) { try partition.stop(clean: true) } catch { faults.append("\(partition.id): \(error)") }
         }
+        do throws(LogError) {
+            for checkpoint in [LogDirectory.Checkpoint.recoveryPoint, .highWatermark, .logStart] {
+                try unit.write(checkpoint) { offsets(checkpoint, of: partitions) }
+            }
+            if faults.isEmpty { try unit.directory.closeCleanly(brokerEpoch: -1) }
+        } catch {
+            faults.append("\(error)")
+        }
+        unit.directory.close()
+        guard let reason = faults.first else { return }
+        logger.error(
+            "a log directory was not closed cleanly: the next start recovers it", ("directory", unit.path), ("reason", reason),
+            ("faults", "\(faults.count)"))
     }
 }

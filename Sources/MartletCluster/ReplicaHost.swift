@@ -22,8 +22,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     /// Those that could be opened, in the order of `log.dirs`.
     private(set) var units: [LogDirectoryUnit] = []
     private var brokerID: BrokerID = -1
-    /// How many partitions lie in a directory: the emptiest takes the next.
-    private var partitionCounts: [ObjectIdentifier: Int] = [:]
+    /// Replicas that are being opened or stopped, and who waits to do so next, in order.
+    private var changing: [TopicPartition: [UnsafeContinuation<Void, Never>]] = [:]
     private var seeds: SeededRandom
     var isClosed = false
 
@@ -90,6 +90,17 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         units.contains { $0.directory.found.cleanStop == nil && $0.directory.found.metaProperties != nil }
     }
 
+    package var wasUncleanStop: Bool { wasStoppedUncleanly }
+
+    /// The last leader epoch in a found replica's log.
+    package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? {
+        let folder = PartitionFolder(TopicPartition(topic, partition))
+        guard let unit = units.first(where: { $0.holds(folder) }) else { return nil }
+        let path = unit.path + "/" + folder.name + "/" + LeaderEpochHistory.fileName
+        guard let bytes = try? host.disk.contents(path) else { return nil }
+        return try? LeaderEpochHistory.decode(bytes, path: path).latestEpoch
+    }
+
     package var foundTopics: [FoundTopic] {
         var partitions: [String: Set<Int32>] = [:], ids: [String: UUID] = [:]
         for unit in units {
@@ -117,96 +128,170 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         topic name: String, id: UUID, config: TopicConfig, partition index: Int32, assignment: PartitionLeadership.Assignment,
         isNew: Bool
     ) async throws(LogError) {
-        if let topic = topics.table.topic(name), topic.id == id, let partition = topic.partition(index) {
+        let partitionID = TopicPartition(name, index)
+        await beginChange(of: partitionID)
+        defer { endChange(of: partitionID) }
+        guard !isClosed else { throw .closed("the broker's log") }
+        let hosted = topics.table.topic(name)
+        if let hosted, hosted.id != id {
+            throw .refused(.inconsistentTopicID, "\(name) has the id \(hosted.id) here, and is to be stopped before it is made as \(id)")
+        }
+        if let partition = hosted?.partition(index) {
             try partition.apply(assignment)
             return
         }
-        let partition = try await open(TopicPartition(name, index), id, config)
-        try partition.apply(assignment)
+        let partition = try await open(partitionID, id, config, isNew: isNew)
+        // settings may have changed while it was opened
+        if let topic = topics.table.topic(name), topic.id == id { partition.configChanged(topic.config) }
+        do throws(LogError) { try partition.apply(assignment) } catch {
+            try? partition.stop(clean: false)
+            throw error
+        }
         // only now can clients find it: whom Metadata sends here is served
-        let topic = topics.table.topic(name).flatMap { $0.id == id ? $0 : nil }
-        if let topic {
+        if let topic = topics.table.topic(name) {
+            guard topic.id == id else {
+                try? partition.stop(clean: false)
+                throw .refused(.inconsistentTopicID, "\(name) was made with the id \(topic.id) meanwhile")
+            }
             topic.add(partition)
         } else {
-            let made = LocalTopic(name: name, id: id, config: config)
+            let made = LocalTopic(name: name, id: id, config: partition.topicConfig)
             made.add(partition)
             topics.add(made)
         }
+        partition.directory.opened(partitionID)
     }
 
     package func configChanged(topic: String, _ config: TopicConfig) { topics.table.topic(topic)?.config = config }
 
-    private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig) async throws(LogError) -> Partition {
+    /// One change of a replica at a time: others wait, and come in their order.
+    private func beginChange(of partition: TopicPartition) async {
+        guard changing[partition] != nil else {
+            changing[partition] = []
+            return
+        }
+        await withUnsafeContinuation { changing[partition]!.append($0) }
+    }
+
+    private func endChange(of partition: TopicPartition) {
+        if changing[partition]!.isEmpty {
+            changing[partition] = nil
+        } else {
+            changing[partition]!.removeFirst().resume()
+        }
+    }
+
+    private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig, isNew: Bool) async throws(LogError) -> Partition {
         let folder = PartitionFolder(id)
         let existing = units.first { !$0.directory.isOffline && $0.holds(folder) }
-        guard let unit = existing ?? emptiest() else {
-            throw .directoryOffline(path: self.config.logDirs.joined(separator: ","), reason: "no log directory is usable")
+        let canLieElsewhere = units.count < self.config.logDirs.count || units.contains { $0.directory.isOffline }
+        guard let unit = existing ?? emptiest(), existing != nil || isNew || !canLieElsewhere else {
+            throw .directoryOffline(
+                path: self.config.logDirs.joined(separator: ","), reason: "\(id) is not in a directory that is usable, and may be in another")
         }
-        partitionCounts[ObjectIdentifier(unit), default: 0] += 1
-        unit.add(folder)
-        let found = unit.directory.found
+        let known = unit.beginOpening(id)
         var parameters = LogParameters(
             partition: id, folder: unit.path + "/" + folder.name, config: config, disk: host.disk, descriptors: descriptors,
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
         if existing != nil {
-            parameters.logStartOffset = found.offset(.logStart, id) ?? 0
-            parameters.recoveryPoint = found.offset(.recoveryPoint, id) ?? 0
-            parameters.wasClosedCleanly = found.cleanStop != nil && unit.takeFirstOpening(of: id)
-            parameters.durableLowerBound = unit.directory.durableOffsets.bound(of: id)
-            parameters.mayHaveGaps = parameters.mayHaveGaps || found.offset(.cleaner, id) != nil
+            parameters.logStartOffset = known.logStart ?? 0
+            parameters.recoveryPoint = known.recoveryPoint ?? 0
+            parameters.wasClosedCleanly = known.isClean
+            parameters.durableLowerBound = known.durableBound
+            parameters.mayHaveGaps = parameters.mayHaveGaps || unit.directory.found.offset(.cleaner, id) != nil
         }
-        let parametersNow = parameters
-        let log = try await onBulk { [parameters = parametersNow] () -> Result<LogHandover, LogError> in
+        unit.add(folder)
+        let stray = PartitionFolder(id, .stray, unique: host.randomBytes(16))
+        let opened = try await onBulk { [parameters, disk = host.disk, logger] () -> Result<LogHandover, LogError> in
             do throws(LogError) {
-                let log = try existing == nil
-                    ? PartitionLog.create(parameters, topicID: topicID) : PartitionLog.open(parameters)
-                if existing != nil, log.topicID == nil { try log.assign(topicID: topicID) }
-                if let found = log.topicID, found != topicID {
-                    throw .wrongIdentity(path: parameters.folder, what: "topic id", found: "\(found)", expected: "\(topicID)")
+                let isForeign = existing == nil ? false : try Self.isForeign(parameters, topicID, disk)
+                if isForeign {
+                    logger.warning(
+                        "a replica of another topic of the same name is put aside", ("folder", parameters.folder), ("as", stray.name))
+                    try Self.setAside(id, from: folder, as: stray, unit, disk)
                 }
-                return .success(LogHandover(log: log))
+                guard existing == nil || isForeign else {
+                    let log = try PartitionLog.open(parameters)
+                    try log.assign(topicID: topicID)
+                    return .success(LogHandover(log: log, highWatermark: known.highWatermark ?? 0))
+                }
+                // rows of an earlier topic of this name would be taken for its own at the next start
+                try unit.lower(id, to: nil)
+                var parameters = parameters
+                parameters.startAnew()
+                return .success(LogHandover(log: try PartitionLog.create(parameters, topicID: topicID), highWatermark: 0))
             } catch {
                 return .failure(error)
             }
-        }.get().log
-        let mark = unit.directory.durableOffsets.register(id, durable: log.durableOffset)
+        }
+        let handover: LogHandover
+        do throws(LogError) { handover = try opened.get() } catch {
+            if error.takesDirectoryOffline { unit.writeFailed(error, id) }
+            throw error
+        }
+        let mark = unit.directory.durableOffsets.register(id, durable: handover.log.durableOffset)
         return Partition(
-            id: id, topicID: topicID, log: log, brokerID: brokerID, highWatermark: found.offset(.highWatermark, id) ?? 0,
-            directory: unit, durableMark: mark, config: config, clock: clock, logger: logger)
+            id: id, topicID: topicID, log: handover.log, brokerID: brokerID, highWatermark: handover.highWatermark, directory: unit,
+            durableMark: mark, config: config, clock: clock, logger: logger)
     }
 
-    private func emptiest() -> LogDirectoryUnit? {
-        units.filter { !$0.directory.isOffline }.min {
-            partitionCounts[ObjectIdentifier($0), default: 0] < partitionCounts[ObjectIdentifier($1), default: 0]
+    /// Whether a folder that is there belongs to another topic of the same name, by its id. On a lane.
+    private static func isForeign(_ parameters: LogParameters, _ topicID: UUID, _ disk: any Disk) throws(LogError) -> Bool {
+        let path = parameters.folder + "/" + PartitionMetadata.fileName
+        guard let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path) }) else { return false }
+        return try PartitionMetadata.decode(bytes, path: path).topicID != topicID
+    }
+
+    /// Takes a replica's folder out of use, durably. On a lane.
+    private static func setAside(
+        _ id: TopicPartition, from live: PartitionFolder, as name: PartitionFolder, _ unit: LogDirectoryUnit, _ disk: any Disk
+    ) throws(LogError) {
+        try unit.lower(id, to: nil)
+        try onDisk { () throws(SystemError) in
+            try disk.rename(unit.path + "/" + live.name, to: unit.path + "/" + name.name)
+            try disk.syncDirectory(unit.path)
         }
     }
 
+    /// The directory with the fewest replicas; of several the first in `log.dirs`.
+    private func emptiest() -> LogDirectoryUnit? {
+        units.filter { !$0.directory.isOffline }.min { $0.folderCount < $1.folderCount }
+    }
+
     package func stop(topic name: String, partition index: Int32, delete: Bool) async throws(LogError) {
-        guard let topic = topics.table.topic(name), let partition = topic.remove(index) else { return }
-        if topic.partitions.isEmpty { topics.remove(topic) }
-        let unit = partition.directory
-        partitionCounts[ObjectIdentifier(unit), default: 1] -= 1
-        let doomed = PartitionFolder(partition.id, .deleted, unique: host.randomBytes(16))
-        let live = PartitionFolder(partition.id)
+        let id = TopicPartition(name, index)
+        await beginChange(of: id)
+        defer { endChange(of: id) }
+        guard !isClosed else { throw .closed("the broker's log") }
+        let live = PartitionFolder(id)
+        let topic = topics.table.topic(name)
+        let partition = topic?.remove(index)
+        if let topic, topic.partitions.isEmpty { topics.remove(topic) }
+        guard let unit = partition?.directory ?? units.first(where: { !$0.directory.isOffline && $0.holds(live) }),
+            partition != nil || delete
+        else { return }
+        // what it had when it was taken out of the table stays in the checkpoints
+        if let partition { unit.keep(id, partition.asClosed(isClean: false)) }
+        let doomed = PartitionFolder(id, .deleted, unique: host.randomBytes(16))
         let disk = host.disk
         try await onBulk { () -> Result<Void, LogError> in
             do throws(LogError) {
-                try partition.stop(clean: !delete)
-                guard delete else { return .success(()) }
-                try unit.directory.durableOffsets.lower(partition.id, to: nil)
-                try onDisk { () throws(SystemError) in
-                    try disk.rename(unit.path + "/" + live.name, to: unit.path + "/" + doomed.name)
-                    try disk.syncDirectory(unit.path)
-                }
+                try partition?.stop(clean: !delete)
+                if delete { try Self.setAside(id, from: live, as: doomed, unit, disk) }
                 return .success(())
             } catch {
                 return .failure(error)
             }
         }.get()
-        unit.forget(live)
-        logger.info("partition stopped", ("partition", partition.id.description), ("deleted", "\(delete)"))
-        if delete { removeLater([unit.path + "/" + doomed.name], after: .milliseconds(partition.topicConfig.fileDeleteDelayMs)) }
+        logger.info("partition stopped", ("partition", id.description), ("deleted", "\(delete)"))
+        if delete {
+            unit.forget(live)
+            let delay = partition?.topicConfig.fileDeleteDelayMs ?? TopicConfig().fileDeleteDelayMs
+            removeLater([unit.path + "/" + doomed.name], after: .milliseconds(delay))
+        } else if let partition {
+            unit.keep(id, partition.asClosed(isClean: partition.wasClosedCleanly))
+        }
     }
 
     /// Runs disk work on the lane for what takes long, and comes back to this loop.
@@ -218,4 +303,16 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
 /// A log on its way from the lane that opened it to the partition that owns it: one thread has it at a time.
 private struct LogHandover: @unchecked Sendable {
     let log: PartitionLog
+    let highWatermark: Offset
+}
+
+extension LogParameters {
+    /// Nothing of what was known of a folder holds for one that is made anew.
+    fileprivate mutating func startAnew() {
+        logStartOffset = 0
+        recoveryPoint = 0
+        wasClosedCleanly = false
+        durableLowerBound = nil
+        mayHaveGaps = config.cleanupPolicy.contains(.compact)
+    }
 }

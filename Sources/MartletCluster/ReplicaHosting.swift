@@ -29,20 +29,21 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     /// Writes both into the `meta.properties` of every log directory that has none. Before the first `apply`.
     func claim(brokerID: BrokerID, clusterID: String) async throws(LogError)
     /// Makes or opens the replica and gives it its role; the topic's `LocalTopic` is made as needed. Idempotent. `isNew` as in LeaderAndIsr: the
-    /// replica has never been here, and may be made in any directory although another is offline.
+    /// replica has never been here, and may be made in any directory although another is offline. Those of several partitions overlap.
     func apply(
         topic: String, id: UUID, config: TopicConfig, partition: Int32, assignment: PartitionLeadership.Assignment, isNew: Bool
     ) async throws(LogError)
     func configChanged(topic: String, _ config: TopicConfig)
-    /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later.
+    /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica which is not served,
+    /// because it was stopped before (the controller first stops, then deletes) or not opened since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
     /// Whether the log directories were left without the marker of a clean stop (false where they were empty).
-    var wasUncleanStop: Bool { get }
+    var wasStoppedUncleanly: Bool { get }
     /// The last leader epoch in a found replica's log; nil where it has none. Asked when a directory is adopted.
     func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch?
 }
 
 extension ReplicaHosting {
-    package var wasUncleanStop: Bool { false }
+    package var wasStoppedUncleanly: Bool { false }
     package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { nil }
 }

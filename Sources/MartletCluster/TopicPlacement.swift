@@ -25,7 +25,7 @@ package struct TopicPlacement: Sendable {
 
     package var replicationFactor: Int16 { Int16(replicas.first?.brokers.count ?? 0) }
 
-    /// `existing` are the names of all topics; `brokers` those that live, by rising id.
+    /// `existing` are the names of all topics, in any order; `brokers` those that live, by rising id.
     package static func decide(
         _ wanted: NewTopic, existing: some Sequence<String>, brokers: [Broker], config: BrokerConfig,
         random: inout SeededRandom
@@ -52,16 +52,16 @@ package struct TopicPlacement: Sendable {
         if name == reservedName { return TopicFault(.invalidRequest, "Creation of internal topic \(name) is prohibited.") }
         if let fault = TopicName.fault(name) { return TopicFault(.invalidTopicException, fault) }
         let mayCollide = name.utf8.contains(where: isFolded)
+        var twin: String?
         for other in existing {
             if other == name { return TopicFault(.topicAlreadyExists, "Topic '\(name)' already exists.") }
+            if mayCollide, collides(other, name) { twin = min(twin ?? other, other) }
         }
-        guard mayCollide else { return nil }
-        for other in existing where collides(other, name) {
-            return TopicFault(
+        return twin.map { twin in
+            TopicFault(
                 .invalidTopicException,
-                "Topic '\(name)' collides with existing topic '\(other)': names that differ in '.' and '_' only share their metrics.")
+                "Topic '\(name)' collides with existing topic '\(twin)': names that differ in '.' and '_' only share their metrics.")
         }
-        return nil
     }
 
     private static func isFolded(_ byte: UInt8) -> Bool { byte == UInt8(ascii: ".") || byte == UInt8(ascii: "_") }

@@ -192,6 +192,8 @@ package final class LogDirectory: @unchecked Sendable {
                 try onDisk { () throws(SystemError) in try disk.replace(path + "/" + name, with: bytes) }
             }
         } catch {
+            // a full disk is waited out: the file before is still there, and says less
+            if case .storage(let cause) = error, cause.kind == .noSpace { throw error }
             takeOffline(error)
             throw error
         }

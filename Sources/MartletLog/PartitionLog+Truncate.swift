@@ -11,16 +11,16 @@ extension PartitionLog {
     package func truncate(to offset: Offset) throws(LogError) -> Offset {
         try requireOpen()
         precondition(!hasReservations, "a log with writes under way is not truncated")
-        guard offset < offsets.logEnd else { return offsets.logEnd }
+        guard offset < offsets.logEnd else {
+            // an epoch that began at the end and wrote nothing goes all the same: another leader wrote there
+            if epochs.truncateFromEnd(offsets.logEnd) { epochFile = .changed }
+            return offsets.logEnd
+        }
         guard offset >= offsets.logStart else {
             try truncateFully(startingAt: max(offset, 0))
             return offsets.logEnd
         }
-        let index = segmentIndex(of: offset)
-        let place = try segments[index].find(offset, files)
-        // a compaction may have left nothing up to the offset: the log ends where a recovery would find its end
-        let segmentEnd = if let place { place.baseOffset } else { try segments[index].endOfBatches(files) }
-        let end = min(offset, segmentEnd)
+        let (index, place, end) = try findCut(offset)
         guard end >= offsets.logStart else {
             // the log starts inside the batch that goes
             try truncateFully(startingAt: offsets.logStart)
@@ -42,6 +42,21 @@ extension PartitionLog {
         activeIsUnsynced = true
         if epochs.truncateFromEnd(end) { epochFile = .changed }
         return end
+    }
+
+    /// Where `truncate(to:)` would let the log end: what a lower bound on the disk must be lowered to before.
+    package func endAfterTruncating(to offset: Offset) throws(LogError) -> Offset {
+        guard offset < offsets.logEnd else { return offsets.logEnd }
+        guard offset >= offsets.logStart else { return max(offset, 0) }
+        return max(try findCut(offset).end, offsets.logStart)
+    }
+
+    private func findCut(_ offset: Offset) throws(LogError) -> (segment: Int, place: BatchPlace?, end: Offset) {
+        let index = segmentIndex(of: offset)
+        let place = try segments[index].find(offset, files)
+        // a compaction may have left nothing up to the offset: the log ends where a recovery would find its end
+        let segmentEnd = if let place { place.baseOffset } else { try segments[index].endOfBatches(files) }
+        return (index, place, min(offset, segmentEnd))
     }
 
     /// Drops everything; the log begins again empty at the offset. As above, a durable lower bound on the disk is

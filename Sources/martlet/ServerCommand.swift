@@ -61,7 +61,7 @@ enum ServerCommand {
     }
 }
 
-/// The parts of a broker process, started in order and stopped in the opposite one.
+/// The process around a broker: its loops, its signals, and what it says when it is ready.
 final class ServerProcess: @unchecked Sendable {
     /// What is assumed of a machine that does not tell.
     private static let memoryBytesUnknown: Int64 = 2 << 30
@@ -70,9 +70,7 @@ final class ServerProcess: @unchecked Sendable {
     private let sink: StandardErrorLog
     private let host: RealHost
     private let loop: any EventLoop
-    private var replicas: ReplicaHost?
-    private var member: ClusterMember?
-    private var broker: Broker?
+    private let process: BrokerProcess
     private var status: Int32 = 0
     private var isStopping = false
 
@@ -82,18 +80,21 @@ final class ServerProcess: @unchecked Sendable {
         _ = try DescriptorLimit.raise()
         host = try RealHost(loops: Int(config.eventLoops), firstLoop: .callingThread, log: sink)
         loop = host.loops[0]
+        process = BrokerProcess(
+            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
     }
 
     /// Returns the exit status.
     func run() -> Int32 {
         host.onSignals([SIGINT, SIGTERM]) { [self] _ in stop() }
+        process.onFatal = { [self] sentence in loop.execute { [self] in fail(sentence) } }
         loop.spawn { [self] in
-            do {
-                try await start()
+            do throws(StartFault) {
+                try await process.start()
+                announce()
+                flushLog()
             } catch {
-                Terminal.complain("martlet: \(error)")
-                status = 1
-                stop()
+                fail(error.description)
             }
         }
         host.run()
@@ -102,30 +103,23 @@ final class ServerProcess: @unchecked Sendable {
         return status
     }
 
-    private func start() async throws {
-        let replicas = try ReplicaHost.open(host: host, config: config, sink: sink)
-        self.replicas = replicas
-        let member = ClusterMember(host: host, config: config, replicas: replicas)
-        self.member = member
-        let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
-        self.broker = broker
-        try broker.listen()
-        try await member.start(listeners: broker.advertisedEndpoints)
-        broker.open()
-        announce(broker)
-        flushLog()
+    private func fail(_ sentence: String) {
+        Terminal.complain("martlet: \(sentence)")
+        status = 1
+        stop()
     }
 
+    /// Says now and then how many lines were left out, also when nothing more happens.
     private func flushLog() {
         sink.flush()
         if !isStopping { loop.schedule(after: .seconds(1)) { [weak self] in self?.flushLog() } }
     }
 
-    private func announce(_ broker: Broker) {
-        let address = broker.boundPorts.first?.address.description ?? ""
+    private func announce() {
+        guard let ports = process.broker?.boundPorts.map(\.address.description), let address = ports.first else { return }
         Terminal.say(
             """
-            Martlet is ready on \(broker.boundPorts.map(\.address.description).joined(separator: ", ")).
+            Martlet is ready on \(ports.joined(separator: ", ")).
               data       \(config.logDirs.joined(separator: ", ")), \(config.keeperDir) (keep both: the second holds the cluster's state)
               stop       Ctrl-C
               produce    echo hello | kcat -b \(address) -t hello -P
@@ -137,8 +131,7 @@ final class ServerProcess: @unchecked Sendable {
         guard !isStopping else { return }
         isStopping = true
         loop.spawn { [self] in
-            await broker?.stop()
-            await replicas?.close()
+            await process.stop()
             host.requestStop()
         }
     }

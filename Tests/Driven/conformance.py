@@ -3,7 +3,7 @@
 An answer that differs fails, unless Tests/Driven/conformance-exceptions.txt names the conversation and says why.
 """
 import collections, pathlib, re, subprocess, sys
-from driving import Broker, family, shared, test
+from driving import Broker, family, shared, told_by
 
 SUBSETS = ["1-path"]
 # The broker that was recorded, and no retention: many records carry timestamps of years ago.
@@ -32,27 +32,45 @@ def recorded_conversations(chosen):
         name, _, settings = line.partition("  ")
         if re.search(chosen, name):
             by_settings[settings.strip()].append(name)
-    excepted, met = exceptions(), set()
+    excepted = exceptions()
     for settings, names in by_settings.items():
         more = dict(pair.split("=", 1) for pair in settings.split())
-        broker = Broker(settings={**SETTINGS, **more}).start()
-        command = [sys.executable, "-u", player, "--growing", "--bootstrap", broker.address, *[f"^{re.escape(n)}$" for n in names]]
-        if settings:
-            command += ["--settings", settings]
-        playing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for kind, name, text in rows(playing):
-            met.add(name)
+        for kind, name, text in held(player, names, settings, {**SETTINGS, **more}):
             if kind == "FAIL" and name in excepted:
                 yield "ok", name, f"differs as it may: {excepted[name]}"
             elif kind == "ok" and name in excepted:
                 yield "FAIL", name, "passes: take it out of conformance-exceptions.txt"
             else:
                 yield kind, name, text
-        for name in sorted(set(names) - met):
-            yield "FAIL", name, f"was not played; the broker said:\n{broker.log()[-1000:]}"
 
 
-def rows(playing):
+def held(player, names, settings, broker_settings):
+    """Holds the conversations one after the other; a broker that ends over one is started anew for the rest."""
+    left = list(names)
+    while left:
+        broker = Broker(settings=broker_settings).start()
+        command = [sys.executable, "-u", player, "--growing", "--bootstrap", broker.address, *[f"^{re.escape(n)}$" for n in left]]
+        if settings:
+            command += ["--settings", settings]
+        playing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        played = 0
+        for kind, name, text in rows(playing, broker):
+            played += 1
+            left.remove(name)
+            yield kind, name, text
+            if not broker.is_running():
+                break
+        playing.kill()
+        playing.stdout.close()
+        playing.wait()
+        if not played:
+            for name in left:
+                yield "FAIL", name, f"was not played; the broker said: {broker.log()[-500:]}"
+            return
+        broker.end()
+
+
+def rows(playing, broker):
     """(kind, name, text) of what the player prints; differences stand on the lines after a FAIL."""
     row = None
     for line in playing.stdout:
@@ -60,6 +78,9 @@ def rows(playing):
             if row:
                 yield row
             row = (found[1].strip(), found[2], found[3] or "")
+            if row[0] == "FAIL" and not broker.is_running():
+                row = (*row[:2], "\n     ".join([f"{row[2]}; the broker ended:", *told_by(broker.log())]))
+                break
         elif row and row[0] == "FAIL" and not re.match(r"\d+ passed", line):
             row = (row[0], row[1], row[2] + "\n     " + line.rstrip())
     if row:

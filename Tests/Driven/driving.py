@@ -1,5 +1,5 @@
 """What the driven tests share: brokers to start, kill and look at, and how a test is registered."""
-import contextlib, os, pathlib, random, shutil, signal, socket, subprocess, tempfile, time
+import contextlib, os, pathlib, random, re, shutil, signal, socket, subprocess, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SHARED = ROOT.parent / "shared"
@@ -189,8 +189,18 @@ def shared(*parts):
     return path
 
 
+def told_by(log):
+    """What of a log says most: how the process crashed, if it did, and its last lines."""
+    lines = log.splitlines()
+    for i, line in enumerate(lines):
+        if re.search(r"Fatal error|Assertion failed|Precondition failed", line):
+            frames = [l for l in lines[i:] if re.match(r"\s*\d+ .* in ", l)]
+            return lines[max(i - 5, 0) : i + 1] + frames[:14]
+    return lines[-15:]
+
+
 def logs_of_brokers():
-    return "\n".join(f"     broker on {b.port} said:\n" + "\n".join("     | " + l for l in b.log().splitlines()[-15:]) for b in _living)
+    return "\n".join(f"     broker on {b.port} said:\n" + "\n".join("     | " + l[:300] for l in told_by(b.log())) for b in _living)
 
 
 def end_all():

@@ -14,7 +14,7 @@ def kcat(broker, *words, data=None, seconds=30, check=True):
 
 
 def consumed(broker, topic, *words, form="%o %s\n"):
-    return kcat(broker, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", form, *words).stdout.decode()
+    return kcat(broker, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "fetch.wait.max.ms=50", "-f", form, *words).stdout.decode()
 
 
 @test

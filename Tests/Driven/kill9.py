@@ -1,7 +1,7 @@
 """Fifty SIGKILLs under load; the verdict comes from what the clients were told, written down here and not in the broker."""
 import collections, threading, time
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent import create
+from confluent import QUIET, create, records
 from driving import SHARED, Broker, seeded, test
 
 KILLS = 50
@@ -71,7 +71,7 @@ class Reader(threading.Thread):
 
 def read_all(broker):
     """partition -> values by offset, every offset from 0 to the end."""
-    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "unused", "check.crcs": True, "queued.max.messages.kbytes": 200_000})
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "unused", "enable.auto.commit": False, "check.crcs": True, **QUIET, "queued.max.messages.kbytes": 200_000})
     found = {}
     for topic, partition in PARTITIONS:
         low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
@@ -79,8 +79,7 @@ def read_all(broker):
         consumer.assign([TopicPartition(topic, partition, 0)])
         values, patience = [], time.monotonic() + 60
         while len(values) < end:
-            for message in consumer.consume(min(end - len(values), 10_000), 1):
-                assert not message.error(), message.error()
+            for message in records(consumer.consume(min(end - len(values), 10_000), 1)):
                 assert message.offset() == len(values), f"{topic}-{partition}: {message.offset()} where {len(values)} should follow"
                 values.append(message.value())
             assert time.monotonic() < patience, f"{topic}-{partition}: {len(values)} of {end} records after 60 s"

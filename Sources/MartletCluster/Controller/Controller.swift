@@ -10,7 +10,7 @@ struct ControllerSurroundings {
     var config: BrokerConfig
     var logger: Logger
     /// The broker, the only one, was not stopped cleanly: told once, to the first failover.
-    var wasUncleanStop: Bool
+    var wasStoppedUncleanly: Bool
     var channel: (LiveBroker) -> any ControllerChannel
     /// Called after each step: what somebody waits for may have come.
     var onStep: () -> Void
@@ -55,7 +55,7 @@ final class Controller: @unchecked Sendable {
     init(_ surroundings: ControllerSurroundings) {
         self.surroundings = surroundings
         loop = surroundings.host.loops[0]
-        mayRaiseEpochs = surroundings.wasUncleanStop
+        mayRaiseEpochs = surroundings.wasStoppedUncleanly
     }
 
     var isLeading: Bool { state != nil }

@@ -32,6 +32,8 @@ package final class BrokerRequests: @unchecked Sendable {
 
     /// Requests that may wait: a controller has one under way, and few controllers are there at a time.
     private static let waitingLimit = 64
+    /// Partitions whose logs are opened at the same time.
+    private static let overlappingLimit = 8
 
     package var epochs = RequestEpochs()
     private let replicas: any ReplicaHosting
@@ -89,34 +91,76 @@ package final class BrokerRequests: @unchecked Sendable {
             response.errorCode = error
             return response
         }
-        for topic in request.topicStates {
+        var wanted: [Wanted] = []
+        for (place, topic) in request.topicStates.enumerated() {
             guard let config = await config(topic.topicName) else { return nil }
             var answered = LeaderAndIsrResponse.LeaderAndIsrTopicError()
             answered.topicID = topic.topicID
-            for state in topic.partitionStates {
-                var error = LeaderAndIsrResponse.LeaderAndIsrPartitionError()
-                error.partitionIndex = state.partitionIndex
-                error.errorCode = await apply(state, of: topic, config)
-                answered.partitionErrors.append(error)
-            }
             response.topics.append(answered)
+            wanted += topic.partitionStates.map { Wanted(place: place, name: topic.topicName, id: topic.topicID, config: config, state: $0) }
+        }
+        reportMissing(wanted)
+        for (wanted, code) in zip(wanted, await apply(wanted)) {
+            var error = LeaderAndIsrResponse.LeaderAndIsrPartitionError()
+            error.partitionIndex = wanted.state.partitionIndex
+            error.errorCode = code
+            response.topics[wanted.place].partitionErrors.append(error)
         }
         return response
     }
 
-    private func apply(
-        _ state: LeaderAndIsrRequest.LeaderAndIsrPartitionState, of topic: LeaderAndIsrRequest.LeaderAndIsrTopicState,
-        _ config: TopicConfig
-    ) async -> ErrorCode {
-        let id = TopicPartition(topic.topicName, state.partitionIndex)
-        if let known = replicas.topics.table.topic(topic.topicName), known.id != topic.topicID { return .inconsistentTopicID }
+    /// A replica that is to be led or followed.
+    private struct Wanted: Sendable {
+        /// Of its topic in the request.
+        var place: Int
+        var name: String
+        var id: UUID
+        var config: TopicConfig
+        var state: LeaderAndIsrRequest.LeaderAndIsrPartitionState
+    }
+
+    /// Replicas that were here, as the controller says, and whose folders are not: they begin empty, and that is said.
+    private func reportMissing(_ wanted: [Wanted]) {
+        let table = replicas.topics.table
+        let unopened = wanted.filter {
+            !$0.state.isNew && leaderEpochs[TopicPartition($0.name, $0.state.partitionIndex)] == nil
+                && table.topic($0.name)?.partition($0.state.partitionIndex) == nil
+        }
+        guard !unopened.isEmpty else { return }
+        let found = replicas.foundTopics
+        let folders = Set(found.flatMap { topic in topic.partitions.map { TopicPartition(topic.name, $0) } })
+        let missing = unopened.map { TopicPartition($0.name, $0.state.partitionIndex) }.filter { !folders.contains($0) }
+        guard let first = missing.first else { return }
+        logger.warning(
+            "the log directories lack replicas that this broker had: they are made anew, and empty",
+            ("partitions", "\(missing.count)"), ("first", first.description))
+    }
+
+    /// Several at a time: opening a log means reading, after an unclean stop much of it.
+    private func apply(_ wanted: [Wanted]) async -> [ErrorCode] {
+        var codes = [ErrorCode](repeating: .none, count: wanted.count)
+        await withTaskGroup(of: (Int, ErrorCode).self) { group in
+            for index in wanted.indices {
+                if index >= Self.overlappingLimit, let (done, code) = await group.next() { codes[done] = code }
+                let replica = wanted[index]
+                group.addTask { [self] in (index, await apply(replica)) }
+            }
+            for await (done, code) in group { codes[done] = code }
+        }
+        return codes
+    }
+
+    private func apply(_ wanted: Wanted) async -> ErrorCode {
+        let state = wanted.state
+        let id = TopicPartition(wanted.name, state.partitionIndex)
+        if let known = replicas.topics.table.topic(wanted.name), known.id != wanted.id { return .inconsistentTopicID }
         if let known = leaderEpochs[id], state.leaderEpoch <= known { return .staleControllerEpoch }
         let assignment = PartitionLeadership.Assignment(
             leader: state.leader, leaderEpoch: state.leaderEpoch, partitionEpoch: state.partitionEpoch,
             replicas: state.replicas, inSyncReplicas: state.isr)
         do throws(LogError) {
             try await replicas.apply(
-                topic: topic.topicName, id: topic.topicID, config: config, partition: state.partitionIndex,
+                topic: wanted.name, id: wanted.id, config: wanted.config, partition: state.partitionIndex,
                 assignment: assignment, isNew: state.isNew)
         } catch {
             logger.error("a replica cannot be served", ("partition", id.description), ("reason", "\(error)"))

@@ -138,6 +138,21 @@ struct BrokerStart {
         return true
     }
 
+    /// Topics of which the log directories hold folders, but which the tree does not know. Said once.
+    func strangers() async throws(ClusterError) -> Set<String> {
+        let known: Set<String>
+        do throws(KeeperError) {
+            known = Set(try await session.children(ClusterPath.topics).names)
+        } catch { throw .keeper(error) }
+        let strangers = replicas.foundTopics.map(\.name).filter { !known.contains($0) }
+        if !strangers.isEmpty {
+            member.logger.warning(
+                "the log directories hold topics that the coordination tree does not know; they are left alone, and not served",
+                ("topics", "\(strangers.count)"), ("first", strangers[0]))
+        }
+        return Set(strangers)
+    }
+
     // MARK: Registration
 
     /// The epoch of the registration: the transaction that made it.

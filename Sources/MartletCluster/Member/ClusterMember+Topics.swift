@@ -111,9 +111,14 @@ extension ClusterMember {
     }
 
     private func place(_ wanted: NewTopic) -> Result<TopicPlacement, TopicFault> {
+        if strangers.contains(wanted.name) {
+            return .failure(TopicFault(
+                .topicAlreadyExists,
+                "A log directory holds folders of an earlier topic '\(wanted.name)': move them away, then create the topic."))
+        }
         let brokers = placementBrokers
         if let state = controller?.state {
-            return TopicPlacement.decide(wanted, existing: state.topics.keys.sorted(), brokers: brokers, config: config, random: &random)
+            return TopicPlacement.decide(wanted, existing: state.topics.keys, brokers: brokers, config: config, random: &random)
         }
         let names = metadata.current.topics.map(\.name)
         return TopicPlacement.decide(wanted, existing: names, brokers: brokers, config: config, random: &random)

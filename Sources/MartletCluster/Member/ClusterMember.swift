@@ -57,6 +57,9 @@ package final class ClusterMember: @unchecked Sendable {
     private(set) var isClosed = false
     private var isRejoining = false
 
+    /// Topics whose folders were found though the tree does not know them; they are left alone, and their names are not given again.
+    private(set) var strangers: Set<String> = []
+
     // producer ids
     var producerIDs = ProducerIDBlock()
     var isClaimingProducerIDs = false
@@ -103,6 +106,7 @@ package final class ClusterMember: @unchecked Sendable {
         let found = try await start.identify()
         (brokerID, clusterID) = (found.brokerID, found.clusterID)
         metadata.current = MetadataImage(clusterID: clusterID, controllerID: nil, brokers: [], topics: [])
+        strangers = try await start.strangers()
         do throws(LogError) {
             try await replicas.claim(brokerID: brokerID, clusterID: clusterID)
         } catch { throw .log(error) }
@@ -111,7 +115,7 @@ package final class ClusterMember: @unchecked Sendable {
         requests.epochs.brokerEpoch = try await start.register(registration)
         controller = Controller(ControllerSurroundings(
             brokerID: brokerID, host: host, config: config, logger: Logger("controller", to: logger.sink),
-            wasUncleanStop: replicas.wasUncleanStop,
+            wasStoppedUncleanly: replicas.wasStoppedUncleanly,
             channel: { [unowned self] in channel(to: $0) },
             onStep: { [unowned self] in conditions.changed() }))
         begin(session)

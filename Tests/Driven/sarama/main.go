@@ -116,9 +116,12 @@ func topicsAreCreatedDescribedAndDeleted() {
 	described, err := admin.DescribeTopics([]string{"made"})
 	must(err)
 	check(len(described) == 1 && len(described[0].Partitions) == 3, "described as %v", described)
-	brokers, controller, err := admin.DescribeCluster()
+	client, err := sarama.NewClient([]string{address}, configuration())
 	must(err)
-	check(len(brokers) == 1 && controller == brokers[0].ID(), "%d brokers, controller %d", len(brokers), controller)
+	defer client.Close()
+	controller, err := client.Controller()
+	must(err)
+	check(len(client.Brokers()) == 1 && controller.ID() == client.Brokers()[0].ID(), "%d brokers, controller %d", len(client.Brokers()), controller.ID())
 	err = admin.CreateTopic("made", &sarama.TopicDetail{NumPartitions: 1, ReplicationFactor: 1}, false)
 	check(err != nil && strings.Contains(err.Error(), "exists"), "created twice: %v", err)
 	must(admin.DeleteTopic("made"))
@@ -128,7 +131,7 @@ func topicsAreCreatedDescribedAndDeleted() {
 }
 
 func everyCodecWithKeysHeadersAndNulls() {
-	codecs := []sarama.CompressionCodec{sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD}
+	codecs := []sarama.CompressionCodec{sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4}
 	for _, codec := range codecs {
 		topic := "codec-" + codec.String()
 		create(topic, 1, nil)
@@ -159,6 +162,19 @@ func everyCodecWithKeysHeadersAndNulls() {
 			check((len(m.Headers) == 2) == (i%3 == 0), "%v: %d headers at %d", codec, len(m.Headers), i)
 		}
 	}
+}
+
+// This release of Sarama compresses with zstd but sends it with a version of Produce that may not carry it.
+func zstdWithAnOldProduceIsRefused() {
+	create("zstd", 1, nil)
+	c := configuration()
+	c.Producer.Compression = sarama.CompressionZSTD
+	c.Producer.Retry.Max = 0
+	producer, err := sarama.NewSyncProducer([]string{address}, c)
+	must(err)
+	defer producer.Close()
+	_, _, err = producer.SendMessage(&sarama.ProducerMessage{Topic: "zstd", Value: sarama.StringEncoder(strings.Repeat("x", 1000))})
+	check(err != nil && strings.Contains(err.Error(), "compression"), "the error is %v", err)
 }
 
 func everyAcks() {
@@ -255,7 +271,11 @@ func aTopicIsCreatedByProducing() {
 }
 
 func askingForAGroupEndsWithAnError() {
-	group, err := sarama.NewConsumerGroup([]string{address}, "readers", configuration())
+	c := configuration()
+	c.Metadata.Retry.Max = 1
+	c.Consumer.Group.Rebalance.Retry.Max = 1
+	c.Consumer.Group.Rebalance.Retry.Backoff = 200 * time.Millisecond
+	group, err := sarama.NewConsumerGroup([]string{address}, "readers", c)
 	if err == nil {
 		done := make(chan error, 1)
 		go func() { done <- group.Consume(context.Background(), []string{"made"}, nil) }()
@@ -277,6 +297,7 @@ func main() {
 	}{
 		{"topics_are_created_described_and_deleted", topicsAreCreatedDescribedAndDeleted},
 		{"every_codec_with_keys_headers_and_nulls", everyCodecWithKeysHeadersAndNulls},
+		{"zstd_with_an_old_produce_is_refused", zstdWithAnOldProduceIsRefused},
 		{"every_acks", everyAcks},
 		{"idempotent_with_ten_thousand_messages", idempotentWithTenThousandMessages},
 		{"many_in_flight", manyInFlight},

@@ -1,0 +1,64 @@
+package import MartletBasics
+import MartletCluster
+import MartletKeeper
+import MartletLog
+package import MartletModel
+package import MartletReactor
+
+/// A whole broker: keeper, log directories, membership and listeners, started in this order and stopped in the opposite one. The same for the
+/// program and for a simulated world.
+///
+/// Confined to the first loop of its host.
+package final class BrokerProcess: @unchecked Sendable {
+    private let host: any Host
+    private let config: BrokerConfig
+    private let sink: any LogSink
+    private let memoryBytes: Int64
+    private var keeper: EmbeddedKeeper?
+    private var replicas: ReplicaHost?
+    private var member: ClusterMember?
+    package private(set) var broker: Broker?
+    /// Called once when the broker cannot go on (the keeper's disk failed), with a sentence.
+    package var onFatal: (@Sendable (String) -> Void)?
+
+    /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open.
+    package init(host: any Host, config: BrokerConfig, sink: any LogSink, memoryBytes: Int64) {
+        self.host = host
+        self.config = config
+        self.sink = sink
+        self.memoryBytes = memoryBytes
+    }
+
+    /// Returns when clients are served. What it throws is a sentence for the user.
+    package func start() async throws(StartFault) {
+        let loop = host.loops[0]
+        do {
+            let replicas = try ReplicaHost.open(host: host, config: config, sink: sink)
+            self.replicas = replicas
+            let keeper = try await EmbeddedKeeper.open(
+                host: host, loop: loop, settings: KeeperSettings(directory: config.keeperDir), logger: Logger("keeper", to: sink))
+            self.keeper = keeper
+            keeper.onFatal = { [weak self] error in self?.onFatal?("The keeper can write no more: \(error). Nothing is served without it.") }
+            let member = ClusterMember(
+                host: host, config: config, coordination: .embedded(keeper, on: loop), replicas: replicas, sink: sink)
+            self.member = member
+            let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: memoryBytes)
+            self.broker = broker
+            try broker.listen()
+            try await member.start(listeners: broker.advertisedEndpoints)
+            broker.open()
+        } catch let fault as StartFault {
+            throw fault
+        } catch {
+            throw StartFault("\(error)")
+        }
+    }
+
+    /// Lets go of everything in order, so that the next start has nothing to recover. After a failed start too.
+    package func stop() async {
+        await broker?.stop()
+        await member?.close()
+        await replicas?.close()
+        await keeper?.close()
+    }
+}
