@@ -86,12 +86,6 @@ let package = Package(
                 "MartletCluster", "MartletSimulation",
             ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
-        tests(
-            "MartletClusterTests",
-            [
-                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
-                "MartletCluster", "MartletSimulation",
-            ]),
         tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
     ]
 )

@@ -167,7 +167,7 @@ extension Partition {
             guard offlineReason == nil, leadership.isLeader, isUnsettled else { return false }
             committedWaiters.append(
                 AppendWaiter(
-                    owner: owner, token: token, endOffset: acknowledgedEnd, epoch: leadership.leaderEpoch,
+                    owner: owner, token: token, endOffset: acknowledgedEnd,
                     deadline: .distantFuture, needsLocalSync: false))
             return true
         }
