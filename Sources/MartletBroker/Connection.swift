@@ -84,14 +84,9 @@ final class Connection: AppendOwner, @unchecked Sendable {
         if readiness.contains(.hungUp), !isClosed { peerHasGone() }
     }
 
-    /// The peer ended its side. What it sent before is still read, unless a request is under way whose answer nobody will take.
+    /// The peer ended its side. What it sent before is still read, to the end of it, unless a request is under way whose answer nobody will take.
     private func peerHasGone() {
-        if isBlocked || held != nil {
-            close("the peer has gone")
-        } else {
-            while !isClosed, wantsInput { receive() }
-            if !isClosed, !wantsInput { close("the peer has gone") }
-        }
+        if isBlocked || held != nil { close("the peer has gone") } else { updateInterest() }
     }
 
     private var wantsInput: Bool {
