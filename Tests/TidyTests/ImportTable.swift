@@ -27,5 +27,6 @@ enum ImportTable {
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",
             "Glibc",
         ],
+        "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
     ]
 }
