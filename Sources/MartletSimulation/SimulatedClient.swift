@@ -1,4 +1,4 @@
-package import MartletBasics
+import MartletBasics
 package import MartletReactor
 package import MartletWire
 

@@ -165,7 +165,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
             simulated.after(moment) { files.capacityBytes = files.usedBytes + room }
             simulated.after(moment + span) { files.capacityBytes = 1 << 40 }
         } else {
-            simulated.after(moment) { files.fail(.write, of: "/data/", with: .other) }
+            simulated.after(moment) { files.fail(.write, of: "/data/", with: .inputOutput) }
         }
     }
 
