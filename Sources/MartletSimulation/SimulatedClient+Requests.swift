@@ -98,6 +98,7 @@ extension SimulatedClient {
     /// An id for an idempotent producer, in epoch 0; nil where the broker has none to give now.
     package func initProducerID() async throws(ClientFault) -> (id: ProducerID, epoch: ProducerEpoch)? {
         var request = InitProducerIdRequest()
+        request.transactionalID = nil
         request.transactionTimeoutMs = Self.timeoutMilliseconds
         let response = try await ask(request, version: Self.initProducerIDVersion)
         return response.errorCode == .none ? (response.producerID, response.producerEpoch) : nil
@@ -114,6 +115,7 @@ extension SimulatedClient {
         data.name = topic
         data.partitionData = [part]
         var request = ProduceRequest()
+        request.transactionalID = nil
         request.acks = acks
         request.timeoutMs = Self.timeoutMilliseconds
         request.topicData = [data]

@@ -151,6 +151,7 @@ final class Sender: @unchecked Sendable {
 
     private func answered(_ batch: Batch, on partition: Int, _ outcome: ProduceOutcome) {
         let isFirst = streams[partition].unacknowledged.first?.first == batch.first
+        ledger.refusals["\(outcome)".split(separator: "(")[0] == "appended" ? "appended" : "\(outcome)", default: 0] += 1
         switch outcome {
         case .appended(let offset):
             ledger.acknowledged(batch.first, count: batch.count, at: offset, life: life)
@@ -200,7 +201,11 @@ final class Reader: @unchecked Sendable {
     func run() async {
         while !audience.isOver {
             do throws(ClientFault) {
-                if !client.isConnected { try await client.connect(to: audience.broker) }
+                if !client.isConnected {
+                    try await client.connect(to: audience.broker)
+                    // A broker that has begun anew tells of records as it finds them on the disk: its high watermark may be behind for a moment.
+                    highWatermarks = highWatermarks.map { _ in 0 }
+                }
                 // one that has read all now and then begins again: what it saw must still be there
                 if random.chance(1, in: 24) { positions = positions.map { _ in 0 } }
                 _ = try await read(waitMilliseconds: Int32(random.below(40)))
