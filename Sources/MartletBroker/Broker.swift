@@ -70,6 +70,9 @@ package final class Broker: @unchecked Sendable {
         shared = host.loops.map { ConnectionLoop($0, memory: memory) }
     }
 
+    package var connectionsCount: Int { connections.count }
+    package var requestBytesInUse: Int { requestMemory.inUse }
+
     // MARK: Listening
 
     /// Opens the listeners. On the first loop.

@@ -44,7 +44,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     private(set) var isBlocked = false
     /// The barrier is work of our own on what was received whole: it is finished also if the peer goes.
     private var blocksForOwnWork = false
-    private var peerWentMeanwhile = false
+    private var hasPeerGone = false
     private var isProcessing = false
     /// The buffer of its own that the frame being handled lies in; nil for the loop's scratch.
     private(set) var frameOwner: FrameBuffer?
@@ -92,16 +92,10 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if readiness.contains(.hungUp), !isClosed { peerHasGone() }
     }
 
-    /// The peer ended its side. What it sent before is still read, unless a request is under way whose answer nobody will take.
+    /// The peer ended its side. What it sent before is still read, to the end of it, unless a request is under way whose answer nobody will take.
     private func peerHasGone() {
-        if isBlocked, blocksForOwnWork {
-            peerWentMeanwhile = true
-        } else if isBlocked || held != nil {
-            close("the peer has gone")
-        } else {
-            while !isClosed, wantsInput, receive() {}
-            if !isClosed { close("the peer has gone") }
-        }
+        hasPeerGone = true
+        updateInterest()
     }
 
     private var wantsInput: Bool {
@@ -113,6 +107,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
 
     func updateInterest() {
         guard !isClosed else { return }
+        if hasPeerGone, isBlocked ? !blocksForOwnWork : held != nil { return close("the peer has gone") }
         var interest: Readiness = wantsInput ? .readable : []
         if !outbox.isEmpty, isWritableWatched { interest.insert(.writable) }
         socket.watch(interest)
@@ -120,14 +115,9 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
 
     // MARK: receiving
 
-    /// Receives and handles as much as its share of a turn; false if there was nothing.
-    @discardableResult
-    private func receive() -> Bool {
-        guard wantsInput else {
-            updateInterest()
-            return false
-        }
-        var hasReceived = false
+    /// Receives and handles as much as its share of a turn.
+    private func receive() {
+        guard wantsInput else { return updateInterest() }
         isProcessing = true
         defer { isProcessing = false }
         var budget = ConnectionLoop.turnBudget
@@ -144,7 +134,6 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
                 if transfer == .ended { close(partial == nil && prefix.isEmpty ? "the peer closed" : "the peer closed inside a frame") }
                 break
             }
-            hasReceived = true
             budget -= count
             let intoFrame = min(count, rest.count)
             let intoScratch = count - intoFrame
@@ -152,7 +141,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
                 frame.filled += intoFrame
                 if frame.isComplete { finishPartial(frame, scratchBusy: intoScratch) }
             }
-            guard !isClosed else { return true }
+            guard !isClosed else { return }
             if intoScratch > 0 {
                 let start = shared.scratchUsed
                 let bytes = UnsafeMutableRawBufferPointer(start: shared.scratch.baseAddress! + start, count: prefix.count + intoScratch)
@@ -165,7 +154,6 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             if intoFrame + intoScratch < min(rest.count + space.count, 64 * 1024) { break }
         }
         if !isClosed { updateInterest() }
-        return hasReceived
     }
 
     /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be overwritten meanwhile.
@@ -330,9 +318,6 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         onAbandon = nil
         lastActive = broker.clock.now
         resume()
-        guard peerWentMeanwhile, !isClosed, !(isBlocked && blocksForOwnWork) else { return }
-        peerWentMeanwhile = false
-        peerHasGone()
     }
 
     // MARK: requests
