@@ -85,6 +85,12 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster", "MartletSimulation",
             ]),
+        tests(
+            "MartletBrokerTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletBroker", "MartletSimulation",
+            ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",

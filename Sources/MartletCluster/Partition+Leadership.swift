@@ -49,14 +49,14 @@ extension Partition {
         log.noteHighWatermark(leadership.highWatermark)
         flushRequestedUpTo = min(flushRequestedUpTo, log.logEndOffset)
         // whatever moved: readers of the earlier epoch must hear of this one
-        if !advanceHighWatermark(&effects) { effects.wake(watchers) }
+        if !advanceHighWatermark(&effects) { effects.wakeWatchers(of: self) }
     }
 
     /// Who waits for an acknowledgement of this replica will not get it: a rewritten offset must never satisfy an old waiter.
     private func becameFollower(_ effects: inout PartitionEffects) {
         abandonReservations(&effects)
         failAllWaiters(.notLeaderOrFollower, &effects)
-        effects.wake(watchers)
+        effects.wakeWatchers(of: self)
     }
 
     // MARK: The in-sync set
@@ -145,7 +145,7 @@ extension Partition {
                 let end = log.logEndOffset
                 try carryOut(answer, records)
                 mustSync = log.logEndOffset < end || log.logEndOffset > end && noteUnsynced() || config.durability == .fsync
-                effects.wake(watchers)
+                effects.wakeWatchers(of: self)
                 return nil
             } catch {
                 return error

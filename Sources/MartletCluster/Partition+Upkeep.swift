@@ -36,7 +36,7 @@ extension Partition {
             leadership.goOffline()
             abandonReservations(&effects)
             failAllWaiters(.notLeaderOrFollower, &effects)
-            effects.wake(watchers)
+            effects.wakeWatchers(of: self)
             do throws(LogError) {
                 try log.close(clean: clean)
                 wasClosedCleanly = clean
