@@ -188,6 +188,8 @@ package struct BatchValidator: ~Copyable {
         do {
             try contexts.decompress(area, codec: codec, into: &decompressed, limit: decompressedBytesLimit)
         } catch {
+            // a bomb leaves nothing of its size behind
+            decompressed.reset(keeping: Self.retainedBytesLimit)
             switch error {
             case .tooLarge: throw .init(.messageTooLarge, "\(error)")
             case .unreadable: throw .init(.unknownServerError, "\(error)")
