@@ -108,23 +108,30 @@ extension Partition {
     /// `replica.fetch.max.bytes`.
     static let followerFetchBytes = 1 << 20
 
-    /// What the leader answered to a fetch of the epoch it was asked in; answers of an epoch that is over are ignored.
+    /// What the leader answered to a fetch. It says something of this log only as that was when it asked: an answer that comes late (of an
+    /// epoch that is over, or overtaken by another) is ignored.
     package struct LeaderAnswer: Sendable {
-        package var leaderEpoch: LeaderEpoch
+        package var request: PartitionFetchRequest
         package var error: ErrorCode
         package var highWatermark: Offset
         package var logStartOffset: Offset
         package var divergingEpoch: EpochEnd?
 
         package init(
-            leaderEpoch: LeaderEpoch, error: ErrorCode, highWatermark: Offset, logStartOffset: Offset, divergingEpoch: EpochEnd?
+            to request: PartitionFetchRequest, error: ErrorCode, highWatermark: Offset, logStartOffset: Offset,
+            divergingEpoch: EpochEnd?
         ) {
-            self.leaderEpoch = leaderEpoch
+            self.request = request
             self.error = error
             self.highWatermark = highWatermark
             self.logStartOffset = logStartOffset
             self.divergingEpoch = divergingEpoch
         }
+    }
+
+    private func isOfNow(_ request: PartitionFetchRequest) -> Bool {
+        request.currentLeaderEpoch == leadership.leaderEpoch && request.offset == log.logEndOffset
+            && request.lastFetchedEpoch == log.latestEpoch ?? -1
     }
 
     /// Appends what the leader sent, or goes back to where the logs part. Admitted: a truncation does its disk work here and under the lock,
@@ -133,7 +140,7 @@ extension Partition {
         var effects = PartitionEffects()
         var mustSync = false
         let failure = lock.withLock { () -> LogError? in
-            guard case .follower = leadership.role, offlineReason == nil, answer.leaderEpoch == leadership.leaderEpoch else { return nil }
+            guard case .follower = leadership.role, offlineReason == nil, isOfNow(answer.request) else { return nil }
             do throws(LogError) {
                 let end = log.logEndOffset
                 try carryOut(answer, records)

@@ -172,7 +172,8 @@ extension Connection {
                 shared.retain(owned)
                 shared.recycle(owned)
             }
-            if isFirst { shared.touch(partition) }
+            // what another loop has reserved before, it may write after this loop's bytes are gone
+            if isFirst || broker.host.loops.count > 1 { shared.touch(partition) }
             return AppendProgress(isWaiting: request.acknowledgement != .none, refersToFrame: owned == nil)
         case .duplicate(let baseOffset, let logAppendTime, let isWaiting):
             result.baseOffset = baseOffset
