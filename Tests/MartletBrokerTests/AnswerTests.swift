@@ -103,9 +103,9 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         }
     }
 
-    private static func fetched(_ random: inout SeededRandom, version: Int16) -> ([FetchTarget], [FetchedPartition]) {
+    private static func fetched(_ random: inout SeededRandom, version: Int16) -> ([FetchTarget], [MartletBroker.FetchedPartition]) {
         var targets: [FetchTarget] = []
-        var partitions: [FetchedPartition] = []
+        var partitions: [MartletBroker.FetchedPartition] = []
         for topic in 0..<random.below(4) {
             let id = UUID(high: random.next(), low: random.next())
             for index in 0..<(1 + random.below(3)) {
@@ -128,7 +128,7 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
                             producerID: Int64(random.below(99)), firstOffset: Int64(random.below(99)), lastOffset: 5, lastStableOffset: 6))
                 }
                 if found.error == .none { found.slice = slice(&random) }
-                partitions.append(FetchedPartition(target: targets.count - 1, found: found))
+                partitions.append(MartletBroker.FetchedPartition(target: targets.count - 1, found: found))
             }
         }
         return (targets, partitions)
@@ -144,7 +144,7 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
     }
 
     private static func response(
-        _ targets: [FetchTarget], _ partitions: [FetchedPartition], _ readCommitted: Bool, version: Int16, session: Int32
+        _ targets: [FetchTarget], _ partitions: [MartletBroker.FetchedPartition], _ readCommitted: Bool, version: Int16, session: Int32
     ) -> FetchResponse {
         var response = FetchResponse()
         response.sessionID = session

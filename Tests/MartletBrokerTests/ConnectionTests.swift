@@ -119,7 +119,7 @@ import Testing
     }
 
     @Test func framesBeyondTheRequestMemoryWaitForThoseBeforeThem() throws {
-        let world = try BrokerWorld([("queued.max.request.bytes", "300000")])
+        let world = try BrokerWorld([("queued.max.request.bytes", "300000"), ("socket.request.max.bytes", "300000")])
         try world.createTopic("t")
         let clients = try (0..<6).map { _ in try world.connect() }
         let records = noise(250_000, seed: 2, codec: .none)
@@ -139,7 +139,7 @@ import Testing
     }
 
     @Test func whoGoesWhileWaitingForMemoryGivesUpItsPlace() throws {
-        let world = try BrokerWorld([("queued.max.request.bytes", "300000")])
+        let world = try BrokerWorld([("queued.max.request.bytes", "300000"), ("socket.request.max.bytes", "300000")])
         try world.createTopic("t")
         let whole = produce("t", noise(250_000, seed: 3, codec: .none), id: 1)
         let (holder, waiter, last) = (try world.connect(), try world.connect(), try world.connect())
