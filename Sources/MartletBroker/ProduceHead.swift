@@ -12,14 +12,16 @@ package struct ProducePart {
     package var records: ByteRange?
 }
 
-/// What a produce request says of all its partitions, read by hand: the generated decoder (a test compares them) would make arrays of arrays
-/// of what is looked at once.
+/// What a produce request says of all its partitions, read by hand: the generated decoder (a test compares them)
+/// would make arrays of arrays of what is looked at once.
 package struct ProduceHead {
     package let acks: Int16
     package let timeoutMs: Int32
 
     /// Reads all of the request, so that nothing of one that ends too early is acted upon; its partitions go into `parts`.
-    package init(_ reader: inout ByteReader, version: Int16, into parts: inout ContiguousArray<ProducePart>) throws(DecodingFault) {
+    package init(
+        _ reader: inout ByteReader, version: Int16, into parts: inout ContiguousArray<ProducePart>
+    ) throws(DecodingFault) {
         let flexible = version >= 9
         parts.removeAll(keepingCapacity: true)
         _ = try reader.nullableStringRange(flexible: flexible)  // what counts is whether a batch is transactional
