@@ -69,7 +69,7 @@ static void describe(const struct sockaddr_storage *address, socklen_t size, cha
     if (address->ss_family == AF_INET6) *port = ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
 }
 
-int martlet_listen(const char *host, uint16_t port, int backlog) {
+int martlet_listen(const char *host, uint16_t port, int backlog, int send_bytes, int receive_bytes) {
     struct sockaddr_storage address;
     socklen_t size;
     int result = parse(host, port, &address, &size);
@@ -79,6 +79,8 @@ int martlet_listen(const char *host, uint16_t port, int backlog) {
     int on = 1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0) goto failed;
     if (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) < 0) goto failed;
+    if (send_bytes > 0 && setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_bytes, sizeof send_bytes) < 0) goto failed;
+    if (receive_bytes > 0 && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes) < 0) goto failed;
     if (bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, backlog) < 0) goto failed;
     return fd;
 failed:

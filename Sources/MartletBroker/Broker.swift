@@ -71,6 +71,8 @@ package final class Broker: @unchecked Sendable {
     }
 
     package var connectionsCount: Int { connections.count }
+    /// The most bytes that wait to be sent on one connection.
+    package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }
 
     // MARK: Listening
@@ -78,10 +80,11 @@ package final class Broker: @unchecked Sendable {
     /// Opens the listeners. On the first loop.
     package func listen() throws(StartFault) {
         precondition(host.loops[0].isCurrent, "listeners belong to the first loop")
+        let options = listenOptions
         for listener in config.listeners {
             for address in try addresses(of: listener) {
                 do throws(SystemError) {
-                    let socket = try host.network.listen(on: address, loop: host.loops[0]) { [weak self] socket in
+                    let socket = try host.network.listen(on: address, options: options, loop: host.loops[0]) { [weak self] socket in
                         self?.accepted(socket, listener)
                     }
                     sockets.append(socket)
@@ -113,6 +116,16 @@ package final class Broker: @unchecked Sendable {
         isOpen = true
         for (socket, listener) in early { accepted(socket, listener) }
         early.removeAll()
+    }
+
+    /// What the user asked for. Kafka's defaults (a backlog of 50, buffers of 100 KiB) would only take from what the system does by itself.
+    private var listenOptions: ListenOptions {
+        func given<T>(_ name: String, _ value: T?) -> T? { config.settings.given(name) == nil ? nil : value }
+        var options = ListenOptions(
+            sendBufferBytes: given("socket.send.buffer.bytes", config.sendBufferBytes) ?? nil,
+            receiveBufferBytes: given("socket.receive.buffer.bytes", config.receiveBufferBytes) ?? nil)
+        if let backlog = given("socket.listen.backlog.size", config.listenBacklog) { options.backlog = backlog }
+        return options
     }
 
     private func addresses(of listener: Listener) throws(StartFault) -> [SocketAddress] {

@@ -10,7 +10,8 @@ struct CheckedBatch {
     var rewritten: FrameBuffer?
 }
 
-/// A produce request whose batches are checked on a lane: its frame, which lives until it is appended, and what is needed of the topics.
+/// A produce request whose batches are checked on a lane: its frame, which lives until it is appended, and what is
+/// needed of the topics.
 ///
 /// Handed over: the connection's loop makes it, the lane's thread fills it, the loop takes it back.
 final class CodecWork: @unchecked Sendable {
@@ -56,8 +57,8 @@ final class CodecWork: @unchecked Sendable {
     }
 }
 
-/// The lane on which large compressed batches are checked, and written anew where the topic wants another codec: a megabyte of gzip takes
-/// longer than all else that a loop does in a turn.
+/// The lane on which large compressed batches are checked, and written anew where the topic wants another codec: a
+/// megabyte of gzip takes longer than all else that a loop does in a turn.
 final class CodecLane: @unchecked Sendable {
     /// Compressed batches up to this size are checked where they arrive.
     static let inlineLimit = 64 * 1024
@@ -93,8 +94,8 @@ final class CodecLane: @unchecked Sendable {
 }
 
 extension Connection {
-    /// Checks a request's batches on the codec lane if one of them is large and must be decompressed or compressed; false if it is to be
-    /// done here. Until it is appended the connection's later requests wait.
+    /// Checks a request's batches on the codec lane if one of them is large and must be decompressed or compressed;
+    /// false if it is to be done here. Until it is appended the connection's later requests wait.
     func checkOnLane(
         _ header: FrameHeader, acks: Int16, _ frame: UnsafeMutableRawBufferPointer, _ table: LocalTopicTable
     ) -> Bool {

@@ -22,6 +22,8 @@ final class Connections: @unchecked Sendable {
         self.log = log
     }
 
+    /// For a world that stands still.
+    var largestOutbox: Int { lock.withLock { open.values.map { $0.outbox.pending }.max() ?? 0 } }
     var count: Int { lock.withLock { open.count } }
 
     /// A place for a connection from this address: its number, or nil if there is none.

@@ -19,8 +19,8 @@ package struct FetchTarget {
     var watched: WatchedPartition?
 
     package init(
-        topicName: String, topicID: UUID, partition: Int32, fetchOffset: Offset, maxBytes: Int32, currentLeaderEpoch: LeaderEpoch,
-        lastFetchedEpoch: LeaderEpoch, logStartOffset: Offset
+        topicName: String, topicID: UUID, partition: Int32, fetchOffset: Offset, maxBytes: Int32,
+        currentLeaderEpoch: LeaderEpoch, lastFetchedEpoch: LeaderEpoch, logStartOffset: Offset
     ) {
         self.topicName = topicName
         self.topicID = topicID
@@ -42,8 +42,8 @@ package struct FetchTarget {
     var key: Key { Key(name: topicID == .zero ? topicName : "", id: topicID, partition: partition) }
 }
 
-/// An incremental fetch session (KIP-227): the broker remembers what the client reads, the client sends changes only, and the broker answers with
-/// the partitions that have news.
+/// An incremental fetch session (KIP-227): the broker remembers what the client reads, the client sends changes only,
+/// and the broker answers with the partitions that have news.
 ///
 /// One request at a time uses it, on any loop; the cache's lock hands it over.
 package final class FetchSession: @unchecked Sendable {

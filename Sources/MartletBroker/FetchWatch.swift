@@ -2,8 +2,8 @@ import MartletBasics
 package import MartletCluster
 import MartletReactor
 
-/// What watches the partitions of one fetch session for as long as it lives, or of one fetch without a session while it waits: notes which of
-/// them have news, and wakes the fetch that waits, if one does, once.
+/// What watches the partitions of one fetch session for as long as it lives, or of one fetch without a session while
+/// it waits: notes which of them have news, and wakes the fetch that waits, if one does, once.
 package final class FetchWatch: FetchWatcher, @unchecked Sendable {
     /// More partitions than these with news at once, and all are looked at.
     private static let newsLimit = 64

@@ -43,8 +43,8 @@ package struct Outbox: ~Copyable {
         case ended
     }
 
-    /// Sends what the socket takes, up to about `limit`. Throws where a file cannot be read: the answer cannot be completed then. Not while
-    /// an answer is being written: what was sent of `bytes` may be dropped.
+    /// Sends what the socket takes, up to about `limit`. Throws where a file cannot be read: the answer cannot be
+    /// completed then. Not while an answer is being written: what was sent of `bytes` may be dropped.
     package mutating func flush(to socket: any StreamSocket, limit: Int = .max) throws(SystemError) -> Flushed {
         var left = limit
         while true {

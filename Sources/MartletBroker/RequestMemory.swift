@@ -8,8 +8,9 @@ package protocol MemoryWaiter: AnyObject, Sendable {
     func memoryGranted(_ count: Int)
 }
 
-/// The bound on the bytes of requests that are being received or handled (`queued.max.request.bytes`, or a bound of our own where that
-/// is without limit). A frame that does not arrive in one piece reserves its whole size before its body is read.
+/// The bound on the bytes of requests that are being received or handled (`queued.max.request.bytes`, or a bound of
+/// our own where that is without limit). A frame that does not arrive in one piece reserves its whole size before its
+/// body is read.
 ///
 /// First come, first served: a large frame is not overtaken for ever by small ones.
 package final class RequestMemory: @unchecked Sendable {
@@ -24,8 +25,8 @@ package final class RequestMemory: @unchecked Sendable {
         self.limit = limit
     }
 
-    /// True if the bytes are reserved now. Otherwise the waiter is told when they are. A frame larger than all there is gets its turn
-    /// when nothing else is held.
+    /// True if the bytes are reserved now. Otherwise the waiter is told when they are. A frame larger than all there
+    /// is gets its turn when nothing else is held.
     package func reserve(_ count: Int, for waiter: any MemoryWaiter) -> Bool {
         lock.withLock {
             if waiting.isEmpty, fits(count) {

@@ -128,4 +128,9 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
 package struct LeaderHint: Sendable, Equatable {
     package var leader: BrokerID
     package var epoch: LeaderEpoch
+
+    package init(leader: BrokerID, epoch: LeaderEpoch) {
+        self.leader = leader
+        self.epoch = epoch
+    }
 }

@@ -13,6 +13,14 @@ package struct LogSlice: Sendable {
     /// The size of the first batch: a `count` below it means that the batch was not asked to be whole.
     package var firstBatchSize: Int
 
+    package init(file: (any DiskFile)?, position: Int64, count: Int, firstBatchBaseOffset: Offset, firstBatchSize: Int) {
+        self.file = file
+        self.position = position
+        self.count = count
+        self.firstBatchBaseOffset = firstBatchBaseOffset
+        self.firstBatchSize = firstBatchSize
+    }
+
     package var isEmpty: Bool { count == 0 }
 
     static func empty(_ offset: Offset) -> LogSlice {

@@ -29,7 +29,8 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
     }
 
     package func listen(
-        on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
+        on address: SocketAddress, options _: ListenOptions, loop: any EventLoop,
+        accepted: @escaping @Sendable (any StreamSocket) -> Void
     ) throws(SystemError) -> any ListeningSocket {
         world.checkThread()
         guard process.isAlive else { throw refusal(.other, "bind", address) }

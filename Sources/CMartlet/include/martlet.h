@@ -14,7 +14,8 @@
 // SO_KEEPALIVE.
 
 /// Listens on a literal address (IPv6 without IPv4 beside it, so that both can be listened on); the descriptor.
-int martlet_listen(const char *host, uint16_t port, int backlog);
+// Accepted sockets inherit the sizes of the buffers; 0 leaves them to the system.
+int martlet_listen(const char *host, uint16_t port, int backlog, int send_bytes, int receive_bytes);
 /// The next connection's descriptor; its peer's address is written to `host` (MARTLET_HOST_SIZE bytes) and `port`.
 int martlet_accept(int fd, char *host, uint16_t *port);
 /// Starts to connect; the descriptor. `*connected` says whether it is connected already.

@@ -4,17 +4,6 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// One partition of a produce request, as ranges of the frame.
-struct ProducePart {
-    /// Empty from version 13 on, where topics go by id.
-    var topicName: ByteRange
-    var topicID: UUID
-    var beginsTopic: Bool
-    var index: Int32
-    /// Nil for null records.
-    var records: ByteRange?
-}
-
 /// Produce 3-13: appends one record batch to each of some partitions. Versions 0 to 2 are advertised (older librdkafka stops compressing where 0
 /// is missing) but not served.
 ///
@@ -25,7 +14,9 @@ struct ProducePart {
 /// from there with what else the turn brings for the partition.
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
-        let acks = try readProduce(&reader, version: header.apiVersion)
+        let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
+        let acks = head.acks
+        produceTimeoutMs = head.timeoutMs
         let isLarge = frame.count > CodecLane.inlineLimit
         if isLarge, requestFault(acks: acks, shared.produceParts, frame) == nil,
             checkOnLane(header, acks: acks, frame, broker.topics.table)
@@ -70,32 +61,6 @@ extension Connection {
         _ = enqueue(answer)
         if answers.count == 1 { sendCompleteAnswers() }
         return appended
-    }
-
-    /// Reads the fields into `shared.produceParts`; returns acks. The whole request is read before anything of it is acted upon.
-    private func readProduce(_ reader: inout ByteReader, version: Int16) throws -> Int16 {
-        let flexible = version >= 9
-        shared.produceParts.removeAll(keepingCapacity: true)
-        _ = try reader.nullableStringRange(flexible: flexible)  // what counts is whether a batch is transactional
-        let acks = try reader.int16()
-        produceTimeoutMs = try reader.int32()
-        let topicCount = try reader.arrayCount(flexible: flexible, minimum: 2, stride: MemoryLayout<ProducePart>.stride)
-        for _ in 0..<topicCount {
-            var name = ByteRange(offset: 0, count: 0)
-            var id = UUID.zero
-            if version >= 13 { id = try reader.uuid() } else { name = try reader.stringRange(flexible: flexible) }
-            let partitionCount = try reader.arrayCount(flexible: flexible, minimum: 5, stride: MemoryLayout<ProducePart>.stride)
-            for place in 0..<partitionCount {
-                let index = try reader.int32()
-                let records = try reader.nullableByteRange(flexible: flexible)
-                if flexible { try reader.skipTaggedFields() }
-                shared.produceParts.append(
-                    ProducePart(topicName: name, topicID: id, beginsTopic: place == 0, index: index, records: records))
-            }
-            if flexible { try reader.skipTaggedFields() }
-        }
-        if flexible { try reader.skipTaggedFields() }
-        return acks
     }
 
     /// What is wrong with the request as a whole.

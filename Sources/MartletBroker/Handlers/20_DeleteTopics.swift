@@ -19,6 +19,7 @@ enum DeleteTopicsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DeleteTopicsRequest.self)
         let broker = request.broker
+        guard broker.config.deleteTopics else { return try refuseAll(asked, request) }
         var targets = resolve(asked, version: request.version, broker)
         refuseRepeated(&targets)
         let (resolved, responder) = (targets, request.later())
@@ -38,6 +39,23 @@ enum DeleteTopicsHandler {
             }
             responder.answer(response)
         }
+    }
+
+    /// `delete.topic.enable` is false: nothing is looked up.
+    private static func refuseAll(_ asked: DeleteTopicsRequest, _ request: Request) throws {
+        func refused(_ name: String?, _ id: UUID) -> DeleteTopicsResponse.DeletableTopicResult {
+            var result = DeleteTopicsResponse.DeletableTopicResult()
+            result.name = name
+            result.topicID = id
+            // clients before version 3 do not know the error
+            result.errorCode = request.version < 3 ? .invalidRequest : .topicDeletionDisabled
+            return result
+        }
+        var response = DeleteTopicsResponse()
+        response.responses =
+            request.version < 6
+            ? asked.topicNames.map { refused($0, .zero) } : asked.topics.map { refused($0.name, $0.topicID) }
+        try request.answer(response)
     }
 
     private static func resolve(_ asked: DeleteTopicsRequest, version: Int16, _ broker: Broker) -> [Target] {

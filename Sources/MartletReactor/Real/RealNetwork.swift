@@ -5,8 +5,6 @@ package import MartletBasics
 
 /// TCP over IPv4 and IPv6.
 package final class RealNetwork: Network {
-    /// Connections that the system holds ready for us to accept.
-    static let backlog: Int32 = 4096
     /// A listener takes so many connections a turn, so that a storm of them leaves the loop to those that are there.
     static let acceptsPerTurnLimit = 64
     /// How long a listener waits when the process is short of descriptors or memory.
@@ -46,10 +44,12 @@ package final class RealNetwork: Network {
     }
 
     package func listen(
-        on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
+        on address: SocketAddress, options: ListenOptions, loop: any EventLoop,
+        accepted: @escaping @Sendable (any StreamSocket) -> Void
     ) throws(SystemError) -> any ListeningSocket {
         guard let loop = loop as? UVEventLoop else { preconditionFailure("a real socket lives on a real loop") }
-        let descriptor = martlet_listen(address.host, address.port, Self.backlog)
+        let descriptor = martlet_listen(
+            address.host, address.port, options.backlog, options.sendBufferBytes ?? 0, options.receiveBufferBytes ?? 0)
         guard descriptor >= 0 else {
             if descriptor == -EINVAL { throw SystemError(noAddress: address, "listen") }
             throw SystemError(errno: descriptor, "listen", address.description)

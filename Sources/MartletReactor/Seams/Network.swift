@@ -25,7 +25,8 @@ package protocol Network: AnyObject, Sendable {
     /// sockets that no loop watches yet, a bounded number a turn; one may be handed to another loop, which attaches it.
     /// From any thread. `::` takes IPv6 alone, so that `0.0.0.0` can be listened on beside it.
     func listen(
-        on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
+        on address: SocketAddress, options: ListenOptions, loop: any EventLoop,
+        accepted: @escaping @Sendable (any StreamSocket) -> Void
     ) throws(SystemError) -> any ListeningSocket
 
     /// Connects; `completion` is called on `loop`, once, in a later turn, also when the loop ends first. The attempt
@@ -34,6 +35,29 @@ package protocol Network: AnyObject, Sendable {
         to address: SocketAddress, loop: any EventLoop,
         completion: @escaping @Sendable (Result<any StreamSocket, SystemError>) -> Void
     )
+}
+
+/// What the system is asked for with a listening socket; the sockets that it accepts inherit it.
+package struct ListenOptions: Sendable, Equatable {
+    /// Connections that the system holds ready to be accepted; it has a bound of its own.
+    package var backlog: Int32
+    /// Nil where the system chooses, and adapts, the size.
+    package var sendBufferBytes: Int32?
+    package var receiveBufferBytes: Int32?
+
+    package init(backlog: Int32 = 4096, sendBufferBytes: Int32? = nil, receiveBufferBytes: Int32? = nil) {
+        self.backlog = backlog
+        self.sendBufferBytes = sendBufferBytes
+        self.receiveBufferBytes = receiveBufferBytes
+    }
+}
+
+extension Network {
+    package func listen(
+        on address: SocketAddress, loop: any EventLoop, accepted: @escaping @Sendable (any StreamSocket) -> Void
+    ) throws(SystemError) -> any ListeningSocket {
+        try listen(on: address, options: ListenOptions(), loop: loop, accepted: accepted)
+    }
 }
 
 package protocol ListeningSocket: AnyObject, Sendable {
