@@ -158,7 +158,6 @@ final class Sender: @unchecked Sendable {
 
     private func answered(_ batch: Batch, on partition: Int, _ outcome: ProduceOutcome) {
         let isFirst = streams[partition].unacknowledged.first?.first == batch.first
-        ledger.refusals["\(outcome)".split(separator: "(")[0] == "appended" ? "appended" : "\(outcome)", default: 0] += 1
         switch outcome {
         case .appended(let offset):
             streams[partition].isKnown = true
