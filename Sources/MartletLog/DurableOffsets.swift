@@ -36,8 +36,8 @@ package final class DurableMark: Sendable {
 /// one that is made anew under an old name call `lower` first, which is durable when it returns.
 ///
 /// Admitted: a Kafka broker that runs on the directory between two unclean stops of ours may truncate below a bound it
-/// does not know. The file is removed at a clean stop, and ignored where a clean marker says that recovery has nothing
-/// to read.
+/// does not know. The file is removed at a clean stop, and made anew, from the recovery points, where a clean marker says that
+/// recovery has nothing to read.
 package final class DurableOffsets: @unchecked Sendable {
     package static let fileName = "martlet-durable-offset-checkpoint"
 
@@ -51,6 +51,8 @@ package final class DurableOffsets: @unchecked Sendable {
     private let disk: any Disk
     private let path: String
     private let settings: Settings
+    /// The file is of this broker's own run: a partition without a row was made in it, and nothing of it is known to be durable.
+    private let isOurs: Bool
 
     private let lock = Lock()
     // Guarded by `lock`:
@@ -70,17 +72,18 @@ package final class DurableOffsets: @unchecked Sendable {
         var count: UInt64 = 0
     }
 
-    init(_ disk: any Disk, directory: String, found: OffsetCheckpoint, settings: Settings) {
+    init(_ disk: any Disk, directory: String, found: OffsetCheckpoint, isOurs: Bool, settings: Settings) {
         self.disk = disk
         self.found = found
         self.settings = settings
+        self.isOurs = isOurs
         writing = Mutex(Written(checkpoint: found))
         path = directory + "/" + Self.fileName
     }
 
     /// What was on disk when the directory was opened and has not been taken over or lowered; nil where nothing is
     /// known, as for a directory that Kafka wrote.
-    package func bound(of partition: TopicPartition) -> Offset? { lock.withLock { found[partition] } }
+    package func bound(of partition: TopicPartition) -> Offset? { lock.withLock { found[partition] } ?? (isOurs ? 0 : nil) }
 
     /// The mark of a log that is open now, which begins at what recovery found durable (nothing that was only written
     /// counts).

@@ -95,14 +95,14 @@ package final class LogDirectory: @unchecked Sendable {
         }
         do throws(LogError) {
             let found = try read(path, disk, owner)
-            let bounds = try openBounds(path, disk, found)
+            let (bounds, isOurs) = try openBounds(path, disk, found)
             if found.cleanStop != nil {
                 try onDisk { () throws(SystemError) in
                     try disk.remove(path + "/" + CleanShutdownMarker.fileName)
                     try disk.syncDirectory(path)
                 }
             }
-            let durable = DurableOffsets(disk, directory: path, found: bounds, settings: settings)
+            let durable = DurableOffsets(disk, directory: path, found: bounds, isOurs: isOurs, settings: settings)
             return LogDirectory(path, disk, lockFile, found, durable)
         } catch {
             lockFile.close()
@@ -165,15 +165,26 @@ package final class LogDirectory: @unchecked Sendable {
         return found
     }
 
-    /// The bounds of durable offsets count after an unclean stop only: a clean marker of Kafka may be newer than they
-    /// are.
+    /// The bounds of durable offsets, and whether they are of this broker's last run. They count after an unclean stop only: a clean marker
+    /// of Kafka may be newer than they are.
+    ///
+    /// Where nothing has to be recovered the file is made anew before anything is appended: everything below the recovery points is
+    /// durable, and that the file is there says that whatever comes later is ours. Without it a power cut soon after the start would look
+    /// like a folder that Kafka wrote, where a segment without its end, and the whole one after it, are taken as they are.
     private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError)
-        -> OffsetCheckpoint
+        -> (bounds: OffsetCheckpoint, isOurs: Bool)
     {
         let file = path + "/" + DurableOffsets.fileName
-        guard found.cleanStop != nil else { return try OffsetCheckpoint.read(disk, file) }
-        try onDisk { () throws(SystemError) in try disk.remove(file) }
-        return OffsetCheckpoint()
+        let live = found.partitions.filter { $0.kind == .live }
+        if found.cleanStop == nil {
+            let isThere = try onDisk { () throws(SystemError) in try disk.status(file) } != nil
+            guard !isThere, live.isEmpty else { return (try OffsetCheckpoint.read(disk, file), isThere) }
+        }
+        var bounds = OffsetCheckpoint()
+        for folder in live { bounds[folder.partition] = found.offset(.recoveryPoint, folder.partition) ?? 0 }
+        let bytes = bounds.encode()
+        try onDisk { () throws(SystemError) in try disk.replace(file, with: bytes) }
+        return (bounds, true)
     }
 
     private static func check(_ meta: MetaProperties, _ owner: DirectoryOwner, _ path: String) throws(LogError) {

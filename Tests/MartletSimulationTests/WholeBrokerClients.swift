@@ -11,16 +11,19 @@ final class Audience: @unchecked Sendable {
     let ledger = Ledger()
     /// No client starts anything new; producers that resend go on until all is acknowledged.
     var isOver = false
-    var runningCount = 0
+    private(set) var runningCount = 0
+    private(set) var running: [String] = []
     let broker: SocketAddress
 
     init(brokerAddress: String) { broker = SocketAddress(host: brokerAddress, port: Self.brokerPort) }
 
-    func start(on loop: any EventLoop, _ body: @escaping @Sendable () async -> Void) {
+    func start(_ name: String, on loop: any EventLoop, _ body: @escaping @Sendable () async -> Void) {
         runningCount += 1
+        running.append(name)
         loop.spawn { [self] in
             await body()
             runningCount -= 1
+            running.removeAll { $0 == name }
         }
     }
 }
@@ -43,6 +46,9 @@ final class Sender: @unchecked Sendable {
         var inFlight = 0
         /// Something was not acknowledged: nothing new until all that was sent is answered, and sent again.
         var isStalled = false
+        /// The broker knows the producer in this partition. Before that it takes any sequence for its first, as Kafka does, so that a second
+        /// batch in flight could overtake one that is refused.
+        var isKnown = false
     }
 
     private let audience: Audience
@@ -114,7 +120,8 @@ final class Sender: @unchecked Sendable {
         guard !audience.isOver else { return }
         for _ in 0...random.below(3) {
             let partition = random.below(streams.count)
-            guard !streams[partition].isStalled, streams[partition].inFlight < Self.inFlightLimit else { continue }
+            let limit = isIdempotent && !streams[partition].isKnown ? 1 : Self.inFlightLimit
+            guard !streams[partition].isStalled, streams[partition].inFlight < limit else { continue }
             let batch = makeBatch(for: partition)
             if isIdempotent { streams[partition].unacknowledged.append(batch) }
             put(batch, on: partition)
@@ -151,9 +158,9 @@ final class Sender: @unchecked Sendable {
 
     private func answered(_ batch: Batch, on partition: Int, _ outcome: ProduceOutcome) {
         let isFirst = streams[partition].unacknowledged.first?.first == batch.first
-        ledger.refusals["\(outcome)".split(separator: "(")[0] == "appended" ? "appended" : "\(outcome)", default: 0] += 1
         switch outcome {
         case .appended(let offset):
+            streams[partition].isKnown = true
             ledger.acknowledged(batch.first, count: batch.count, at: offset, life: life)
             streams[partition].unacknowledged.removeAll { $0.first == batch.first }
         case .refused(.duplicateSequenceNumber) where isIdempotent:

@@ -41,7 +41,7 @@ struct RecordName: Hashable, CustomStringConvertible {
 final class Ledger {
     enum End { case stop, kill, powerCut }
 
-    struct Sent {
+    private struct Sent {
         var place: TopicPartition
         var acks: Int16
         /// The broker's life in which it was acknowledged.
@@ -58,21 +58,20 @@ final class Ledger {
 
     private(set) var violations: [String] = []
     /// By producer and number.
-    var sent: [[Sent]] = []
+    private var sent: [[Sent]] = []
     private var seen: [TopicPartition: [RecordName?]] = [:]
     private var places: [RecordName: (TopicPartition, Offset)] = [:]
     private var highWatermarks: [TopicPartition: Offset] = [:]
     private(set) var made: [(name: String, topic: MadeTopic)] = []
     private(set) var deleted: [String] = []
     /// How each life of the broker ended.
-    var ends: [End] = []
+    private var ends: [End] = []
     /// The broker's life that runs.
     var life: Int { ends.count }
     /// Everything that was told, in its order.
     private(set) var digest: UInt64 = 0
     private(set) var acknowledgedCount = 0
     private(set) var seenCount = 0
-    var refusals: [String: Int] = [:]
 
     func violated(_ sentence: String) {
         if violations.count < Self.violationsLimit { violations.append(sentence) }
@@ -222,4 +221,3 @@ final class Ledger {
         return ends[min(life, ends.count)...].first { $0 != .kill } != .powerCut
     }
 }
-extension Ledger { var summary: String { "\(refusals.sorted { $0.key < $1.key }) sent \(sent.map(\.count)) ends \(ends)" } }

@@ -24,7 +24,6 @@ private enum Seeds {
     @Test(arguments: Seeds.starts) func whatABrokerAcknowledgedIsThereAfterEveryEnd(from start: UInt64) throws {
         for seed in Seeds.group(start) {
             let (story, ledger) = try WholeBrokerWorld.tell(seed: seed)
-            print("seed", seed, "acked", ledger.acknowledgedCount, "seen", ledger.seenCount, "lives", ledger.life, "made", ledger.made.count, "deleted", ledger.deleted.count, ledger.summary)
             let again = "make simulate FROM=\(seed) SEEDS=1"
             #expect(ledger.violations.isEmpty, "seed \(seed), to see it again: \(again)")
             #expect(ledger.acknowledgedCount > 0 && ledger.seenCount > 0, "seed \(seed) tried nothing: \(again)")

@@ -15,7 +15,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
 
     private static let memoryBytes: Int64 = 1 << 30
     /// Virtual time in which a broker starts or stops, and in which clients come to their end.
-    private static let patience = Interval.seconds(120)
+    private static let patience = Interval.seconds(40)
     private static let startAttemptsLimit = 8
 
     let simulated: SimulatedWorld
@@ -68,7 +68,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
         simulated.run(for: .milliseconds(40))
         audience.isOver = true
         guard simulated.run(atMost: Self.patience, until: { audience.runningCount == 0 }) else {
-            return ledger.violated("\(audience.runningCount) clients wait for answers that never come")
+            return ledger.violated("these clients do not come to their end: \(audience.running)")
         }
         readEverything()
         ledger.closeRecords()
@@ -186,14 +186,14 @@ final class WholeBrokerWorld: @unchecked Sendable {
         orders = Self.withoutSecondDeletions(orders)
         let administrator = Administrator(
             audience, SimulatedClient("administrator", on: clients[0]), orders, random: simulated.makeRandom("administrator"))
-        audience.start(on: clients[0].loops[0]) { await administrator.run() }
+        audience.start("the administrator", on: clients[0].loops[0]) { await administrator.run() }
         for index in 0..<2 + random.below(3) { startSender(index) }
         for (index, topic) in topics.enumerated() {
             let host = clients[index % clients.count]
             let reader = Reader(
                 audience, SimulatedClient("reader-\(index)", on: host), topic: topic.name, partitions: topic.partitions,
                 random: simulated.makeRandom("reader-\(index)"))
-            audience.start(on: host.loops[0]) { await reader.run() }
+            audience.start("reader \(index)", on: host.loops[0]) { await reader.run() }
         }
     }
 
@@ -216,7 +216,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
             audience, SimulatedClient("sender-\(index)", on: host), topic: topic.name, partitions: topic.partitions,
             acks: acks, isIdempotent: isIdempotent, codec: CompressionCodec.allCases[random.below(5)],
             random: simulated.makeRandom("sender-\(index)"))
-        audience.start(on: host.loops[0]) { await sender.run() }
+        audience.start("sender \(index)", on: host.loops[0]) { await sender.run() }
     }
 
     /// A client that was not there before reads all topics from their beginning.
