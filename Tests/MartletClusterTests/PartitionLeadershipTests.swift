@@ -85,10 +85,10 @@ extension PartitionLeadership {
     @Test func isTheLeastDurableOffsetOfTheInSyncReplicas() {
         var state = leader()
         #expect(state.advance(durable: 50) == 0, "followers that have not fetched in this epoch have nothing")
-        #expect(state.fetched(2, 60, durable: 40))
-        #expect(state.fetched(3, 60, durable: 30))
+        #expect(state.fetched(2, 60, durable: 40) == true)
+        #expect(state.fetched(3, 60, durable: 30) == true)
         #expect(state.advance(durable: 50) == 30)
-        #expect(state.fetched(3, 60, durable: 60))
+        #expect(state.fetched(3, 60, durable: 60) == true)
         #expect(state.advance(durable: 50) == 40)
         #expect(state.advance(durable: 20) == 40, "it never goes back")
     }
@@ -218,7 +218,7 @@ extension PartitionLeadership {
 
     @Test func doesNotHearOfWhoIsNoReplica() {
         var state = leader()
-        #expect(!state.fetched(9, 10, durable: 10))
-        #expect(!state.fetched(1, 10, durable: 10), "nor of the leader itself")
+        #expect(state.fetched(9, 10, durable: 10) == false)
+        #expect(state.fetched(1, 10, durable: 10) == false, "nor of the leader itself")
     }
 }

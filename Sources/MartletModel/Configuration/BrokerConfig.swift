@@ -55,7 +55,7 @@ package struct BrokerConfig: Sendable {
     package var connectionLimitOverrides: [(host: String, count: Int32)]
     package var requestTimeout: Interval
 
-    package var logLevel: LogLevel
+    package var logLevels: LogLevels
 
     /// What to tell the user at start: a sentence for each setting given that has no effect, and the like.
     package var warnings: [String] { settings.warnings }
@@ -121,19 +121,7 @@ extension BrokerConfig {
             connectionLimitPerAddress: settings.int32("max.connections.per.ip"),
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
-            logLevel: LogLevel(named: settings.string("martlet.log.level")))
-    }
-}
-
-extension LogLevel {
-    /// From one of the words that `martlet.log.level` lets through.
-    fileprivate init(named word: String) {
-        switch word {
-        case "debug": self = .debug
-        case "warning": self = .warning
-        case "error": self = .error
-        default: self = .info
-        }
+            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels())
     }
 }
 
