@@ -25,13 +25,11 @@ build: ## build the program: .build/release/martlet
 test: tested ## install what the tests need, build, run every test (PARTS="swift clients kill9 …" for some)
 	@python3 Tests/run.py $(PARTS)
 
-bench: build ## the smoke run of the benchmarks (CASES="prod1 fetch" for some)
-	@scripts/prepare bench
-	@python3 scripts/bench smoke $(CASES)
+bench: bench-programs ## the project's own benchmarks, beside the C limit where it is at hand (CASES="prod1 fetch")
+	@scripts/bench $(CASES)
 
-bench-gate: build ## compare with the C limit: every case that has a figure to reach, medians of five rounds
-	@scripts/prepare bench
-	@python3 scripts/bench gate $(CASES)
+bench-gate: bench-programs ## every case that has a figure to reach against the C limit, medians of five rounds
+	@scripts/bench-gate $(CASES)
 
 fmt: ## format the Swift code in place
 	@swift format --in-place --parallel --recursive Package.swift Plugins Sources Tests
@@ -45,6 +43,11 @@ simulate: ## run new seeds of the simulations (SEEDS=1000, or FROM=seed SEEDS=1 
 	@swift build $(QUIETLY) $(TESTED) --build-tests
 	@MARTLET_SEED_BASE=$(or $(FROM),$(shell date +%s)) MARTLET_SEED_COUNT=$(or $(SEEDS),1000) \
 	    python3 Tests/run.py swift --filter Simulation
+
+.PHONY: bench-programs
+bench-programs: build
+	@scripts/prepare bench
+	@swift build $(QUIETLY) $(RELEASE) --product martlet-bench
 
 # Everything that `make test` runs against, built but not run.
 .PHONY: tested

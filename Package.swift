@@ -58,7 +58,7 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster",
             ]),
-        library("MartletSimulation", ["MartletBasics", "MartletReactor"]),
+        library("MartletSimulation", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
         .executableTarget(
             name: "martlet",
             dependencies: [
@@ -87,7 +87,17 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster", "MartletSimulation",
             ]),
+        tests(
+            "MartletBrokerTests",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
+                "MartletCluster", "MartletBroker", "MartletSimulation",
+            ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
-        tests("MartletSimulationTests", ["MartletSimulation", "MartletBasics", "MartletReactor"]),
+        tests(
+            "MartletSimulationTests",
+            [
+                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletCluster", "MartletBroker",
+            ]),
     ]
 )

@@ -42,35 +42,42 @@ def lines_of(command, log, environment=None):
 
 
 def swift(arguments):
-    count, failures, run_ended, said = Count(), [], False, []
-    command = ["swift", "test", "--skip-build", "--disable-xctest", *BUILT_AS]
+    """A process for each test target: what ends one does not silence the others."""
+    count = Count()
     if arguments.filter:
-        command += ["--filter", arguments.filter]
-    code = None
-    for line in lines_of(command, BUILD / "swift-tests.log"):
+        run_of_swift(arguments.filter, "filtered", count, arguments.verbose)
+    else:
+        for target in sorted(path.name for path in (ROOT / "Tests").glob("*Tests")):
+            run_of_swift(rf"^{target}\.", target, count, arguments.verbose)
+    return count
+
+
+def run_of_swift(chosen, name, count, verbose):
+    failures, ended, said, failed_before = [], False, [], len(count.failed)
+    command = ["swift", "test", "--skip-build", "--disable-xctest", *BUILT_AS, "--filter", chosen]
+    for line in lines_of(command, BUILD / f"swift-{name}.log"):
         if isinstance(line, int):
             code = line
             break
         said.append(line)
-        if arguments.verbose:
+        if verbose:
             print(line, flush=True)
-        if m := re.match(r"✔ Test (.+?)(?: with \d+ test cases?)? passed after", line):
+        if re.match(r"✔ Test (?!run with|case)(.+?)(?: with \d+ test cases?)? passed after", line):
             count.passed += 1
-        elif m := re.match(r"✘ Test (?!run with)(.+?)(?: with \d+ test cases?)? failed after", line):
+        elif m := re.match(r"✘ Test (?!run with|case)(.+?)(?: with \d+ test cases?)? failed after", line):
             count.failed.append(m[1])
-        elif m := re.match(r"[➜⨂]? ?Test (.+) skipped", line):
+        elif m := re.match(r"\S+ Test (.+?) skipped", line):
             count.skipped.append(m[1])
         elif re.match(r"✘ .*recorded an issue", line) or (failures and re.match(r"\s*[↳±]", line)):
             failures.append(line)
-        if re.search(r"Test run with \d+ tests?.* (passed|failed) after", line):
-            run_ended = True
-    print("\n".join(failures[:200]), end="\n" if failures else "")
-    if not run_ended:
-        print("\n".join(said[-60:]))
-        count.failed.append("the run of the Swift tests did not come to its end")
-    elif code != 0 and not count.failed:
-        count.failed.append(f"the Swift tests ended with {code}")
-    return count
+        ended = ended or re.search(r"Test run with \d+ tests?.* (passed|failed) after", line)
+    print("\n".join(failures[:100]), end="\n" if failures else "")
+    if not ended:
+        crash = next((i for i, line in enumerate(said) if "Fatal error" in line), max(len(said) - 40, 0))
+        print("\n".join(line[:300] for line in said[crash : crash + 60]))
+        count.failed.append(f"{name} did not come to its end")
+    elif code != 0 and len(count.failed) == failed_before:
+        count.failed.append(f"{name} ended with {code}")
 
 
 def driven(suite, arguments):

@@ -1,13 +1,13 @@
 /// Strings, bytes, arrays and tagged fields as Kafka's protocol writes them; `ByteReader+Kafka.swift` draws them.
 extension ByteBuffer {
     /// The longest string, in bytes: what an int16 holds, also where the encoding could say more.
-    package static let stringBytesLimit = Int(Int16.max)
+    public static let stringBytesLimit = Int(Int16.max)
     /// The longest run of bytes, and the most elements: what an int32 holds.
-    package static let lengthLimit = Int(Int32.max)
+    public static let lengthLimit = Int(Int32.max)
 
     // MARK: Strings
 
-    package mutating func string(
+    public mutating func string(
         _ value: String, flexible: Bool, field: StaticString
     ) throws(EncodingFault) {
         let length = value.utf8.count
@@ -16,7 +16,7 @@ extension ByteBuffer {
         append(utf8: value)
     }
 
-    package mutating func nullableString(
+    public mutating func nullableString(
         _ value: String?, flexible: Bool, field: StaticString
     ) throws(EncodingFault) {
         if let value { return try string(value, flexible: flexible, field: field) }
@@ -25,7 +25,7 @@ extension ByteBuffer {
 
     // MARK: Bytes
 
-    package mutating func byteArray(
+    public mutating func byteArray(
         _ value: [UInt8], flexible: Bool, field: StaticString
     ) throws(EncodingFault) {
         guard value.count < Self.lengthLimit else { throw .tooLong("\(field)", count: value.count) }
@@ -33,7 +33,7 @@ extension ByteBuffer {
         append(value)
     }
 
-    package mutating func nullableByteArray(
+    public mutating func nullableByteArray(
         _ value: [UInt8]?, flexible: Bool, field: StaticString
     ) throws(EncodingFault) {
         if let value { return try byteArray(value, flexible: flexible, field: field) }
@@ -43,20 +43,20 @@ extension ByteBuffer {
     // MARK: Arrays
 
     /// The count before an array's elements, or the length before bytes.
-    package mutating func arrayCount(_ count: Int, flexible: Bool) {
+    public mutating func arrayCount(_ count: Int, flexible: Bool) {
         precondition(count < Self.lengthLimit, "an array holds fewer elements than an int32 counts")
         if flexible { uvarint(UInt32(count) &+ 1) } else { int32(Int32(count)) }
     }
 
     /// What stands for null instead of an array or bytes.
-    package mutating func nullArray(flexible: Bool) {
+    public mutating func nullArray(flexible: Bool) {
         if flexible { uvarint(0) } else { int32(-1) }
     }
 
-    package mutating func int8Array(_ values: [Int8]) { integers(values) }
-    package mutating func int16Array(_ values: [Int16]) { integers(values) }
-    package mutating func int32Array(_ values: [Int32]) { integers(values) }
-    package mutating func int64Array(_ values: [Int64]) { integers(values) }
+    public mutating func int8Array(_ values: [Int8]) { integers(values) }
+    public mutating func int16Array(_ values: [Int16]) { integers(values) }
+    public mutating func int32Array(_ values: [Int32]) { integers(values) }
+    public mutating func int64Array(_ values: [Int64]) { integers(values) }
 
     @inline(__always)
     private mutating func integers<T: FixedWidthInteger>(_ values: [T]) {
@@ -68,7 +68,7 @@ extension ByteBuffer {
         }
     }
 
-    package mutating func stringArray(
+    public mutating func stringArray(
         _ values: [String], flexible: Bool, field: StaticString
     ) throws(EncodingFault) {
         let elements = values.span
@@ -79,7 +79,7 @@ extension ByteBuffer {
 
     /// Puts the size of a tagged field's value before it. The value was written from `start` to the end, without
     /// a size; it moves up by the one to five bytes that its size takes. No second buffer, and most values are short.
-    package mutating func insertSize(before start: Int) {
+    public mutating func insertSize(before start: Int) {
         precondition(start >= 0 && start <= count, "a tagged field's value was written before its size")
         let size = count - start
         precondition(size < Self.lengthLimit, "a tagged field is smaller than 2 GiB")

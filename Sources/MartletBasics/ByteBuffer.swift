@@ -1,11 +1,11 @@
 /// Bytes that grow at the end: what encoders write into. It owns its memory and is not copied by accident.
-package struct ByteBuffer: ~Copyable {
+public struct ByteBuffer: ~Copyable {
     @usableFromInline var storage: UnsafeMutableRawPointer
-    package private(set) var capacity: Int
+    public private(set) var capacity: Int
     /// How many bytes were written.
-    @usableFromInline package var count: Int
+    public var count: Int
 
-    package init(capacity: Int = 256) {
+    public init(capacity: Int = 256) {
         precondition(capacity >= 0, "a buffer's capacity is a size")
         self.capacity = max(capacity, 16)
         storage = .allocate(byteCount: self.capacity, alignment: 16)
@@ -15,17 +15,17 @@ package struct ByteBuffer: ~Copyable {
     deinit { storage.deallocate() }
 
     /// The bytes written so far; valid until the next write.
-    @inlinable package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: count) }
-    @inlinable package var mutableBytes: UnsafeMutableRawBufferPointer {
+    @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: count) }
+    @inlinable public var mutableBytes: UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(start: storage, count: count)
     }
 
     /// A copy as an array: for tests and slow paths.
-    package var array: [UInt8] { [UInt8](bytes) }
+    public var array: [UInt8] { [UInt8](bytes) }
 
     /// Makes room for `extra` more bytes without changing the count.
     @inlinable @inline(__always)
-    package mutating func reserve(_ extra: Int) {
+    public mutating func reserve(_ extra: Int) {
         if count &+ extra > capacity { grow(extra) }
     }
 
@@ -41,7 +41,7 @@ package struct ByteBuffer: ~Copyable {
 
     /// Reserves `extra` bytes at the end, counts them as written, and returns where to write them.
     @inlinable @inline(__always)
-    package mutating func extend(_ extra: Int) -> UnsafeMutableRawPointer {
+    public mutating func extend(_ extra: Int) -> UnsafeMutableRawPointer {
         reserve(extra)
         let start = storage + count
         count &+= extra
@@ -49,13 +49,13 @@ package struct ByteBuffer: ~Copyable {
     }
 
     /// Forgets what was written after the first `newCount` bytes; keeps the memory.
-    @inlinable package mutating func truncate(to newCount: Int) {
+    @inlinable public mutating func truncate(to newCount: Int) {
         precondition(newCount >= 0 && newCount <= count, "only what was written can be forgotten")
         count = newCount
     }
 
     /// Forgets all, and gives memory back beyond `limit` bytes.
-    package mutating func reset(keeping limit: Int = 64 * 1024) {
+    public mutating func reset(keeping limit: Int = 64 * 1024) {
         count = 0
         guard capacity > limit else { return }
         storage.deallocate()
@@ -66,20 +66,20 @@ package struct ByteBuffer: ~Copyable {
     // MARK: Kafka's encodings
 
     @inlinable @inline(__always)
-    package mutating func integer<T: FixedWidthInteger>(_ value: T) {
+    public mutating func integer<T: FixedWidthInteger>(_ value: T) {
         extend(MemoryLayout<T>.size).storeBytes(of: value.bigEndian, as: T.self)
     }
 
-    @inlinable package mutating func int8(_ value: Int8) { integer(value) }
-    @inlinable package mutating func int16(_ value: Int16) { integer(value) }
-    @inlinable package mutating func uint16(_ value: UInt16) { integer(value) }
-    @inlinable package mutating func int32(_ value: Int32) { integer(value) }
-    @inlinable package mutating func uint32(_ value: UInt32) { integer(value) }
-    @inlinable package mutating func int64(_ value: Int64) { integer(value) }
-    @inlinable package mutating func float64(_ value: Double) { integer(value.bitPattern) }
-    @inlinable package mutating func bool(_ value: Bool) { integer(UInt8(value ? 1 : 0)) }
+    @inlinable public mutating func int8(_ value: Int8) { integer(value) }
+    @inlinable public mutating func int16(_ value: Int16) { integer(value) }
+    @inlinable public mutating func uint16(_ value: UInt16) { integer(value) }
+    @inlinable public mutating func int32(_ value: Int32) { integer(value) }
+    @inlinable public mutating func uint32(_ value: UInt32) { integer(value) }
+    @inlinable public mutating func int64(_ value: Int64) { integer(value) }
+    @inlinable public mutating func float64(_ value: Double) { integer(value.bitPattern) }
+    @inlinable public mutating func bool(_ value: Bool) { integer(UInt8(value ? 1 : 0)) }
 
-    @inlinable package mutating func uvarint(_ value: UInt32) {
+    @inlinable public mutating func uvarint(_ value: UInt32) {
         reserve(5)
         var rest = value
         while rest >= 0x80 {
@@ -91,11 +91,11 @@ package struct ByteBuffer: ~Copyable {
         count &+= 1
     }
 
-    @inlinable package mutating func varint(_ value: Int32) {
+    @inlinable public mutating func varint(_ value: Int32) {
         uvarint(UInt32(bitPattern: (value << 1) ^ (value >> 31)))
     }
 
-    @inlinable package mutating func varlong(_ value: Int64) {
+    @inlinable public mutating func varlong(_ value: Int64) {
         reserve(10)
         var rest = UInt64(bitPattern: (value << 1) ^ (value >> 63))
         while rest >= 0x80 {
@@ -107,21 +107,21 @@ package struct ByteBuffer: ~Copyable {
         count &+= 1
     }
 
-    @inlinable package mutating func append(_ source: UnsafeRawBufferPointer) {
+    @inlinable public mutating func append(_ source: UnsafeRawBufferPointer) {
         guard let base = source.baseAddress, source.count > 0 else { return }
         extend(source.count).copyMemory(from: base, byteCount: source.count)
     }
 
-    @inlinable package mutating func append(_ source: [UInt8]) { source.withUnsafeBytes { append($0) } }
+    @inlinable public mutating func append(_ source: [UInt8]) { source.withUnsafeBytes { append($0) } }
 
     /// The UTF-8 bytes of a string, without a length.
-    @inlinable package mutating func append(utf8 string: String) {
+    @inlinable public mutating func append(utf8 string: String) {
         var copy = string
         copy.withUTF8 { append(UnsafeRawBufferPointer($0)) }
     }
 
     /// Overwrites bytes that were written before: a size known only at the end.
-    @inlinable package mutating func patch<T: FixedWidthInteger>(_ value: T, at offset: Int) {
+    @inlinable public mutating func patch<T: FixedWidthInteger>(_ value: T, at offset: Int) {
         precondition(offset >= 0 && offset + MemoryLayout<T>.size <= count, "only what was written can be patched")
         storage.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
     }

@@ -10,7 +10,7 @@
 /// with U+FFFD.
 extension ByteReader {
     /// An array is given room for this many elements before the first is decoded; a count that lies costs no more.
-    package static let elementsReservedLimit = 1024
+    public static let elementsReservedLimit = 1024
 
     // MARK: Lengths
 
@@ -30,14 +30,14 @@ extension ByteReader {
 
     // MARK: Strings
 
-    package mutating func string(flexible: Bool) throws(DecodingFault) -> String {
+    public mutating func string(flexible: Bool) throws(DecodingFault) -> String {
         let start = position
         let length = try stringLength(flexible: flexible)
         guard length >= 0 else { throw .unexpectedNull(at: start) }
         return try text(length)
     }
 
-    package mutating func nullableString(flexible: Bool) throws(DecodingFault) -> String? {
+    public mutating func nullableString(flexible: Bool) throws(DecodingFault) -> String? {
         let length = try stringLength(flexible: flexible)
         return length < 0 ? nil : try text(length)
     }
@@ -51,38 +51,38 @@ extension ByteReader {
     }
 
     /// Where the bytes of a string lie, for those who compare rather than keep them.
-    package mutating func stringRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
+    public mutating func stringRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
         let start = position
         let length = try stringLength(flexible: flexible)
         guard length >= 0 else { throw .unexpectedNull(at: start) }
         return try range(length)
     }
 
-    package mutating func nullableStringRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
+    public mutating func nullableStringRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
         let length = try stringLength(flexible: flexible)
         return length < 0 ? nil : try range(length)
     }
 
     // MARK: Bytes
 
-    package mutating func byteRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
+    public mutating func byteRange(flexible: Bool) throws(DecodingFault) -> ByteRange {
         let start = position
         let length = try wideLength(flexible: flexible)
         guard length >= 0 else { throw .unexpectedNull(at: start) }
         return try range(length)
     }
 
-    package mutating func nullableByteRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
+    public mutating func nullableByteRange(flexible: Bool) throws(DecodingFault) -> ByteRange? {
         let length = try wideLength(flexible: flexible)
         return length < 0 ? nil : try range(length)
     }
 
     /// A copy of the bytes.
-    package mutating func byteArray(flexible: Bool) throws(DecodingFault) -> [UInt8] {
+    public mutating func byteArray(flexible: Bool) throws(DecodingFault) -> [UInt8] {
         [UInt8](bytes(in: try byteRange(flexible: flexible)))
     }
 
-    package mutating func nullableByteArray(flexible: Bool) throws(DecodingFault) -> [UInt8]? {
+    public mutating func nullableByteArray(flexible: Bool) throws(DecodingFault) -> [UInt8]? {
         guard let range = try nullableByteRange(flexible: flexible) else { return nil }
         return [UInt8](bytes(in: range))
     }
@@ -92,7 +92,7 @@ extension ByteReader {
     /// How many elements follow. `minimum` is the least number of bytes that one takes here, `stride` what it takes in
     /// memory: a count that what remains cannot hold, or that would take too much, is refused before anything is
     /// allocated.
-    package mutating func arrayCount(flexible: Bool, minimum: Int, stride: Int) throws(DecodingFault) -> Int {
+    public mutating func arrayCount(flexible: Bool, minimum: Int, stride: Int) throws(DecodingFault) -> Int {
         let start = position
         let count = try nullableArrayCount(flexible: flexible, minimum: minimum, stride: stride)
         guard count >= 0 else { throw .unexpectedNull(at: start) }
@@ -100,7 +100,7 @@ extension ByteReader {
     }
 
     /// The same, -1 for null.
-    package mutating func nullableArrayCount(
+    public mutating func nullableArrayCount(
         flexible: Bool, minimum: Int, stride: Int
     ) throws(DecodingFault) -> Int {
         precondition(minimum > 0, "an element of an array takes at least a byte")
@@ -112,10 +112,10 @@ extension ByteReader {
         return count
     }
 
-    package mutating func int8Array(count: Int) throws(DecodingFault) -> [Int8] { try integers(count) }
-    package mutating func int16Array(count: Int) throws(DecodingFault) -> [Int16] { try integers(count) }
-    package mutating func int32Array(count: Int) throws(DecodingFault) -> [Int32] { try integers(count) }
-    package mutating func int64Array(count: Int) throws(DecodingFault) -> [Int64] { try integers(count) }
+    public mutating func int8Array(count: Int) throws(DecodingFault) -> [Int8] { try integers(count) }
+    public mutating func int16Array(count: Int) throws(DecodingFault) -> [Int16] { try integers(count) }
+    public mutating func int32Array(count: Int) throws(DecodingFault) -> [Int32] { try integers(count) }
+    public mutating func int64Array(count: Int) throws(DecodingFault) -> [Int64] { try integers(count) }
 
     /// Integers one after the other: checked at once, and then copied.
     @inline(__always)
@@ -133,7 +133,7 @@ extension ByteReader {
         }
     }
 
-    package mutating func stringArray(count: Int, flexible: Bool) throws(DecodingFault) -> [String] {
+    public mutating func stringArray(count: Int, flexible: Bool) throws(DecodingFault) -> [String] {
         var values: [String] = []
         values.reserveCapacity(min(count, Self.elementsReservedLimit))
         for _ in 0..<count { values.append(try string(flexible: flexible)) }
@@ -144,7 +144,7 @@ extension ByteReader {
 
     /// The value of a tagged field, whose tag was read: a reader that ends where its declared size does. This reader
     /// moves past it. Ranges that the inner reader gives out count from the same first byte.
-    package mutating func taggedValue() throws(DecodingFault) -> ByteReader {
+    public mutating func taggedValue() throws(DecodingFault) -> ByteReader {
         let size = Int(try uvarint())
         let start = try take(size)
         var value = ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(start &+ size)]), at: start)
@@ -154,14 +154,14 @@ extension ByteReader {
 
     /// To be called with the reader of a known field's value when that was decoded: the value has to fill its declared
     /// size, since what is left over would be read as something else by others.
-    package mutating func finish(_ value: ByteReader) throws(DecodingFault) {
+    public mutating func finish(_ value: ByteReader) throws(DecodingFault) {
         guard value.isAtEnd else { throw .malformed("a tagged field is longer than its value", at: value.position) }
         elementBytesLeft = value.elementBytesLeft
     }
 
     /// A section of tagged fields of which none is known. Repeated and unordered tags are accepted, as Kafka does;
     /// each takes at least two bytes, so a count that lies ends with the bytes.
-    package mutating func skipTaggedFields() throws(DecodingFault) {
+    public mutating func skipTaggedFields() throws(DecodingFault) {
         var count = try uvarint()
         while count > 0 {
             count &-= 1

@@ -1,5 +1,5 @@
 /// What is wrong with bytes that were to be decoded. The position is an offset from the start of the buffer.
-package enum DecodingFault: Error, Equatable {
+public enum DecodingFault: Error, Equatable {
     /// Fewer bytes remain than the value needs.
     case truncated(at: Int)
     /// A length or count that is negative where it may not be, or that cannot fit into the bytes that remain.
@@ -13,86 +13,86 @@ package enum DecodingFault: Error, Equatable {
     /// Bytes that say something else than the format allows; the word names what.
     case malformed(StaticString, at: Int)
 
-    package static func == (a: DecodingFault, b: DecodingFault) -> Bool { "\(a)" == "\(b)" }
+    public static func == (a: DecodingFault, b: DecodingFault) -> Bool { "\(a)" == "\(b)" }
 }
 
 /// Bytes inside a buffer that somebody else owns: where they begin and how many they are.
-package struct ByteRange: Equatable, Hashable, Sendable {
-    package var offset: Int
-    package var count: Int
+public struct ByteRange: Equatable, Hashable, Sendable {
+    public var offset: Int
+    public var count: Int
 
-    @inlinable package init(offset: Int, count: Int) {
+    @inlinable public init(offset: Int, count: Int) {
         self.offset = offset
         self.count = count
     }
 
-    @inlinable package var end: Int { offset + count }
-    @inlinable package var isEmpty: Bool { count == 0 }
+    @inlinable public var end: Int { offset + count }
+    @inlinable public var isEmpty: Bool { count == 0 }
 }
 
 /// A cursor over bytes that somebody else owns, reading the big-endian and varint encodings of Kafka's protocol and files.
 ///
 /// Every read is checked against what remains: bytes of any content either give a value or throw, never trap.
 /// The reader keeps no bytes alive: it must not outlive the buffer it was made over.
-package struct ByteReader {
+public struct ByteReader {
     /// All the bytes, from the first; positions and `ByteRange`s count from here.
-    package let bytes: UnsafeRawBufferPointer
+    public let bytes: UnsafeRawBufferPointer
     /// The offset of the next unread byte.
-    package var position: Int
+    public var position: Int
     /// How much memory the elements of arrays may still take once decoded. An empty string takes a byte in an array
     /// and 16 in memory: without a bound a frame of 100 MB could become several gigabytes.
-    package var elementBytesLeft: Int
+    public var elementBytesLeft: Int
 
-    @inlinable package init(_ bytes: UnsafeRawBufferPointer, at position: Int = 0) {
+    @inlinable public init(_ bytes: UnsafeRawBufferPointer, at position: Int = 0) {
         precondition(position >= 0 && position <= bytes.count, "a reader starts inside its bytes")
         self.bytes = bytes
         self.position = position
         elementBytesLeft = (16 << 20) &+ bytes.count &* 4
     }
 
-    @inlinable package var remaining: Int { bytes.count &- position }
-    @inlinable package var isAtEnd: Bool { position == bytes.count }
+    @inlinable public var remaining: Int { bytes.count &- position }
+    @inlinable public var isAtEnd: Bool { position == bytes.count }
 
     /// Reserves `count` bytes and returns where they begin.
     @inlinable @inline(__always)
-    package mutating func take(_ count: Int) throws(DecodingFault) -> Int {
+    public mutating func take(_ count: Int) throws(DecodingFault) -> Int {
         guard count >= 0, count <= remaining else { throw .truncated(at: position) }
         let start = position
         position &+= count
         return start
     }
 
-    @inlinable package mutating func skip(_ count: Int) throws(DecodingFault) { _ = try take(count) }
+    @inlinable public mutating func skip(_ count: Int) throws(DecodingFault) { _ = try take(count) }
 
-    @inlinable package mutating func range(_ count: Int) throws(DecodingFault) -> ByteRange {
+    @inlinable public mutating func range(_ count: Int) throws(DecodingFault) -> ByteRange {
         ByteRange(offset: try take(count), count: count)
     }
 
     /// The bytes of a range that this reader gave out.
-    @inlinable package func bytes(in range: ByteRange) -> UnsafeRawBufferPointer {
+    @inlinable public func bytes(in range: ByteRange) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(rebasing: bytes[range.offset..<range.end])
     }
 
     @inlinable @inline(__always)
-    package mutating func integer<T: FixedWidthInteger>(_: T.Type = T.self) throws(DecodingFault) -> T {
+    public mutating func integer<T: FixedWidthInteger>(_: T.Type = T.self) throws(DecodingFault) -> T {
         let start = try take(MemoryLayout<T>.size)
         return T(bigEndian: bytes.loadUnaligned(fromByteOffset: start, as: T.self))
     }
 
-    @inlinable package mutating func int8() throws(DecodingFault) -> Int8 { try integer() }
-    @inlinable package mutating func int16() throws(DecodingFault) -> Int16 { try integer() }
-    @inlinable package mutating func uint16() throws(DecodingFault) -> UInt16 { try integer() }
-    @inlinable package mutating func int32() throws(DecodingFault) -> Int32 { try integer() }
-    @inlinable package mutating func uint32() throws(DecodingFault) -> UInt32 { try integer() }
-    @inlinable package mutating func int64() throws(DecodingFault) -> Int64 { try integer() }
-    @inlinable package mutating func float64() throws(DecodingFault) -> Double {
+    @inlinable public mutating func int8() throws(DecodingFault) -> Int8 { try integer() }
+    @inlinable public mutating func int16() throws(DecodingFault) -> Int16 { try integer() }
+    @inlinable public mutating func uint16() throws(DecodingFault) -> UInt16 { try integer() }
+    @inlinable public mutating func int32() throws(DecodingFault) -> Int32 { try integer() }
+    @inlinable public mutating func uint32() throws(DecodingFault) -> UInt32 { try integer() }
+    @inlinable public mutating func int64() throws(DecodingFault) -> Int64 { try integer() }
+    @inlinable public mutating func float64() throws(DecodingFault) -> Double {
         Double(bitPattern: try integer(UInt64.self))
     }
     /// Any byte but zero is true, as Kafka's own reader has it.
-    @inlinable package mutating func bool() throws(DecodingFault) -> Bool { try int8() != 0 }
+    @inlinable public mutating func bool() throws(DecodingFault) -> Bool { try int8() != 0 }
 
     /// Unsigned, 7 bits a byte, low bits first, at most five bytes.
-    @inlinable package mutating func uvarint() throws(DecodingFault) -> UInt32 {
+    @inlinable public mutating func uvarint() throws(DecodingFault) -> UInt32 {
         let start = position
         var value: UInt32 = 0
         var shift: UInt32 = 0
@@ -108,13 +108,13 @@ package struct ByteReader {
     }
 
     /// Zig-zag, at most five bytes.
-    @inlinable package mutating func varint() throws(DecodingFault) -> Int32 {
+    @inlinable public mutating func varint() throws(DecodingFault) -> Int32 {
         let raw = try uvarint()
         return Int32(bitPattern: raw >> 1) ^ -Int32(bitPattern: raw & 1)
     }
 
     /// Zig-zag, at most ten bytes.
-    @inlinable package mutating func varlong() throws(DecodingFault) -> Int64 {
+    @inlinable public mutating func varlong() throws(DecodingFault) -> Int64 {
         let start = position
         var value: UInt64 = 0
         var shift: UInt64 = 0

@@ -1,6 +1,6 @@
 /// Why a value cannot be written in the version asked for. Every case is a mistake of ours or of whoever gave us the
 /// value, never of the peer that would have read it.
-package enum EncodingFault: Error, Equatable, CustomStringConvertible {
+public enum EncodingFault: Error, Equatable, CustomStringConvertible {
     /// The message has no such version.
     case unsupportedVersion(String, version: Int16)
     /// The field holds something, and the version has no place for it.
@@ -12,7 +12,7 @@ package enum EncodingFault: Error, Equatable, CustomStringConvertible {
     /// Bytes that lie in a frame, and the frame was not given, or they are not inside it.
     case bytesWithoutFrame(String)
 
-    package var description: String {
+    public var description: String {
         switch self {
         case .unsupportedVersion(let name, let version): "\(name) has no version \(version); choose one that it has"
         case .unsupportedField(let name, let version):

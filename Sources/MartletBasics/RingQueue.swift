@@ -1,16 +1,16 @@
 /// A first-in-first-out queue in one array that wraps around: no allocation while it does not outgrow its memory.
-package struct RingQueue<Element> {
+public struct RingQueue<Element> {
     @usableFromInline var slots: ContiguousArray<Element?>
     @usableFromInline var head = 0
-    @usableFromInline package var count = 0
+    public var count = 0
 
-    @inlinable package init() { slots = [] }
+    @inlinable public init() { slots = [] }
 
-    @inlinable package var isEmpty: Bool { count == 0 }
-    @inlinable package var first: Element? { count == 0 ? nil : slots[head] }
+    @inlinable public var isEmpty: Bool { count == 0 }
+    @inlinable public var first: Element? { count == 0 ? nil : slots[head] }
 
     /// The element at a place counted from the head.
-    @inlinable package subscript(index: Int) -> Element {
+    @inlinable public subscript(index: Int) -> Element {
         get {
             precondition(index >= 0 && index < count, "only what is queued can be looked at")
             return slots[(head &+ index) & (slots.count &- 1)]!
@@ -21,13 +21,13 @@ package struct RingQueue<Element> {
         }
     }
 
-    @inlinable package mutating func append(_ element: Element) {
+    @inlinable public mutating func append(_ element: Element) {
         if count == slots.count { grow() }
         slots[(head &+ count) & (slots.count &- 1)] = element
         count &+= 1
     }
 
-    @inlinable @discardableResult package mutating func popFirst() -> Element? {
+    @inlinable @discardableResult public mutating func popFirst() -> Element? {
         guard count > 0 else { return nil }
         let element = slots[head]
         slots[head] = nil
@@ -36,7 +36,7 @@ package struct RingQueue<Element> {
         return element
     }
 
-    package mutating func removeAll() {
+    public mutating func removeAll() {
         while popFirst() != nil {}
     }
 

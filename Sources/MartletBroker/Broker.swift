@@ -29,6 +29,9 @@ package final class Broker: @unchecked Sendable {
     private static let requestMemoryMost: Int64 = 400 << 20
     private static let coldReadThreads = 4
     private static let coldReadLimit = 256
+    private static let sessionSweepInterval = Interval.seconds(30)
+    /// Connections kept waiting until the broker serves; more are closed.
+    private static let earlyLimit = 1024
 
     package let config: BrokerConfig
     package let host: any Host
@@ -39,10 +42,12 @@ package final class Broker: @unchecked Sendable {
     let fetchSessions: FetchSessionCache
     let connections: Connections
     let coldReads: any Lane
+    let codec: CodecLane
     private let shared: [ConnectionLoop]
     private var sockets: [any ListeningSocket] = []
     private var nextLoop = 0
     private var isOpen = false
+    private var isStopped = false
     private var early: [(socket: any StreamSocket, listener: Listener)] = []
 
     var metadata: MetadataStore { cluster.metadata }
@@ -60,9 +65,13 @@ package final class Broker: @unchecked Sendable {
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
         connections = Connections(config: config, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
+        codec = CodecLane(host)
         let memory = requestMemory
         shared = host.loops.map { ConnectionLoop($0, memory: memory) }
     }
+
+    package var connectionsCount: Int { connections.count }
+    package var requestBytesInUse: Int { requestMemory.inUse }
 
     // MARK: Listening
 
@@ -83,6 +92,7 @@ package final class Broker: @unchecked Sendable {
             }
         }
         for loop in host.loops { connections.watch(loop) }
+        sweepSessions()
     }
 
     /// The addresses that the listeners really have, for those that were given port 0.
@@ -131,7 +141,8 @@ package final class Broker: @unchecked Sendable {
     }
 
     private func accepted(_ socket: any StreamSocket, _ listener: Listener) {
-        guard isOpen else { return early.append((socket, listener)) }
+        guard !isStopped else { return socket.close() }
+        guard isOpen else { return early.count < Self.earlyLimit ? early.append((socket, listener)) : socket.close() }
         guard let id = connections.admit(socket.peer) else { return socket.close() }
         let home = shared[nextLoop]
         nextLoop = (nextLoop + 1) % shared.count
@@ -149,10 +160,21 @@ package final class Broker: @unchecked Sendable {
         try handle(request)
     }
 
+    private func sweepSessions() {
+        host.loops[0].schedule(after: Self.sessionSweepInterval) { [weak self] in
+            guard let self, !isStopped else { return }
+            fetchSessions.endOldWatches(now: clock.now)
+            sweepSessions()
+        }
+    }
+
     // MARK: The end
 
     /// Stops listening and closes the connections; the cluster member is closed by who made it.
     package func stop() async {
+        isStopped = true
+        for (socket, _) in early { socket.close() }
+        early.removeAll()
         for socket in sockets { socket.close() }
         sockets.removeAll()
         for loop in host.loops {

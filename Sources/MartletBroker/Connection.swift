@@ -8,10 +8,11 @@ import MartletWire
 ///
 /// Produce requests are pipelined: each is started as it arrives, its appends reserved, and waits in `answers` for its turn. Every other
 /// request is a barrier: it starts when all before it are answered, and what follows waits in `held` until it is answered itself. So the
-/// memory of a connection is bounded: one frame under way, one receive's worth held, and the pipelined answers.
+/// memory of a connection is bounded: one frame under way, one receive's worth held, the pipelined answers, and an outbox beyond whose
+/// limit no further request is started.
 ///
 /// Confined to its loop; an object only, so that those who wait for appends can hold it.
-final class Connection: AppendOwner, @unchecked Sendable {
+final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     /// Pipelined produce requests beyond these numbers wait in the socket.
     static let answersLimit = 1024
     static let outboxLimit = 4 << 20
@@ -41,7 +42,12 @@ final class Connection: AppendOwner, @unchecked Sendable {
     private(set) var lastActive: Instant
     /// A request is under way that all others wait for.
     private(set) var isBlocked = false
+    /// The barrier is work of our own on what was received whole: it is finished also if the peer goes.
+    private var blocksForOwnWork = false
+    private var hasPeerGone = false
     private var isProcessing = false
+    /// The buffer of its own that the frame being handled lies in; nil for the loop's scratch.
+    private(set) var frameOwner: FrameBuffer?
 
     // MARK: answers
     var outbox = Outbox()
@@ -72,6 +78,8 @@ final class Connection: AppendOwner, @unchecked Sendable {
     }
 
     func start() {
+        // the broker may have stopped before this loop got to it
+        guard !isClosed else { return }
         socket.attach(to: loop) { [unowned self] readiness in ready(readiness) }
         socket.watch(.readable)
     }
@@ -84,22 +92,22 @@ final class Connection: AppendOwner, @unchecked Sendable {
         if readiness.contains(.hungUp), !isClosed { peerHasGone() }
     }
 
-    /// The peer ended its side. What it sent before is still read, unless a request is under way whose answer nobody will take.
+    /// The peer ended its side. What it sent before is still read, to the end of it, unless a request is under way whose answer nobody will take.
     private func peerHasGone() {
-        if isBlocked || held != nil {
-            close("the peer has gone")
-        } else {
-            while !isClosed, wantsInput { receive() }
-            if !isClosed, !wantsInput { close("the peer has gone") }
-        }
+        hasPeerGone = true
+        updateInterest()
     }
 
     private var wantsInput: Bool {
-        !isBlocked && held == nil && waitsForMemory == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit
+        !isBlocked && held == nil && waitsForMemory == nil && startsRequests
     }
+
+    /// There is room for one more answer.
+    private var startsRequests: Bool { answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit }
 
     func updateInterest() {
         guard !isClosed else { return }
+        if hasPeerGone, isBlocked ? !blocksForOwnWork : held != nil { return close("the peer has gone") }
         var interest: Readiness = wantsInput ? .readable : []
         if !outbox.isEmpty, isWritableWatched { interest.insert(.writable) }
         socket.watch(interest)
@@ -107,6 +115,7 @@ final class Connection: AppendOwner, @unchecked Sendable {
 
     // MARK: receiving
 
+    /// Receives and handles as much as its share of a turn.
     private func receive() {
         guard wantsInput else { return updateInterest() }
         isProcessing = true
@@ -159,11 +168,14 @@ final class Connection: AppendOwner, @unchecked Sendable {
 
     /// Handles a frame in a buffer of its own; false if it must wait for its turn.
     private func handleOwned(_ frame: FrameBuffer) -> Bool {
+        frameOwner = frame
+        defer { frameOwner = nil }
         switch handle(frame.bytes) {
-        case .answered: shared.recycle(frame)
+        case .answered: break
         case .appended: shared.retain(frame)
         case .mustWait: return false
         }
+        shared.recycle(frame)
         return true
     }
 
@@ -199,12 +211,20 @@ final class Connection: AppendOwner, @unchecked Sendable {
     /// Cuts bytes into frames and starts their requests; true if an append refers to the bytes now. `owner` is the buffer they lie in,
     /// nil for the scratch.
     private func process(_ bytes: UnsafeMutableRawBufferPointer, in owner: FrameBuffer?) -> Bool {
+        func keep(from at: Int) {
+            guard let owner, held == nil else { return hold(UnsafeRawBufferPointer(rebasing: bytes[at...])) }
+            // what was held stays where it is: copied at each barrier, a turn's worth of small requests would cost its square
+            held = owner
+            heldFrom = owner.size - (bytes.count - at)
+        }
+        frameOwner = owner
+        defer { frameOwner = nil }
         var at = 0
         var appended = false
         while !isClosed {
             let left = bytes.count - at
-            if isBlocked || held != nil || answers.count >= Self.answersLimit {
-                if left > 0 { hold(UnsafeRawBufferPointer(rebasing: bytes[at...])) }
+            if isBlocked || held != nil || !startsRequests {
+                if left > 0 { keep(from: at) }
                 return appended
             }
             guard left >= 4 else {
@@ -226,7 +246,7 @@ final class Connection: AppendOwner, @unchecked Sendable {
                 appended = true
                 at += 4 + Int(size)
             case .mustWait:
-                hold(UnsafeRawBufferPointer(rebasing: bytes[at...]))
+                keep(from: at)
                 return appended
             }
         }
@@ -237,7 +257,7 @@ final class Connection: AppendOwner, @unchecked Sendable {
     private func begin(size: Int, with bytes: UnsafeRawBufferPointer) {
         frameBegan = broker.clock.now
         guard broker.requestMemory.reserve(size, for: self) else {
-            // the prefix and the first bytes are kept, few as they are, until there is room for the frame
+            // the prefix and the first bytes are kept, at most a receive's worth, until there is room for the frame
             waitsForMemory = size
             let waiting = shared.pool.take(size: bytes.count + 4)
             var prefix = UInt32(size).bigEndian
@@ -253,11 +273,18 @@ final class Connection: AppendOwner, @unchecked Sendable {
         partial = frame
     }
 
-    /// Some request memory was given back: tries again.
-    func memoryMayBeFree() {
-        guard !isClosed, waitsForMemory != nil else { return }
+    /// The memory that this connection waited for is reserved for it now.
+    func memoryGranted(_ count: Int) {
+        guard !isClosed, waitsForMemory == count, let waiting = held else { return broker.requestMemory.release(count) }
         waitsForMemory = nil
-        resume()
+        held = nil
+        let frame = shared.pool.take(size: count)
+        frame.charged = count
+        frame.fill(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(waiting.bytes)[(heldFrom + 4)...]))
+        shared.recycle(waiting)
+        frameBegan = broker.clock.now
+        partial = frame
+        updateInterest()
     }
 
     // MARK: going on after a barrier
@@ -265,22 +292,24 @@ final class Connection: AppendOwner, @unchecked Sendable {
     /// Takes up what was held, after the request that all waited for is answered or there is room again.
     func resume() {
         guard !isClosed, !isProcessing, !isBlocked, waitsForMemory == nil else { return }
-        if let waiting = held, answers.count < Self.answersLimit {
+        if let waiting = held, startsRequests {
             isProcessing = true
             held = nil
             let bytes = UnsafeMutableRawBufferPointer(rebasing: waiting.bytes[heldFrom...])
             heldFrom = 0
             let appended = process(bytes, in: waiting)
-            if appended { shared.retain(waiting) } else { shared.recycle(waiting) }
+            if appended { shared.retain(waiting) }
+            if held !== waiting { shared.recycle(waiting) }
             isProcessing = false
         }
         updateInterest()
     }
 
     /// From now on every request waits, until `unblock`.
-    func block() {
+    func block(forOwnWork: Bool = false) {
         precondition(!isBlocked, "one barrier at a time")
         isBlocked = true
+        blocksForOwnWork = forOwnWork
     }
 
     func unblock() {
@@ -353,7 +382,7 @@ final class Connection: AppendOwner, @unchecked Sendable {
             if first.acks != 0 { first.encode(into: &outbox.bytes) }
         }
         if !outbox.isEmpty { noteUnsent() }
-        if answers.isEmpty || wasFull { resume() }
+        if answers.isEmpty || wasFull && answers.count < Self.answersLimit { resume() }
     }
 
     // MARK: sending
@@ -368,15 +397,14 @@ final class Connection: AppendOwner, @unchecked Sendable {
         isNotedUnsent = false
         guard !isClosed, !outbox.isEmpty else { return }
         do {
-            switch try outbox.flush(to: socket) {
-            case .all:
-                isWritableWatched = false
-                updateInterest()
-            case .blocked:
-                isWritableWatched = true
-                updateInterest()
-            case .ended: close("the peer has gone")
+            switch try outbox.flush(to: socket, limit: ConnectionLoop.turnBudget) {
+            case .all: isWritableWatched = false
+            case .blocked: isWritableWatched = true
+            case .ended: return close("the peer has gone")
             }
+            // requests may have waited for room in the outbox
+            resume()
+            updateInterest()
         } catch {
             close("what it asked for cannot be read: \(error)")
         }
@@ -387,8 +415,9 @@ final class Connection: AppendOwner, @unchecked Sendable {
     func close(_ reason: String) {
         guard !isClosed else { return }
         // what was answered before the fault still goes out, as far as the socket takes it at once
-        if !outbox.isEmpty { _ = try? outbox.flush(to: socket) }
+        if !outbox.isEmpty { _ = try? outbox.flush(to: socket, limit: Self.outboxLimit) }
         isClosed = true
+        if waitsForMemory != nil { broker.requestMemory.withdraw(self) }
         socket.close()
         onAbandon?()
         onAbandon = nil
@@ -401,6 +430,8 @@ final class Connection: AppendOwner, @unchecked Sendable {
     /// Called now and then: closes what has been idle or slow for too long.
     func checkPace(now: Instant, idleLimit: Interval) {
         if let partial {
+            // while it is we who do not read, nobody is slow
+            guard wantsInput else { return frameBegan = now }
             let allowed = Self.frameGrace + Interval.seconds(Int64(partial.filled) / Self.frameBytesPerSecondLeast)
             if now - frameBegan > allowed { close("a frame that arrives too slowly: \(partial.filled) of \(partial.size) bytes") }
         } else if now - lastActive > idleLimit, !isBlocked, answers.isEmpty {

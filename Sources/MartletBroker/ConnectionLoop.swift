@@ -62,8 +62,11 @@ final class ConnectionLoop: @unchecked Sendable {
         scheduleEndOfTurn()
     }
 
-    /// Keeps a frame's memory until the appends that refer to it are written.
-    func retain(_ buffer: FrameBuffer) { retained.append(buffer) }
+    /// Keeps a frame's memory until the appends that refer to it are written, whatever becomes of it meanwhile.
+    func retain(_ buffer: FrameBuffer) {
+        buffer.users += 1
+        retained.append(buffer)
+    }
 
     func noteUnsent(_ connection: Connection) {
         unsent.append(connection)
@@ -81,7 +84,10 @@ final class ConnectionLoop: @unchecked Sendable {
         effects.deliver()
     }
 
+    /// Gives a buffer back; it is free when its last user has.
     func recycle(_ buffer: FrameBuffer) {
+        buffer.users -= 1
+        guard buffer.users == 0 else { return }
         memory.release(buffer.charged)
         buffer.charged = 0
         pool.give(buffer)

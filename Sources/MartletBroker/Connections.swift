@@ -10,6 +10,7 @@ final class Connections: @unchecked Sendable {
     // guarded by the lock:
     private var open: [UInt64: Connection] = [:]
     private var perAddress: [String: Int] = [:]
+    private var admitted = 0
     private var nextID: UInt64 = 1
     private var isClosing = false
 
@@ -26,17 +27,19 @@ final class Connections: @unchecked Sendable {
     /// A place for a connection from this address: its number, or nil if there is none.
     func admit(_ peer: SocketAddress) -> UInt64? {
         let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
-        let refusal: String? = lock.withLock {
-            if isClosing { return "the broker is stopping" }
-            if open.count >= Int(config.connectionLimit) { return "max.connections (\(config.connectionLimit)) are open" }
-            if perAddress[peer.host, default: 0] >= Int(limit) { return "max.connections.per.ip (\(limit)) are open from this address" }
+        let (id, refusal): (UInt64?, String) = lock.withLock {
+            if isClosing { return (nil, "the broker is stopping") }
+            if admitted >= Int(config.connectionLimit) { return (nil, "max.connections (\(config.connectionLimit)) are open") }
+            if perAddress[peer.host, default: 0] >= Int(limit) {
+                return (nil, "max.connections.per.ip (\(limit)) are open from this address")
+            }
             perAddress[peer.host, default: 0] += 1
+            admitted += 1
             nextID += 1
-            return nil
+            return (nextID, "")
         }
-        guard let refusal else { return lock.withLock { nextID } }
-        log.warning("a connection was refused", ("client", peer.description), ("reason", refusal))
-        return nil
+        if id == nil { log.warning("a connection was refused", ("client", peer.description), ("reason", refusal)) }
+        return id
     }
 
     func opened(_ connection: Connection) {
@@ -49,6 +52,7 @@ final class Connections: @unchecked Sendable {
         let known = lock.withLock {
             let left = perAddress[host, default: 1] - 1
             perAddress[host] = left > 0 ? left : nil
+            admitted -= 1
             return open.removeValue(forKey: connection.id) != nil
         }
         precondition(known, "a connection is closed once")

@@ -8,51 +8,50 @@ import MartletWire
 /// Writes the answer of a fetch into a connection's outbox: its own fields as bytes, records as ranges of files where they are large.
 ///
 /// It says the same as the generated encoder of `FetchResponse` (a test compares them), whose records would have to be in memory.
-struct FetchAnswerEncoder {
+package struct FetchAnswerEncoder {
     /// Below this a copy into the answer is cheaper than a system call of its own.
-    static let copyLimit = 16 * 1024
+    package static let copyLimit = 16 * 1024
 
-    var header: FrameHeader
-    var version: Int16
-    var sessionID: Int32
+    private let header: FrameHeader
+    private let version: Int16
+    private let sessionID: Int32
     private var flexible: Bool { version >= 12 }
 
-    init(header: FrameHeader, version: Int16, sessionID: Int32) {
+    package init(header: FrameHeader, version: Int16, sessionID: Int32) {
         self.header = header
         self.version = version
         self.sessionID = sessionID
     }
 
-    func encode(
-        _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to connection: Connection
+    package func encode(
+        _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to outbox: inout Outbox
     ) throws {
-        let start = connection.outbox.bytes.count
+        let start = outbox.bytes.count
         var fileBytes = 0
-        connection.beginAnswer(header)
-        connection.outbox.bytes.int32(0)  // throttle time
+        header.beginAnswer(&outbox.bytes)
+        outbox.bytes.int32(0)  // throttle time
         if version >= 7 {
-            connection.outbox.bytes.int16(0)
-            connection.outbox.bytes.int32(sessionID)
+            outbox.bytes.int16(0)
+            outbox.bytes.int32(sessionID)
         }
         let topics = runs(of: partitions, targets)
-        count(topics.count, &connection.outbox.bytes)
+        count(topics.count, &outbox.bytes)
         for topic in topics {
             let target = targets[partitions[topic.lowerBound].target]
             if version >= 13 {
-                connection.outbox.bytes.uuid(target.topicID)
+                outbox.bytes.uuid(target.topicID)
             } else {
-                connection.outbox.bytes.protocolString(target.topicName, flexible: flexible)
+                outbox.bytes.protocolString(target.topicName, flexible: flexible)
             }
-            count(topic.count, &connection.outbox.bytes)
+            count(topic.count, &outbox.bytes)
             for index in topic {
-                fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, &connection.outbox)
+                fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, &outbox)
             }
-            if flexible { connection.outbox.bytes.uvarint(0) }
+            if flexible { outbox.bytes.uvarint(0) }
         }
-        if flexible { connection.outbox.bytes.uvarint(0) }
-        let size = connection.outbox.bytes.count - start - 4 + fileBytes
-        connection.outbox.bytes.patch(Int32(size), at: start)
-        connection.noteUnsent()
+        if flexible { outbox.bytes.uvarint(0) }
+        let size = outbox.bytes.count - start - 4 + fileBytes
+        outbox.bytes.patch(Int32(size), at: start)
     }
 
     /// Ranges of partitions that follow each other and are of one topic.

@@ -1,14 +1,20 @@
 import MartletBasics
-import MartletCluster
+package import MartletCluster
 import MartletLog
 import MartletModel
 import MartletReactor
 
 /// What one partition of a fetch is answered.
-struct FetchedPartition {
+package struct FetchedPartition {
     /// Which target of the request, or of the session.
-    var target: Int
-    var found: PartitionFetch
+    package var target: Int
+    package var found: PartitionFetch
+
+    package init(target: Int, found: PartitionFetch) {
+        self.target = target
+        self.found = found
+    }
+
     var recordBytes: Int { found.slice?.count ?? 0 }
 }
 
@@ -30,12 +36,7 @@ struct FetchRound {
         for (index, target) in targets.enumerated() {
             guard let partition = hosted[index] else { continue }
             let left = max(0, limits.maxBytes - round.bytes)
-            let found = partition.fetch(
-                PartitionFetchRequest(
-                    offset: target.fetchOffset, maxBytes: min(Int(max(0, target.maxBytes)), left), firstBatchWhole: round.bytes == 0,
-                    currentLeaderEpoch: target.currentLeaderEpoch, lastFetchedEpoch: target.lastFetchedEpoch,
-                    readCommitted: limits.readCommitted, follower: limits.follower))
-            round.add(index, found)
+            round.add(index, partition.fetch(question(target, limits, left: left, firstBatchWhole: round.bytes == 0)))
         }
         guard round.partitions.count < targets.count else { return round }
         for error in [ErrorCode.unknownTopicID, .unknownTopicOrPartition] {
@@ -45,6 +46,13 @@ struct FetchRound {
             }
         }
         return round
+    }
+
+    static func question(_ target: FetchTarget, _ limits: FetchLimits, left: Int, firstBatchWhole: Bool) -> PartitionFetchRequest {
+        PartitionFetchRequest(
+            offset: target.fetchOffset, maxBytes: min(Int(max(0, target.maxBytes)), left), firstBatchWhole: firstBatchWhole,
+            currentLeaderEpoch: target.currentLeaderEpoch, lastFetchedEpoch: target.lastFetchedEpoch,
+            readCommitted: limits.readCommitted, follower: limits.follower)
     }
 
     private mutating func add(_ index: Int, _ found: PartitionFetch) {

@@ -7,7 +7,7 @@ import MartletReactor
 /// A fetch from its request to its answer: looks at the partitions, waits for enough, warms what is cold.
 ///
 /// Confined to its connection's loop.
-final class FetchUnderway: FetchWatcher, @unchecked Sendable {
+final class FetchUnderway: @unchecked Sendable {
     let loop: any EventLoop
     private let connection: Connection
     private let header: FrameHeader
@@ -19,6 +19,14 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
     private let isFull: Bool
     private var targets: [FetchTarget]
     private var hosted: [Partition?]
+    /// What `hosted` was found in.
+    private var tableGeneration: UInt64 = 0
+    private let watch: FetchWatch
+    /// The watches of a fetch without a session; a session keeps its own.
+    private var ownWatches: [WatchedPartition] = []
+    /// How many bytes of records the last look found, by target and in all.
+    private var foundBytes: [Int] = []
+    private var foundBytesSum = 0
 
     private var responder: Responder?
     private var timer: TimerToken?
@@ -36,6 +44,7 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
         self.limits = limits
         self.usesTopicIDs = usesTopicIDs
         self.session = session
+        watch = session?.watch ?? FetchWatch()
         self.isFull = isFull
         self.targets = targets
         hosted = []
@@ -45,6 +54,7 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
     /// Finds the partitions that are served here, and the names of topics asked for by id.
     private func resolve() {
         let table = connection.broker.topics.table
+        tableGeneration = table.generation
         var lastName: String?, lastID: UUID?
         var topic: LocalTopic?
         hosted = targets.indices.map { index in
@@ -95,24 +105,63 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
             isTimeUp = true
             answer()
         }
-        for partition in hosted { partition?.watch(self) }
+        watch.begin(self)
+        watchPartitions()
         // what arrived between the look and the watch has told nobody
-        partitionHasNews()
+        scheduleLook(atAll: true)
+    }
+
+    /// A session watches from its first wait on, and keeps its watches; those of a partition that was made anew go over to the new one.
+    private func watchPartitions() {
+        guard let session else {
+            ownWatches = hosted.compactMap { $0.map { WatchedPartition($0, by: watch) } }
+            return
+        }
+        for index in targets.indices where targets[index].watched?.isOf(hosted[index]) != true {
+            targets[index].watched?.end()
+            targets[index].watched = hosted[index].map { WatchedPartition($0, by: watch) }
+        }
+        session.targets = targets
     }
 
     private func look() -> FetchRound {
-        FetchRound.look(targets, partitions: hosted, limits, usesTopicIDs: usesTopicIDs)
+        // a topic may have been deleted, or made anew
+        if connection.broker.topics.table.generation != tableGeneration { resolve() }
+        let round = FetchRound.look(targets, partitions: hosted, limits, usesTopicIDs: usesTopicIDs)
+        foundBytes = [Int](repeating: 0, count: targets.count)
+        for partition in round.partitions { foundBytes[partition.target] = partition.recordBytes }
+        foundBytesSum = round.bytes
+        return round
     }
 
-    func partitionHasNews() {
+    /// Called by the watch, once until its news are taken.
+    func hasNews() { scheduleLook(atAll: false) }
+
+    private func scheduleLook(atAll: Bool) {
         guard !isLookScheduled, responder != nil, !isWarming else { return }
         isLookScheduled = true
         loop.atEndOfTurn { [self] in
             isLookScheduled = false
             guard responder != nil, !isWarming else { return }
+            let news = watch.takeNews()
+            guard atAll || isWorthALook(news) else { return }
             let round = look()
             if round.isEnough(limits) { answer(round) }
         }
+    }
+
+    /// Whether the partitions with news make what is there enough: among many that are waited for, the others need not be asked.
+    private func isWorthALook(_ news: ContiguousArray<Partition>?) -> Bool {
+        guard let news, connection.broker.topics.table.generation == tableGeneration else { return true }
+        for partition in news {
+            guard let index = hosted.firstIndex(where: { $0 === partition }) else { continue }
+            let found = partition.fetch(FetchRound.question(targets[index], limits, left: limits.maxBytes, firstBatchWhole: true))
+            guard found.error == .none, found.divergingEpoch == nil else { return true }
+            let bytes = found.slice?.count ?? 0
+            foundBytesSum += bytes - foundBytes[index]
+            foundBytes[index] = bytes
+        }
+        return foundBytesSum >= limits.minBytes
     }
 
     private func answer() {
@@ -132,7 +181,9 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
     private func release() {
         if let timer { loop.cancel(timer) }
         timer = nil
-        for partition in hosted { partition?.unwatch(self) }
+        watch.end()
+        for watched in ownWatches { watched.end() }
+        ownWatches = []
     }
 
     /// The peer has gone: nobody takes the answer.
@@ -198,6 +249,7 @@ final class FetchUnderway: FetchWatcher, @unchecked Sendable {
 
     private func encode(_ round: FetchRound) throws {
         let encoder = FetchAnswerEncoder(header: header, version: header.apiVersion, sessionID: session?.id ?? 0)
-        try encoder.encode(answered ?? round.partitions, targets, readCommitted: limits.readCommitted, to: connection)
+        try encoder.encode(answered ?? round.partitions, targets, readCommitted: limits.readCommitted, to: &connection.outbox)
+        connection.noteUnsent()
     }
 }

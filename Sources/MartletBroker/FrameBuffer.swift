@@ -1,49 +1,54 @@
-import MartletBasics
-
 /// The memory of one frame that did not arrive in one piece, or of input that waits for its turn.
-final class FrameBuffer {
-    private(set) var memory: UnsafeMutableRawBufferPointer
+package final class FrameBuffer {
+    package private(set) var memory: UnsafeMutableRawBufferPointer
     /// How many bytes the frame has.
-    private(set) var size: Int
+    package private(set) var size: Int
     /// How many of them are there.
-    var filled = 0
+    package var filled = 0
     /// How many of them are charged to the bound on request memory.
-    var charged = 0
+    package var charged = 0
+    /// Who took it, and the appends that refer to it.
+    package var users = 1
 
-    init(size: Int) {
+    package init(size: Int) {
         self.size = size
         memory = .allocate(byteCount: max(size, 1), alignment: 16)
     }
 
     deinit { memory.deallocate() }
 
-    var isComplete: Bool { filled == size }
-    var bytes: UnsafeMutableRawBufferPointer { .init(rebasing: memory[0..<size]) }
-    var rest: UnsafeMutableRawBufferPointer { .init(rebasing: memory[filled..<size]) }
+    package var isComplete: Bool { filled == size }
+    package var bytes: UnsafeMutableRawBufferPointer { .init(rebasing: memory[0..<size]) }
+    package var rest: UnsafeMutableRawBufferPointer { .init(rebasing: memory[filled..<size]) }
 
-    func fill(_ source: UnsafeRawBufferPointer) {
+    package func fill(_ source: UnsafeRawBufferPointer) {
         precondition(filled + source.count <= size, "a frame takes no more than its size")
         UnsafeMutableRawBufferPointer(rebasing: memory[filled..<size]).copyMemory(from: source)
         filled += source.count
     }
 
     /// Makes it a buffer for another frame, if it is large enough.
-    func reuse(size newSize: Int) -> Bool {
+    package func reuse(size newSize: Int) -> Bool {
         guard newSize <= memory.count else { return false }
         size = newSize
         filled = 0
         charged = 0
+        users = 1
         return true
     }
 }
 
 /// Buffers of frames that were handled, kept for the next: few, and none larger than a common batch.
-struct FrameBufferPool {
-    private static let keptLimit = 32
-    private static let keptSizeLimit = 512 * 1024
+package struct FrameBufferPool {
+    package static let keptLimit = 32
+    package static let keptSizeLimit = 512 * 1024
     private var free: [FrameBuffer] = []
 
-    mutating func take(size: Int) -> FrameBuffer {
+    package init() {}
+
+    package var count: Int { free.count }
+
+    package mutating func take(size: Int) -> FrameBuffer {
         if let last = free.last, last.reuse(size: size) {
             free.removeLast()
             return last
@@ -54,8 +59,13 @@ struct FrameBufferPool {
         return buffer
     }
 
-    mutating func give(_ buffer: FrameBuffer) {
-        guard free.count < Self.keptLimit, buffer.memory.count <= Self.keptSizeLimit else { return }
-        free.append(buffer)
+    /// What does not fit the pool goes; where it is full, the larger of the two last ones stays.
+    package mutating func give(_ buffer: FrameBuffer) {
+        guard buffer.memory.count <= Self.keptSizeLimit else { return }
+        if free.count < Self.keptLimit {
+            free.append(buffer)
+        } else if let last = free.last, last.memory.count < buffer.memory.count {
+            free[free.count - 1] = buffer
+        }
     }
 }

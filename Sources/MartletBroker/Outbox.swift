@@ -1,11 +1,11 @@
-import MartletBasics
-import MartletReactor
+package import MartletBasics
+package import MartletReactor
 
 /// What a connection has yet to send: bytes, and between them ranges of files that go from the page cache to the socket.
 ///
 ///     bytes   |head of fetch answer|tail|next answer|
 ///     files               ^ after byte 61: segment file, 4096..<1052672
-struct Outbox: ~Copyable {
+package struct Outbox: ~Copyable {
     private struct FilePiece {
         /// How many of `bytes` go before it.
         var after: Int
@@ -14,40 +14,50 @@ struct Outbox: ~Copyable {
         var count: Int
     }
 
-    var bytes = ByteBuffer(capacity: 1024)
+    /// Bytes that were sent are dropped once there are so many of them, and as many as are left.
+    private static let sentLimit = 64 * 1024
+
+    package var bytes = ByteBuffer(capacity: 1024)
     private var sent = 0
     private var files = RingQueue<FilePiece>()
     /// Bytes of files that are yet to be sent.
     private var fileBytes = 0
 
-    /// All that waits to be sent, in bytes.
-    var pending: Int { bytes.count - sent + fileBytes }
-    var isEmpty: Bool { pending == 0 }
+    package init() {}
 
-    mutating func append(_ file: any DiskFile, at offset: Int64, count: Int) {
+    /// All that waits to be sent, in bytes.
+    package var pending: Int { bytes.count - sent + fileBytes }
+    package var isEmpty: Bool { pending == 0 }
+
+    package mutating func append(_ file: any DiskFile, at offset: Int64, count: Int) {
         guard count > 0 else { return }
         files.append(FilePiece(after: bytes.count, file: file, offset: offset, count: count))
         fileBytes += count
     }
 
-    enum Flushed {
+    package enum Flushed {
         case all
-        /// The socket takes no more now.
+        /// The socket takes no more now, or had its share of this turn.
         case blocked
         /// The connection is gone.
         case ended
     }
 
-    /// Sends what the socket takes. Throws where a file cannot be read: the answer cannot be completed then.
-    mutating func flush(to socket: any StreamSocket) throws(SystemError) -> Flushed {
+    /// Sends what the socket takes, up to about `limit`. Throws where a file cannot be read: the answer cannot be completed then. Not while
+    /// an answer is being written: what was sent of `bytes` may be dropped.
+    package mutating func flush(to socket: any StreamSocket, limit: Int = .max) throws(SystemError) -> Flushed {
+        var left = limit
         while true {
             let next = files.first
             let upTo = next?.after ?? bytes.count
             while sent < upTo {
+                guard left > 0 else { return blocked() }
                 let piece = UnsafeRawBufferPointer(rebasing: bytes.bytes[sent..<upTo])
                 switch socket.send(piece, more: next != nil) {
-                case .moved(let count): sent += count
-                case .wouldBlock: return .blocked
+                case .moved(let count):
+                    sent += count
+                    left -= count
+                case .wouldBlock: return blocked()
                 case .ended: return .ended
                 }
             }
@@ -56,18 +66,32 @@ struct Outbox: ~Copyable {
                 sent = 0
                 return .all
             }
-            switch try socket.send(next.file, at: next.offset, count: next.count, more: upTo < bytes.count) {
+            guard left > 0 else { return blocked() }
+            switch try socket.send(next.file, at: next.offset, count: min(next.count, left), more: upTo < bytes.count) {
             case .moved(let count):
                 fileBytes -= count
+                left -= count
                 if count == next.count {
                     files.popFirst()
                 } else {
                     files[0].offset += Int64(count)
                     files[0].count -= count
                 }
-            case .wouldBlock: return .blocked
+            case .wouldBlock: return blocked()
             case .ended: return .ended
             }
         }
+    }
+
+    /// A client that always leaves a little unread would else make `bytes` grow for ever.
+    private mutating func blocked() -> Flushed {
+        let rest = bytes.count - sent
+        guard sent >= Self.sentLimit, sent >= rest else { return .blocked }
+        let all = bytes.mutableBytes
+        if rest > 0 { all.baseAddress!.copyMemory(from: all.baseAddress! + sent, byteCount: rest) }
+        bytes.truncate(to: rest)
+        for index in 0..<files.count { files[index].after -= sent }
+        sent = 0
+        return .blocked
     }
 }

@@ -1,55 +1,61 @@
-import MartletBasics
-import MartletCluster
-import MartletModel
+package import MartletBasics
+package import MartletCluster
+package import MartletModel
 
 /// What one partition of a produce request is answered.
-struct ProduceResult {
+package struct ProduceResult {
     /// The topic as the client called it: by name up to version 12, by id from 13 on.
-    var topicName: String
-    var topicID: UUID
+    package var topicName: String
+    package var topicID: UUID
     /// The first partition of its topic in the request: a new topic begins in the answer.
-    var beginsTopic: Bool
-    var index: Int32
-    var error: ErrorCode = .none
-    var message: String?
-    var recordErrors: [RecordError] = []
-    var baseOffset: Offset = -1
-    var logAppendTime: Int64 = -1
-    var logStartOffset: Offset = -1
+    package var beginsTopic: Bool
+    package var index: Int32
+    package var error: ErrorCode = .none
+    package var message: String?
+    package var recordErrors: [RecordError] = []
+    package var baseOffset: Offset = -1
+    package var logAppendTime: Int64 = -1
+    package var logStartOffset: Offset = -1
     /// Who leads now, told from version 10 on with errors of leadership.
-    var currentLeader: LeaderHint?
+    package var currentLeader: LeaderHint?
+
+    package init(topicName: String, topicID: UUID, beginsTopic: Bool, index: Int32) {
+        self.topicName = topicName
+        self.topicID = topicID
+        self.beginsTopic = beginsTopic
+        self.index = index
+    }
 }
 
-
 /// The answer of a produce request while its partitions are waited for, one after the other or all at once.
-struct ProduceAnswer {
-    var correlationID: Int32
-    var version: Int16
-    var acks: Int16
+package struct ProduceAnswer {
+    package var correlationID: Int32
+    package var version: Int16
+    package var acks: Int16
     /// How many partitions are not known yet.
-    var pending = 0
+    package var pending = 0
     /// The first partition lies here, so that the common request costs no allocation.
     private var first: ProduceResult?
     private var more: ContiguousArray<ProduceResult> = []
     /// For an answer that is not one of partitions: an empty topic list.
     private var topicCount = 0
 
-    init(correlationID: Int32, version: Int16, acks: Int16) {
+    package init(correlationID: Int32, version: Int16, acks: Int16) {
         self.correlationID = correlationID
         self.version = version
         self.acks = acks
     }
 
-    var count: Int { first == nil ? 0 : 1 + more.count }
+    package var count: Int { first == nil ? 0 : 1 + more.count }
 
     /// Adds a partition's result and returns its index.
-    mutating func add(_ result: ProduceResult) -> Int {
+    package mutating func add(_ result: ProduceResult) -> Int {
         if result.beginsTopic { topicCount += 1 }
         if first == nil { first = result } else { more.append(result) }
         return more.count
     }
 
-    mutating func finish(_ index: Int, _ outcome: AppendOutcome) {
+    package mutating func finish(_ index: Int, _ outcome: AppendOutcome) {
         precondition(pending > 0, "a partition finishes once")
         pending -= 1
         if index == 0 {
@@ -60,17 +66,17 @@ struct ProduceAnswer {
     }
 
     /// With acks=0 nothing can tell of an error but the end of the connection.
-    var closesConnection: Bool {
+    package var closesConnection: Bool {
         acks == 0 && (first?.error != ErrorCode.none && first != nil || more.contains { $0.error != .none })
     }
 
-    var failureText: String {
+    package var failureText: String {
         let failed = first?.error != ErrorCode.none ? first : more.first { $0.error != .none }
         return failed.map { "\($0.topicName)-\($0.index) \($0.error)" } ?? ""
     }
 
     /// Writes the frame of the answer: size, header, body.
-    func encode(into buffer: inout ByteBuffer) {
+    package func encode(into buffer: inout ByteBuffer) {
         let flexible = version >= 9
         let start = buffer.count
         buffer.int32(0)

@@ -10,12 +10,25 @@ struct RequestFault: Error, CustomStringConvertible {
 }
 
 /// The header of a frame, its client id still in place.
-struct FrameHeader {
-    var apiKey: Int16
-    var apiVersion: Int16
-    var correlationID: Int32
+package struct FrameHeader {
+    package var apiKey: Int16
+    package var apiVersion: Int16
+    package var correlationID: Int32
     /// Nil where the client gave none.
     var clientID: ByteRange?
+
+    package init(apiKey: Int16, apiVersion: Int16, correlationID: Int32) {
+        self.apiKey = apiKey
+        self.apiVersion = apiVersion
+        self.correlationID = correlationID
+    }
+
+    /// Room for an answer's size, then its header.
+    func beginAnswer(_ buffer: inout ByteBuffer) {
+        buffer.int32(0)
+        buffer.int32(correlationID)
+        if ApiKey(rawValue: apiKey)!.responseHeaderVersion(apiVersion) >= 1 { buffer.uvarint(0) }
+    }
 
     init(_ reader: inout ByteReader) throws {
         apiKey = try reader.int16()
@@ -99,7 +112,7 @@ extension Connection {
     /// Appends a whole answer to what is sent: size, header, body.
     func encode<R: WireResponse>(_ response: R, for header: FrameHeader) throws {
         let start = outbox.bytes.count
-        beginAnswer(header)
+        header.beginAnswer(&outbox.bytes)
         do {
             try response.encode(into: &outbox.bytes, version: header.apiVersion)
         } catch {
@@ -108,12 +121,5 @@ extension Connection {
         }
         outbox.bytes.patch(Int32(outbox.bytes.count - start - 4), at: start)
         noteUnsent()
-    }
-
-    /// Room for the size, then the answer's header.
-    func beginAnswer(_ header: FrameHeader) {
-        outbox.bytes.int32(0)
-        outbox.bytes.int32(header.correlationID)
-        if ApiKey(rawValue: header.apiKey)!.responseHeaderVersion(header.apiVersion) >= 1 { outbox.bytes.uvarint(0) }
     }
 }

@@ -56,9 +56,39 @@ struct AppendWaiter {
 
 /// Somebody who wants to know that a partition has more to read: a fetch session, or a fetch without one.
 package protocol FetchWatcher: AnyObject, Sendable {
-    var loop: any EventLoop { get }
-    /// On `loop`. May come more often than there is news.
-    func partitionHasNews()
+    /// On the thread that brought the news, whichever it is: to be noted, not acted upon. May come more often than there is news, and once
+    /// more after the watch has ended.
+    func hasNews(of partition: Partition)
+}
+
+/// Names one watch of one partition, to end it.
+package struct FetchWatchToken: Sendable {
+    fileprivate var number: UInt64
+}
+
+/// Who watches a partition, in an order that depends on nothing but the calls. Watches end at the same cost however many there are.
+struct FetchWatchers {
+    private(set) var all: ContiguousArray<any FetchWatcher> = []
+    private var numbers: ContiguousArray<UInt64> = []
+    private var places: [UInt64: Int] = [:]
+    private var lastNumber: UInt64 = 0
+
+    mutating func add(_ watcher: any FetchWatcher) -> FetchWatchToken {
+        lastNumber += 1
+        places[lastNumber] = all.count
+        all.append(watcher)
+        numbers.append(lastNumber)
+        return FetchWatchToken(number: lastNumber)
+    }
+
+    mutating func remove(_ token: FetchWatchToken) {
+        guard let place = places.removeValue(forKey: token.number) else { preconditionFailure("a watch ends once") }
+        all.swapAt(place, all.count - 1)
+        numbers.swapAt(place, numbers.count - 1)
+        all.removeLast()
+        numbers.removeLast()
+        if place < numbers.count { places[numbers[place]] = place }
+    }
 }
 
 /// What has to be told once a partition's lock is released. Told in order: first who waits for an append, then who waits for data.
@@ -70,7 +100,7 @@ package struct PartitionEffects {
     }
 
     package private(set) var completions: ContiguousArray<Completion> = []
-    package private(set) var watchers: ContiguousArray<any FetchWatcher> = []
+    private var woken: ContiguousArray<(partition: Partition, watchers: ContiguousArray<any FetchWatcher>)> = []
 
     package init() {}
 
@@ -79,13 +109,14 @@ package struct PartitionEffects {
         completions.append(Completion(owner: waiter.owner, token: waiter.token, outcome: outcome))
     }
 
-    mutating func wake(_ watching: ContiguousArray<any FetchWatcher>) {
-        if !watching.isEmpty { watchers.append(contentsOf: watching) }
+    /// Under the partition's lock. The list is shared, not copied, unless it changes before it is delivered.
+    mutating func wakeWatchers(of partition: Partition) {
+        if !partition.watchers.all.isEmpty { woken.append((partition, partition.watchers.all)) }
     }
 
-    package var isEmpty: Bool { completions.isEmpty && watchers.isEmpty }
+    package var isEmpty: Bool { completions.isEmpty && woken.isEmpty }
 
-    /// Calls everybody: those of the current loop at once, others by way of theirs.
+    /// Calls everybody: owners of the current loop at once, others by way of theirs.
     package mutating func deliver() {
         for completion in completions {
             if completion.owner.loop.isCurrent {
@@ -96,13 +127,9 @@ package struct PartitionEffects {
             }
         }
         completions.removeAll(keepingCapacity: true)
-        for watcher in watchers {
-            if watcher.loop.isCurrent {
-                watcher.partitionHasNews()
-            } else {
-                watcher.loop.execute { watcher.partitionHasNews() }
-            }
+        for (partition, watchers) in woken {
+            for watcher in watchers { watcher.hasNews(of: partition) }
         }
-        watchers.removeAll(keepingCapacity: true)
+        woken.removeAll(keepingCapacity: true)
     }
 }

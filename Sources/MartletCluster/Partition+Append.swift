@@ -112,7 +112,7 @@ extension Partition {
         completeWritten(end, mustFlush: mustFlush, &effects)
         if mustFlush { markCommittedAsFlushed() }
         // followers copy what consumers must not see yet
-        if !advanceHighWatermark(&effects), !leadership.followers.isEmpty { effects.wake(watchers) }
+        if !advanceHighWatermark(&effects), !leadership.followers.isEmpty { effects.wakeWatchers(of: self) }
         let waits = !committedWaiters.isEmpty || !durableWaiters.isEmpty
         return config.durability == .fsync ? (true, waits) : (mustFlush, !durableWaiters.isEmpty)
     }
@@ -157,7 +157,7 @@ extension Partition {
             localDurable: log.durableOffset, localEnd: log.logEndOffset, durability: config.durability)
         if moved {
             log.noteHighWatermark(leadership.highWatermark)
-            effects.wake(watchers)
+            effects.wakeWatchers(of: self)
         }
         completeCommitted(&effects)
         return moved

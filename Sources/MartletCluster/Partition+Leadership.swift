@@ -49,14 +49,14 @@ extension Partition {
         log.noteHighWatermark(leadership.highWatermark)
         flushRequestedUpTo = min(flushRequestedUpTo, log.logEndOffset)
         // whatever moved: readers of the earlier epoch must hear of this one
-        if !advanceHighWatermark(&effects) { effects.wake(watchers) }
+        if !advanceHighWatermark(&effects) { effects.wakeWatchers(of: self) }
     }
 
     /// Who waits for an acknowledgement of this replica will not get it: a rewritten offset must never satisfy an old waiter.
     private func becameFollower(_ effects: inout PartitionEffects) {
         abandonReservations(&effects)
         failAllWaiters(.notLeaderOrFollower, &effects)
-        effects.wake(watchers)
+        effects.wakeWatchers(of: self)
     }
 
     // MARK: The in-sync set
@@ -108,23 +108,30 @@ extension Partition {
     /// `replica.fetch.max.bytes`.
     static let followerFetchBytes = 1 << 20
 
-    /// What the leader answered to a fetch of the epoch it was asked in; answers of an epoch that is over are ignored.
+    /// What the leader answered to a fetch. It says something of this log only as that was when it asked: an answer that comes late (of an
+    /// epoch that is over, or overtaken by another) is ignored.
     package struct LeaderAnswer: Sendable {
-        package var leaderEpoch: LeaderEpoch
+        package var request: PartitionFetchRequest
         package var error: ErrorCode
         package var highWatermark: Offset
         package var logStartOffset: Offset
         package var divergingEpoch: EpochEnd?
 
         package init(
-            leaderEpoch: LeaderEpoch, error: ErrorCode, highWatermark: Offset, logStartOffset: Offset, divergingEpoch: EpochEnd?
+            to request: PartitionFetchRequest, error: ErrorCode, highWatermark: Offset, logStartOffset: Offset,
+            divergingEpoch: EpochEnd?
         ) {
-            self.leaderEpoch = leaderEpoch
+            self.request = request
             self.error = error
             self.highWatermark = highWatermark
             self.logStartOffset = logStartOffset
             self.divergingEpoch = divergingEpoch
         }
+    }
+
+    private func isOfNow(_ request: PartitionFetchRequest) -> Bool {
+        request.currentLeaderEpoch == leadership.leaderEpoch && request.offset == log.logEndOffset
+            && request.lastFetchedEpoch == log.latestEpoch ?? -1
     }
 
     /// Appends what the leader sent, or goes back to where the logs part. Admitted: a truncation does its disk work here and under the lock,
@@ -133,12 +140,12 @@ extension Partition {
         var effects = PartitionEffects()
         var mustSync = false
         let failure = lock.withLock { () -> LogError? in
-            guard case .follower = leadership.role, offlineReason == nil, answer.leaderEpoch == leadership.leaderEpoch else { return nil }
+            guard case .follower = leadership.role, offlineReason == nil, isOfNow(answer.request) else { return nil }
             do throws(LogError) {
                 let end = log.logEndOffset
                 try carryOut(answer, records)
                 mustSync = log.logEndOffset < end || log.logEndOffset > end && noteUnsynced() || config.durability == .fsync
-                effects.wake(watchers)
+                effects.wakeWatchers(of: self)
                 return nil
             } catch {
                 return error

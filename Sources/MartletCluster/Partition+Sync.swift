@@ -49,7 +49,7 @@ extension Partition {
             leadership.goOffline()
             failAllWaiters(.kafkaStorageError, &effects)
             abandonReservations(&effects)
-            effects.wake(watchers)
+            effects.wakeWatchers(of: self)
         }
         logger.error("partition offline", ("partition", id.description), ("reason", reason))
         effects.deliver()

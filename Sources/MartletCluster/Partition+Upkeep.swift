@@ -6,26 +6,24 @@ import MartletReactor
 extension Partition {
     /// Gives up what retention does not keep; the files to remove later.
     package func applyRetention(now: Int64) throws(LogError) -> [String] {
-        try lock.withLock { () throws(LogError) in
+        let paths = try lock.withLock { () throws(LogError) -> [String] in
             guard offlineReason == nil else { return [] }
             let removed = try log.applyRetention(now: now, highWatermark: leadership.highWatermark)
-            for segments in removed {
-                logger.info(
-                    "segments removed", ("partition", id.description), ("reason", "\(segments.reason)"),
-                    ("segments", "\(segments.baseOffsets.count)"), ("bytes", "\(segments.bytes)"),
-                    ("log-start", "\(log.logStartOffset)"))
-            }
             return removed.flatMap(\.paths)
         }
+        // a power cut may else bring back what was deleted
+        if !paths.isEmpty { directory.syncer.arm(self, urgent: false) }
+        return paths
     }
 
     package func removeExpiredProducers(now: Int64, olderThanMs: Int64) {
         lock.withLock { log.expireProducers(now: now, olderThanMs: olderThanMs) }
     }
 
-    /// The log's start where the files do not say it themselves: inside the first segment, or behind it.
+    /// The log's start, where it has one. Kafka leaves out what the first segment's name says; but a segment that went may be back after a
+    /// power cut, and with it records that were deleted.
     package var logStartToRemember: Offset? {
-        lock.withLock { log.logStartOffset > log.firstSegmentBase ? log.logStartOffset : nil }
+        lock.withLock { log.logStartOffset > 0 ? log.logStartOffset : nil }
     }
 
     /// Ends the replica's work on this broker: who waits is told to look elsewhere. One that was offline is not closed cleanly: a sync
@@ -38,7 +36,7 @@ extension Partition {
             leadership.goOffline()
             abandonReservations(&effects)
             failAllWaiters(.notLeaderOrFollower, &effects)
-            effects.wake(watchers)
+            effects.wakeWatchers(of: self)
             do throws(LogError) {
                 try log.close(clean: clean)
                 wasClosedCleanly = clean
@@ -56,7 +54,7 @@ extension Partition {
         lock.withLock {
             ClosedReplica(
                 recoveryPoint: log.recoveryPoint, highWatermark: leadership.highWatermark,
-                logStart: log.logStartOffset > log.firstSegmentBase ? log.logStartOffset : nil, isClean: isClean,
+                logStart: log.logStartOffset > 0 ? log.logStartOffset : nil, isClean: isClean,
                 durableBound: log.durableOffset)
         }
     }

@@ -34,7 +34,7 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var committedWaiters = RingQueue<AppendWaiter>()
     /// Appends with acks=1 that wait for this disk, `flush.messages` being reached.
     var durableWaiters = RingQueue<AppendWaiter>()
-    var watchers: ContiguousArray<any FetchWatcher> = []
+    var watchers = FetchWatchers()
     /// The log end up to which `flush.messages` has asked for a sync.
     var flushRequestedUpTo: Offset = 0
     /// Everything below was acknowledged to somebody as written (acks 0 and 1), and must be found by who looks for it.
@@ -117,13 +117,11 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
 
     // MARK: Those who want to know of news
 
-    package func watch(_ watcher: any FetchWatcher) { lock.withLock { watchers.append(watcher) } }
+    package func watch(_ watcher: any FetchWatcher) -> FetchWatchToken { lock.withLock { watchers.add(watcher) } }
 
-    package func unwatch(_ watcher: any FetchWatcher) {
-        lock.withLock {
-            if let index = watchers.firstIndex(where: { $0 === watcher }) { watchers.remove(at: index) }
-        }
-    }
+    package func unwatch(_ token: FetchWatchToken) { lock.withLock { watchers.remove(token) } }
+
+    package var watchersCount: Int { lock.withLock { watchers.all.count } }
 }
 
 /// Who leads a partition, as far as this broker knows: told with errors of leadership.

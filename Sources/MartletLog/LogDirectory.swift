@@ -89,7 +89,7 @@ package final class LogDirectory: @unchecked Sendable {
         _ path: String, on disk: any Disk, owner: DirectoryOwner = DirectoryOwner(),
         durableOffsets settings: DurableOffsets.Settings = DurableOffsets.Settings()
     ) throws(LogError) -> LogDirectory {
-        try onDisk { () throws(SystemError) in try disk.makeDirectory(path) }
+        try make(path, disk)
         guard let lockFile = try onDisk({ () throws(SystemError) in try disk.lock(path + "/.lock") }) else {
             throw .directoryLocked(path: path)
         }
@@ -108,6 +108,33 @@ package final class LogDirectory: @unchecked Sendable {
             lockFile.close()
             throw error
         }
+    }
+
+    /// Makes the directory, durably: a power cut soon after the first start would else take it away with all that was synced in it. Folders
+    /// above may belong to others, who need not let us open them; where the directory was there before, that is no reason to refuse it.
+    private static func make(_ path: String, _ disk: any Disk) throws(LogError) {
+        try onDisk { () throws(SystemError) in
+            let wasThere = try disk.status(path) != nil
+            try disk.makeDirectory(path)
+            for folder in foldersAbove(path) {
+                do throws(SystemError) { try disk.syncDirectory(folder) } catch {
+                    if !wasThere { throw error }
+                }
+            }
+        }
+    }
+
+    /// `.` and `data` above `data/log`; `/` and `/srv` above `/srv/log`.
+    static func foldersAbove(_ path: String) -> [String] {
+        let names = path.split(separator: "/").dropLast()
+        let isAbsolute = path.hasPrefix("/")
+        var folders = [isAbsolute ? "/" : "."]
+        var folder = ""
+        for name in names {
+            folder += (folder.isEmpty && !isAbsolute ? "" : "/") + name
+            folders.append(folder)
+        }
+        return folders
     }
 
     private static func read(_ path: String, _ disk: any Disk, _ owner: DirectoryOwner) throws(LogError) -> Found {

@@ -240,8 +240,3 @@ package final class PartitionLog {
     func snapshotPath(_ offset: Offset) -> String { SegmentFile.snapshot.path(folder, offset) }
     var epochPath: String { folder + "/" + LeaderEpochHistory.fileName }
 }
-
-extension PartitionLog {
-    /// Where the files begin: the log's start, unless that was moved into or past the first segment.
-    package var firstSegmentBase: Offset { segments[0].baseOffset }
-}

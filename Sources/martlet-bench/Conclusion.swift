@@ -1,7 +1,8 @@
 import MartletBasics
 import MartletReactor
 
-/// How something ends that callbacks carry on: once, and by the first that says so. A time limit makes sure that it does.
+/// How something ends that callbacks carry on: once, and by the first that says so. A time limit makes sure that it
+/// does.
 final class Conclusion {
     private let loop: any EventLoop
     private var result: Result<Void, BenchFault>?

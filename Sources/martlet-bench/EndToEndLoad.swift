@@ -66,8 +66,9 @@ final class EndToEndLoad {
             return concludeIfAllArrived()
         }
         let due = Int(elapsed.nanoseconds) * recordsPerSecond / 1_000_000_000
-        if due - arrived > Self.outstandingLimit {
-            return conclusion.conclude(.failure(BenchFault("the server does not keep up: \(due - arrived) outstanding")))
+        guard due - arrived <= Self.outstandingLimit else {
+            let fault = BenchFault("the server does not keep up: \(due - arrived) records are on their way")
+            return conclusion.conclude(.failure(fault))
         }
         producer.allowed += due - sent
         sent = due

@@ -10,8 +10,8 @@ struct FetchAnswer {
     var highWatermark: Offset = 0
 }
 
-/// Reads the answers of a fetch of one partition as they come, and keeps nothing of them but their head, and the head of
-/// each batch one after the other: a client that is to cost little does not collect a megabyte to skip it.
+/// Reads the answers of a fetch of one partition as they come, and keeps nothing of them but their head, and the head
+/// of each batch one after the other: a client that is to cost little does not collect a megabyte to skip it.
 struct FetchAnswerReader: ~Copyable {
     /// More than a head takes that lists no aborted transactions.
     private static let headBytesLimit = 1024
@@ -66,16 +66,14 @@ struct FetchAnswerReader: ~Copyable {
         let frameBytes = 4 + Int(Int32(bigEndian: kept.bytes.loadUnaligned(as: Int32.self)))
         let whole = UnsafeRawBufferPointer(rebasing: kept.bytes.prefix(max(frameBytes, 4)))
         var reader = ByteReader(whole, at: 4)
-        do {
-            try parse(&reader)
-        } catch let fault as DecodingFault {
+        let complaint: String?
+        do throws(DecodingFault) { complaint = try parse(&reader) } catch {
             guard kept.count < min(frameBytes, Self.headBytesLimit) else {
-                throw BenchFault("a fetch answer cannot be read: \(fault)")
+                throw BenchFault("a fetch answer cannot be read: \(error)")
             }
             return false
-        } catch {
-            throw error as! BenchFault
         }
+        if let complaint { throw BenchFault(complaint) }
         guard recordsLeft <= frameBytes - reader.position else {
             throw BenchFault("a fetch answer is shorter than its records")
         }
@@ -86,27 +84,28 @@ struct FetchAnswerReader: ~Copyable {
         return true
     }
 
-    /// Up to the first byte of the records.
-    private mutating func parse(_ reader: inout ByteReader) throws {
+    /// Up to the first byte of the records; what is wrong with what it says, if something is.
+    private mutating func parse(_ reader: inout ByteReader) throws(DecodingFault) -> String? {
         _ = try reader.int32()
         try reader.skipTaggedFields()
         _ = try reader.int32()
         let code = ErrorCode(rawValue: try reader.int16())
-        guard code == .none else { throw BenchFault("Fetch was answered with \(code)") }
+        guard code == .none else { return "Fetch was answered with \(code)" }
         _ = try reader.int32()
-        guard try reader.uvarint() == 2 else { throw BenchFault("a fetch answer is not about one topic") }
+        guard try reader.uvarint() == 2 else { return "a fetch answer is not about one topic" }
         _ = try reader.stringRange(flexible: true)
-        guard try reader.uvarint() == 2 else { throw BenchFault("a fetch answer is not about one partition") }
+        guard try reader.uvarint() == 2 else { return "a fetch answer is not about one partition" }
         let partition = try reader.int32()
         let partitionCode = ErrorCode(rawValue: try reader.int16())
         guard partitionCode == .none else {
-            throw BenchFault("Fetch of partition \(partition) was answered with \(partitionCode)")
+            return "Fetch of partition \(partition) was answered with \(partitionCode)"
         }
         answer.highWatermark = try reader.int64()
         try reader.skip(16)  // last stable offset, log start offset
-        guard try reader.uvarint() < 2 else { throw BenchFault("a topic of the load has aborted transactions") }
+        guard try reader.uvarint() < 2 else { return "a topic of the load has aborted transactions" }
         _ = try reader.int32()
         recordsLeft = max(0, Int(try reader.uvarint()) - 1)
+        return nil
     }
 
     // MARK: Batches

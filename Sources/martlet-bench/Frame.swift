@@ -11,8 +11,8 @@ enum SpokenVersion {
     static let deleteTopics: Int16 = 5
 }
 
-/// A request as it goes over the wire, its size before it. Its bytes stay where they are for as long as it lives, so one
-/// can be sent again and again.
+/// A request as it goes over the wire, its size before it. Its bytes stay where they are for as long as it lives, so
+/// one can be sent again and again.
 final class Frame {
     let correlationID: Int32
     let bytes: UnsafeRawBufferPointer
@@ -57,7 +57,8 @@ extension Frame {
         try self.init(request, version: SpokenVersion.produce, correlationID: correlationID)
     }
 
-    /// One partition from an offset on; an answer comes as soon as there is a byte, and without one after half a second.
+    /// One partition from an offset on; an answer comes as soon as there is a byte, and without one after half a
+    /// second.
     convenience init(
         fetching topic: String, partition: Int32, from offset: Offset, bytes: Int32, correlationID: Int32
     ) throws(BenchFault) {

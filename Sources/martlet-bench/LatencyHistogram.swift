@@ -1,5 +1,5 @@
-/// Counts of latencies in nanoseconds. Below 256 each value has a bucket of its own; above, each power of two is cut into
-/// 128, so that a percentile is right within one per cent. Larger values than 2^40 (18 minutes) count as that.
+/// Counts of latencies in nanoseconds. Below 256 each value has a bucket of its own; above, each power of two is cut
+/// into 128, so that a percentile is right within one per cent. Larger values than 2^40 (18 minutes) count as that.
 struct LatencyHistogram {
     private static let subdivisionBits = 7
     private static let largestExponent = 40 - subdivisionBits

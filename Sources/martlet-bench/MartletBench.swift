@@ -29,7 +29,7 @@ enum MartletBench {
             switch arguments.command {
             case "cases": listCases()
             case "run": try measure(arguments, log)
-            default: for command in commands { print(command.help(program: "martlet-bench")) }
+            default: for command in commands { StandardOutput.say(command.help(program: "martlet-bench")) }
             }
         } catch let fault as CommandLineArguments.Fault {
             Logger("bench", to: log).error(fault.description)
@@ -46,7 +46,7 @@ enum MartletBench {
                 "case": .string(one.name), "what": .string(one.what), "durability": .string(one.durability.rawValue),
                 "unit": .string(one.unit.rawValue),
             ]
-            print(entry.text)
+            StandardOutput.say(entry.text)
         }
     }
 
@@ -75,7 +75,7 @@ enum MartletBench {
             Measurement(host: host, address: address, serverProcess: process, measured: measured, extent: extent), host)
         var line = JSONObject([JSONObject.Member("case", .string(measured.name))])
         for member in figures.json.object!.members { line[member.name] = member.value }
-        print(JSONValue.object(line).text)
+        StandardOutput.say(JSONValue.object(line).text)
     }
 
     /// Turns the loop until the measurement has ended.

@@ -29,7 +29,9 @@ struct Measurement {
         return figures
     }
 
-    private func produce(_ shape: Case.Produce, to topic: String, _ extent: Extent) async throws(BenchFault) -> Figures {
+    private func produce(
+        _ shape: Case.Produce, to topic: String, _ extent: Extent
+    ) async throws(BenchFault) -> Figures {
         var source = RecordSource()
         let batch = source.batch(
             bytes: shape.batchBytes, codec: shape.codec, timestamp: host.clock.wallMilliseconds)

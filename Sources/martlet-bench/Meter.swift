@@ -14,7 +14,9 @@ struct Figures {
 
     /// One object; times in the unit that the name ends with, megabytes of a million bytes.
     var json: JSONValue {
-        func per(_ amount: Double, _ share: Double) -> JSONValue { share > 0 ? .double(rounded(amount / share)) : .null }
+        func per(_ amount: Double, _ share: Double) -> JSONValue {
+            share > 0 ? .double(rounded(amount / share)) : .null
+        }
         return [
             "seconds": .double(rounded(seconds)), "requests": .int(Int64(requests)), "records": .int(Int64(records)),
             "megabytes": .double(rounded(megabytes)),
@@ -73,7 +75,8 @@ final class Meter {
 
     var isOver: Bool { phase == .over }
 
-    /// A request is done. The first one after the warm-up begins the measurement and is not counted; the last one ends it.
+    /// A request is done. The first one after the warm-up begins the measurement and is not counted; the last one ends
+    /// it.
     func finished(sent: Instant, records: Int, bytes: Int) throws(BenchFault) {
         let now = clock.now
         switch phase {

@@ -95,20 +95,24 @@ private final class Producer: Speaker {
 enum ProduceAnswer {
     /// Looks at the error codes alone: decoding the whole answer would cost more than a light server's work.
     static func check(_ answer: UnsafeRawBufferPointer, correlationID: Int32) throws(BenchFault) {
-        var reader = ByteReader(answer)
-        do {
-            guard try reader.int32() == correlationID else { throw BenchFault("answers come out of order") }
-            try reader.skipTaggedFields()
-            guard try reader.uvarint() == 2 else { throw BenchFault("a produce answer is not about one topic") }
-            _ = try reader.stringRange(flexible: true)
-            guard try reader.uvarint() == 2 else { throw BenchFault("a produce answer is not about one partition") }
-            let partition = try reader.int32()
-            let code = ErrorCode(rawValue: try reader.int16())
-            guard code == .none else { throw BenchFault("Produce to partition \(partition) was answered with \(code)") }
-        } catch let fault as DecodingFault {
-            throw BenchFault("a produce answer cannot be read: \(fault)")
-        } catch {
-            throw error as! BenchFault
+        let complaint: String?
+        do throws(DecodingFault) { complaint = try self.complaint(answer, correlationID) } catch {
+            throw BenchFault("a produce answer cannot be read: \(error)")
         }
+        if let complaint { throw BenchFault(complaint) }
+    }
+
+    private static func complaint(
+        _ answer: UnsafeRawBufferPointer, _ correlationID: Int32
+    ) throws(DecodingFault) -> String? {
+        var reader = ByteReader(answer)
+        guard try reader.int32() == correlationID else { return "answers come out of order" }
+        try reader.skipTaggedFields()
+        guard try reader.uvarint() == 2 else { return "a produce answer is not about one topic" }
+        _ = try reader.stringRange(flexible: true)
+        guard try reader.uvarint() == 2 else { return "a produce answer is not about one partition" }
+        let partition = try reader.int32()
+        let code = ErrorCode(rawValue: try reader.int16())
+        return code == .none ? nil : "Produce to partition \(partition) was answered with \(code)"
     }
 }

@@ -58,7 +58,7 @@ def held(player, names, settings, broker_settings):
             played += 1
             left.remove(name)
             yield kind, name, text
-            if not broker.is_running():
+            if broker.has_ended():
                 break
         playing.kill()
         playing.stdout.close()
@@ -78,7 +78,7 @@ def rows(playing, broker):
             if row:
                 yield row
             row = (found[1].strip(), found[2], found[3] or "")
-            if row[0] == "FAIL" and not broker.is_running():
+            if row[0] == "FAIL" and broker.has_ended():
                 row = (*row[:2], "\n     ".join([f"{row[2]}; the broker ended:", *told_by(broker.log())]))
                 break
         elif row and row[0] == "FAIL" and not re.match(r"\d+ passed", line):

@@ -138,6 +138,13 @@ class Broker:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
+    def has_ended(self):
+        """Also of one that is still writing down how it crashed."""
+        if "Fatal error" in self.log() or "Program crashed" in self.log():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(20)
+        return not self.is_running()
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 

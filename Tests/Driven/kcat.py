@@ -102,7 +102,7 @@ def offsets_by_time():
 @test
 def a_consumer_that_waits_sees_what_arrives():
     broker = Broker().start()
-    kcat(broker, "-L", "-t", "live")
+    assert Connection(broker.port).create_topic("live") == 0
     reader = subprocess.Popen(["kcat", "-b", broker.address, "-C", "-t", "live", "-c", "3", "-q", "-u"], stdout=subprocess.PIPE)
     time.sleep(0.5)
     started = time.monotonic()

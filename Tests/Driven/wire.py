@@ -2,9 +2,10 @@
 
 Only old, fixed-width versions: Produce 3, Fetch 4, ListOffsets 1, Metadata 1, ApiVersions 0, CreateTopics 2.
 """
-import socket, struct
+import socket, struct, time
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS, CREATE_TOPICS = 0, 1, 2, 3, 18, 19
+OFFSET_NOT_AVAILABLE = 78
 
 _TABLE = []
 for n in range(256):
@@ -178,11 +179,15 @@ class Connection:
             answer.take("qq")
         return error, high_watermark, answer.bytes() or b""
 
-    def end_offset(self, topic, partition=0, timestamp=-1):
+    def end_offset(self, topic, partition=0, timestamp=-1, patience=2):
+        """Asks again while a leader that has just started does not know it yet, as every client does."""
         answer = self.ask(frame(LIST_OFFSETS, 1, struct.pack(">ii", -1, 1) + string(topic) + struct.pack(">iiq", 1, partition, timestamp)))
         answer.take("i")
         answer.string()
         _, _, error, _, offset = answer.take("iihqq")
+        if error == OFFSET_NOT_AVAILABLE and patience > 0:
+            time.sleep(0.02)
+            return self.end_offset(topic, partition, timestamp, patience - 0.02)
         assert error == 0, f"ListOffsets: error {error}"
         return offset
 
@@ -213,7 +218,8 @@ def values_in(batches):
             position += 1
             number()
             offset = base + number()
-            position += max(number(), 0)
+            key_size = number()
+            position += max(key_size, 0)
             size = number()
             found.append((offset, bytes(batches[position : position + size]) if size >= 0 else None))
             position = end

@@ -85,10 +85,13 @@ extension PartitionLeadership {
     @Test func isTheLeastDurableOffsetOfTheInSyncReplicas() {
         var state = leader()
         #expect(state.advance(durable: 50) == 0, "followers that have not fetched in this epoch have nothing")
-        #expect(state.fetched(2, 60, durable: 40) == true)
-        #expect(state.fetched(3, 60, durable: 30) == true)
+        let known9481 = state.fetched(2, 60, durable: 40)
+        #expect(known9481)
+        let known5026 = state.fetched(3, 60, durable: 30)
+        #expect(known5026)
         #expect(state.advance(durable: 50) == 30)
-        #expect(state.fetched(3, 60, durable: 60) == true)
+        let known5949 = state.fetched(3, 60, durable: 60)
+        #expect(known5949)
         #expect(state.advance(durable: 50) == 40)
         #expect(state.advance(durable: 20) == 40, "it never goes back")
     }
@@ -218,7 +221,9 @@ extension PartitionLeadership {
 
     @Test func doesNotHearOfWhoIsNoReplica() {
         var state = leader()
-        #expect(state.fetched(9, 10, durable: 10) == false)
-        #expect(state.fetched(1, 10, durable: 10) == false, "nor of the leader itself")
+        let known5781 = state.fetched(9, 10, durable: 10)
+        #expect(!known5781)
+        let known4323 = state.fetched(1, 10, durable: 10)
+        #expect(!known4323)
     }
 }

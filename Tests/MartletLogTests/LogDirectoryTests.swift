@@ -111,13 +111,27 @@ private let orders = TopicPartition("orders", 0)
         defer { world.end() }
         let host = world.makeHost("broker")
         let directory = try open(host)
-        host.files.fail(.sync, of: "replication", with: .noSpace)
+        host.files.fail(.sync, of: "replication", with: .inputOutput)
         #expect(throws: LogError.self) { try directory.write(.highWatermark, OffsetCheckpoint([orders: 5])) }
         #expect(directory.isOffline)
         #expect(throws: LogError.self) { try directory.write(.logStart, OffsetCheckpoint()) }
         try directory.closeCleanly(brokerEpoch: -1)
         #expect(try host.disk.status("/d/.kafka_cleanshutdown") == nil, "an offline directory is not said to be clean")
         #expect(!directory.takeOffline(.closed("x")), "the first reason stays")
+    }
+
+    @Test func aFullDiskIsWaitedOutAndTheCheckpointBeforeStays() throws {
+        defer { world.end() }
+        let host = world.makeHost("broker")
+        let directory = try open(host)
+        try directory.write(.highWatermark, OffsetCheckpoint([orders: 5]))
+        host.files.fail(.write, of: "replication", with: .noSpace)
+        #expect(throws: LogError.self) { try directory.write(.highWatermark, OffsetCheckpoint([orders: 9])) }
+        #expect(!directory.isOffline)
+        let path = "/d/" + LogDirectory.Checkpoint.highWatermark.rawValue
+        #expect(try OffsetCheckpoint.read(host.disk, path) == OffsetCheckpoint([orders: 5]))
+        try directory.write(.highWatermark, OffsetCheckpoint([orders: 9]))
+        #expect(try OffsetCheckpoint.read(host.disk, path) == OffsetCheckpoint([orders: 9]))
     }
 }
 

@@ -3,7 +3,7 @@ import Foundation
 /// A guess, file by file: names declared as dictionaries or sets, and loops over them that do not sort.
 enum HashedIteration {
     private static let declared = pattern(
-        #"\b(?:let|var) (\w+)(?:: (?:Mutex<)?(?:\[[^\[\]\n]+ ?: [^\n]+\]|Set<[^\n]*>|Dictionary<[^\n]*>)|(?:: [^=\n]+)? = (?:\[:\]|Set[<(]|Dictionary[<(]))"#)
+        #"\b(?:let|var) (\w+)(?:: (?:Mutex<)?(?:\[[^\[\]()\n]+: [^\n]+\]|Set<[^\n]*>|Dictionary<[^\n]*>)|(?:: [^=\n]+)? = (?:\[:\]|Set[<(]|Dictionary[<(]))"#)
 
     static func findings(_ file: SourceFile) -> [Finding] {
         let code = file.code as NSString

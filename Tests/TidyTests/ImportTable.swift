@@ -22,9 +22,11 @@ enum ImportTable {
             // It counts the processor time that a run took, and nothing else of the system.
             "Glibc",
         ],
+        "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
         "martlet": [
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",
             "Glibc",
         ],
+        "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
     ]
 }

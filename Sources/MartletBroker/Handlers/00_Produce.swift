@@ -25,17 +25,32 @@ struct ProducePart {
 /// from there with what else the turn brings for the partition.
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
+        let acks = try readProduce(&reader, version: header.apiVersion)
+        let isLarge = frame.count > CodecLane.inlineLimit
+        if isLarge, requestFault(acks: acks, shared.produceParts, frame) == nil,
+            checkOnLane(header, acks: acks, frame, broker.topics.table)
+        {
+            return .answered
+        }
+        return appendParts(header, acks: acks, shared.produceParts, frame, checked: nil) ? .appended : .answered
+    }
+
+    /// Appends what was read, and queues the answer; true if an append refers to the frame. `checked` has the batches that were judged on
+    /// the codec lane, nil where they are yet to be.
+    func appendParts(
+        _ header: FrameHeader, acks: Int16, _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer,
+        checked: [CheckedBatch?]?
+    ) -> Bool {
         let version = header.apiVersion
-        let acks = try readProduce(&reader, version: version)
         var answer = ProduceAnswer(correlationID: header.correlationID, version: version, acks: acks)
-        let whole = requestFault(acks: acks, frame)
+        let whole = requestFault(acks: acks, parts, frame)
         let now = broker.clock.now
         let number = firstAnswer + UInt64(answers.count)
         let acknowledgement: Acknowledgement = acks == 0 ? .none : acks == 1 ? .written : .committed
         let deadline = now + .milliseconds(Int64(produceTimeoutMs))
         let table = broker.topics.table
         var appended = false
-        for part in shared.produceParts {
+        for (place, part) in parts.enumerated() {
             var result = ProduceResult(
                 topicName: "", topicID: part.topicID, beginsTopic: part.beginsTopic, index: part.index)
             let topic = findTopic(part, frame, table, &result)
@@ -47,14 +62,14 @@ extension Connection {
             let token = AppendToken(answer: number, index: answer.count)
             let request = AppendRequest(
                 acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline)
-            let progress = append(part, topic, frame, request, version: version, &result)
+            let progress = append(part, topic, frame, request, version: version, checked?[place], &result)
             appended = appended || progress.refersToFrame
             if progress.isWaiting { answer.pending += 1 }
             _ = answer.add(result)
         }
         _ = enqueue(answer)
         if answers.count == 1 { sendCompleteAnswers() }
-        return appended ? .appended : .answered
+        return appended
     }
 
     /// Reads the fields into `shared.produceParts`; returns acks. The whole request is read before anything of it is acted upon.
@@ -84,9 +99,11 @@ extension Connection {
     }
 
     /// What is wrong with the request as a whole.
-    private func requestFault(acks: Int16, _ frame: UnsafeMutableRawBufferPointer) -> ErrorCode? {
+    private func requestFault(
+        acks: Int16, _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer
+    ) -> ErrorCode? {
         guard acks >= -1, acks <= 1 else { return .invalidRequiredAcks }
-        for part in shared.produceParts {
+        for part in parts {
             guard let records = part.records, records.count >= BatchHeader.size else { continue }
             let attributes = frame.loadUnaligned(fromByteOffset: records.offset + BatchHeader.At.attributes, as: Int16.self)
             // no transactions are served: as Kafka answers a client that may not use its transactional id
@@ -95,7 +112,7 @@ extension Connection {
         return nil
     }
 
-    private func findTopic(
+    func findTopic(
         _ part: ProducePart, _ frame: UnsafeMutableRawBufferPointer, _ table: LocalTopicTable, _ result: inout ProduceResult
     ) -> LocalTopic? {
         if part.topicID != .zero || part.topicName.isEmpty, part.topicName.count == 0 {
@@ -116,7 +133,7 @@ extension Connection {
 
     private func append(
         _ part: ProducePart, _ topic: LocalTopic?, _ frame: UnsafeMutableRawBufferPointer, _ request: AppendRequest,
-        version: Int16, _ result: inout ProduceResult
+        version: Int16, _ checked: CheckedBatch?, _ result: inout ProduceResult
     ) -> AppendProgress {
         guard let topic, let partition = topic.partition(part.index) else {
             result.error = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
@@ -126,16 +143,21 @@ extension Connection {
         var batch = UnsafeMutableRawBufferPointer(rebasing: frame[records.offset..<records.end])
         let validated: ValidatedBatch
         do throws(BatchRejection) {
-            validated = try shared.validator.validate(
-                batch, config: partition.topicConfig, version: version, now: broker.clock.wallMilliseconds)
+            switch checked?.outcome {
+            case .success(let known): validated = known
+            case .failure(let rejection): throw rejection
+            case nil:
+                validated = try shared.validator.validate(
+                    batch, config: partition.topicConfig, version: version, now: broker.clock.wallMilliseconds)
+            }
         } catch {
             refused(error, topic, part.index, &result)
             return AppendProgress()
         }
         var owned: FrameBuffer?
         if validated.isRewritten {
-            let buffer = shared.pool.take(size: validated.header.totalSize)
-            buffer.fill(UnsafeRawBufferPointer(shared.validator.rewritten))
+            let buffer = checked?.rewritten ?? shared.pool.take(size: validated.header.totalSize)
+            if checked == nil { buffer.fill(UnsafeRawBufferPointer(shared.validator.rewritten)) }
             batch = buffer.bytes
             owned = buffer
         } else {
@@ -146,8 +168,12 @@ extension Connection {
         case .reserved(let baseOffset, let isFirst):
             result.baseOffset = baseOffset
             result.logAppendTime = validated.appendTime
-            if let owned { shared.retain(owned) }
-            if isFirst { shared.touch(partition) }
+            if let owned {
+                shared.retain(owned)
+                shared.recycle(owned)
+            }
+            // what another loop has reserved before, it may write after this loop's bytes are gone
+            if isFirst || broker.host.loops.count > 1 { shared.touch(partition) }
             return AppendProgress(isWaiting: request.acknowledgement != .none, refersToFrame: owned == nil)
         case .duplicate(let baseOffset, let logAppendTime, let isWaiting):
             result.baseOffset = baseOffset

@@ -53,8 +53,10 @@ enum FetchHandler {
 
     private static func limits(of asked: FetchRequest, version: Int16, _ broker: Broker) -> FetchLimits {
         let replica = version >= 15 ? asked.replicaState.replicaID : asked.replicaID
+        let maxBytes = Int(max(0, min(asked.maxBytes, broker.config.fetchBytesLimit)))
         return FetchLimits(
-            minBytes: Int(asked.minBytes), maxBytes: Int(max(0, min(asked.maxBytes, broker.config.fetchBytesLimit))),
+            // more than may be answered would be waited for in vain
+            minBytes: min(Int(asked.minBytes), maxBytes), maxBytes: maxBytes,
             maxWait: .milliseconds(Int64(asked.maxWaitMs)), readCommitted: asked.isolationLevel == 1,
             follower: replica >= 0 ? FollowerIdentity(broker: replica) : nil)
     }

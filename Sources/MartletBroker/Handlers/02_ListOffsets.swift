@@ -71,6 +71,7 @@ enum ListOffsetsHandler {
         switch partition.lookUp(place, currentLeaderEpoch: asked.currentLeaderEpoch, readCommitted: request.isolationLevel == 1,
             forReplica: request.replicaID >= 0)
         {
+        case .failure(.offsetNotAvailable) where version < 5: found.errorCode = .leaderNotAvailable
         case .failure(let error): found.errorCode = error
         case .success(let position?):
             found.offset = position.offset
