@@ -27,6 +27,5 @@ enum ImportTable {
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",
             "Glibc",
         ],
-        "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
     ]
 }

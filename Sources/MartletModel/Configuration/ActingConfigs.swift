@@ -57,7 +57,6 @@ package enum ActingConfigs {
         ("max.connections.per.ip", "The most connections at a time from one address."),
         ("max.connections.per.ip.overrides", "Other such limits for some addresses, as `host:count`."),
         ("max.incremental.fetch.session.cache.slots", "The most fetch sessions that are remembered."),
-        ("max.request.partition.size.limit", "The most partitions that one request may ask of some APIs, or create."),
         ("message.max.bytes", "The largest batch taken, as it arrives."),
         ("min.insync.replicas", "The in-sync replicas without which `acks=all` is refused; at most all there are."),
         ("node.id", "Stands for `broker.id` where that is not set."),

@@ -24,7 +24,6 @@ package struct BrokerConfig: Sendable {
     package var deleteTopics: Bool
     package var partitions: Int32
     package var replicationFactor: Int16
-    package var requestPartitionLimit: Int32
 
     // MARK: logs
     package var retentionCheckInterval: Interval
@@ -99,7 +98,6 @@ extension BrokerConfig {
             deleteTopics: settings.bool("delete.topic.enable"),
             partitions: settings.int32("num.partitions"),
             replicationFactor: Int16(settings.int64("default.replication.factor")),
-            requestPartitionLimit: settings.int32("max.request.partition.size.limit"),
             retentionCheckInterval: time("log.retention.check.interval.ms"),
             recoveryPointCheckpointInterval: time("log.flush.offset.checkpoint.interval.ms"),
             logStartCheckpointInterval: time("log.flush.start.offset.checkpoint.interval.ms"),

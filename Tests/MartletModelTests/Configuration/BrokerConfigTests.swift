@@ -237,7 +237,6 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
             delete.topic.enable=false
             num.partitions=3
             default.replication.factor=2
-            max.request.partition.size.limit=5
             log.retention.check.interval.ms=11
             log.flush.offset.checkpoint.interval.ms=12
             log.flush.start.offset.checkpoint.interval.ms=13
@@ -269,7 +268,6 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         #expect(!config.deleteTopics)
         #expect(config.partitions == 3)
         #expect(config.replicationFactor == 2)
-        #expect(config.requestPartitionLimit == 5)
         #expect(config.retentionCheckInterval == .milliseconds(11))
         #expect(config.recoveryPointCheckpointInterval == .milliseconds(12))
         #expect(config.logStartCheckpointInterval == .milliseconds(13))
