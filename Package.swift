@@ -71,7 +71,9 @@ let package = Package(
 
         tests("TidyTests", [], exclude: ["ratchet.txt"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
-        tests("MartletModelTests", ["MartletModel", "MartletBasics"]),
+        tests(
+            "MartletModelTests", ["MartletModel", "MartletBasics"],
+            exclude: ["Configuration/effects.txt", "Configuration/inert.txt"]),
         tests(
             "MartletWireTests", ["MartletBasics", "MartletModel", "MartletWire", "SchemaCompiler"],
             exclude: ["check_samples.py"], plugins: ["GenerateWire"]),

@@ -9,6 +9,8 @@ package import MartletReactor
 package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     private static let syncThreads = 8
     private static let laneLimit = 4096
+    /// However many `num.recovery.threads.per.data.dir` and `log.dirs` ask for.
+    private static let bulkThreadsLimit = 256
     /// Descriptors that the cache of segment files does not take: sockets, checkpoints, the keeper.
     package static let descriptorLimitDefault = 8192
 
@@ -32,7 +34,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         self.config = config
         logger = Logger("log", to: sink)
         clock = host.clock
-        bulk = host.makeLane("bulk", threads: max(1, Int(config.recoveryThreadsPerDir)), limit: Self.laneLimit)
+        let threads = min(Int(config.recoveryThreadsPerDir) * config.logDirs.count, Self.bulkThreadsLimit)
+        bulk = host.makeLane("bulk", threads: max(1, threads), limit: Self.laneLimit)
         descriptors = DescriptorCache(disk: host.disk, limit: Self.descriptorLimitDefault)
         seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
     }

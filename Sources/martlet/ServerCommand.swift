@@ -30,7 +30,8 @@ enum ServerCommand {
             fail("\(error)")
         }
         let sink = StandardErrorLog()
-        sink.setLevel(config.logLevel)
+        sink.setLevel(config.logLevels.general)
+        for (subsystem, level) in config.logLevels.special { sink.setLevel(level, of: subsystem) }
         for warning in config.warnings { Logger("config", to: sink).warning(warning) }
         let process: ServerProcess
         do {

@@ -225,6 +225,7 @@ def help_and_the_reference_of_settings():
     assert got.returncode == 0 and "--config" in got.stdout and "--set" in got.stdout, got
     got = run_program("server", "--help-config")
     assert got.returncode == 0, got
+    assert re.search(r"\n\d+ settings act, \d+ are accepted without effect\.\n*$", got.stdout), got.stdout[-200:]
     for name in ("log.retention.hours", "message.max.bytes", "martlet.durability", "advertised.listeners"):
         assert name in got.stdout, name
 

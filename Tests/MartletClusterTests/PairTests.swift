@@ -25,7 +25,12 @@ final class Brokers: @unchecked Sendable {
         func close() {}
     }
 
-    init() { host = world.makeHost("machine") }
+    private let settings: [(name: String, value: String)]
+
+    init(_ settings: [(name: String, value: String)] = []) {
+        self.settings = settings
+        host = world.makeHost("machine")
+    }
     deinit { world.end() }
 
     func run(at location: SourceLocation = #_sourceLocation, _ body: @escaping @Sendable (Brokers) async throws -> Void) {
@@ -50,7 +55,7 @@ final class Brokers: @unchecked Sendable {
             let replicas = RememberedReplicas(disk: disk, loop: brokers.host.loops[0])
             brokers.replicas[id] = replicas
             let member = ClusterMember(
-                host: brokers.host, config: try BrokerConfig.resolve(overrides: [("broker.id", "\(id)")]),
+                host: brokers.host, config: try BrokerConfig.resolve(overrides: [("broker.id", "\(id)")] + brokers.settings),
                 coordination: .embedded(brokers.keeper, on: brokers.host.loops[0]), replicas: replicas, sink: SilentLog(),
                 remoteChannel: { [unowned brokers] live in DirectChannel { brokers.members[live.id] } })
             brokers.members[id] = member
@@ -152,6 +157,19 @@ final class Brokers: @unchecked Sendable {
         #expect(brokers.replicas[2]?.orders == ["t-0 stopped", "t-0 deleted"], "it was never served again")
         brokers.create("t", [[2]], on: 1)
         #expect(brokers.told(2) == ["t-0 2/0/[2]"])
+    }
+
+    @Test(arguments: [("false", "t-0 -1/2/[1]"), ("true", "t-0 2/3/[2]")])
+    func aReplicaOutOfSyncLeadsOnlyWhereThatIsAllowed(allowed: String, told: String) {
+        let brokers = Brokers([("unclean.leader.election.enable", allowed)])
+        brokers.start(1)
+        brokers.start(2)
+        brokers.create("t", [[1, 2]], on: 1)
+        brokers.stop(2)
+        brokers.stop(1)
+        brokers.start(2)
+        brokers.world.run(for: .seconds(1))
+        #expect(brokers.told(2) == [told])
     }
 
     @Test func aSecondBrokerOfTheSameIDOrAddressIsRefused() {

@@ -24,7 +24,6 @@ package struct BrokerConfig: Sendable {
     package var deleteTopics: Bool
     package var partitions: Int32
     package var replicationFactor: Int16
-    package var requestPartitionLimit: Int32
 
     // MARK: logs
     package var retentionCheckInterval: Interval
@@ -55,7 +54,7 @@ package struct BrokerConfig: Sendable {
     package var connectionLimitOverrides: [(host: String, count: Int32)]
     package var requestTimeout: Interval
 
-    package var logLevel: LogLevel
+    package var logLevels: LogLevels
 
     /// What to tell the user at start: a sentence for each setting given that has no effect, and the like.
     package var warnings: [String] { settings.warnings }
@@ -99,7 +98,6 @@ extension BrokerConfig {
             deleteTopics: settings.bool("delete.topic.enable"),
             partitions: settings.int32("num.partitions"),
             replicationFactor: Int16(settings.int64("default.replication.factor")),
-            requestPartitionLimit: settings.int32("max.request.partition.size.limit"),
             retentionCheckInterval: time("log.retention.check.interval.ms"),
             recoveryPointCheckpointInterval: time("log.flush.offset.checkpoint.interval.ms"),
             logStartCheckpointInterval: time("log.flush.start.offset.checkpoint.interval.ms"),
@@ -121,19 +119,7 @@ extension BrokerConfig {
             connectionLimitPerAddress: settings.int32("max.connections.per.ip"),
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
-            logLevel: LogLevel(named: settings.string("martlet.log.level")))
-    }
-}
-
-extension LogLevel {
-    /// From one of the words that `martlet.log.level` lets through.
-    fileprivate init(named word: String) {
-        switch word {
-        case "debug": self = .debug
-        case "warning": self = .warning
-        case "error": self = .error
-        default: self = .info
-        }
+            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels())
     }
 }
 

@@ -71,6 +71,8 @@ package enum ConfigConstraint: Sendable, Hashable {
     case throttledReplicas
     /// A list of `host:count`.
     case hostCounts
+    /// A level, or a list of levels and `subsystem:level`.
+    case logLevels
 }
 
 /// Where a value comes from, by the numbers that DescribeConfigs and CreateTopics tell.

@@ -50,7 +50,15 @@ package enum ConfigReference {
                 if definition.acts { text += "      \(documentation(definition).filter { $0 != "`" })\n" }
             }
         }
-        return text
+        let counts = counts
+        return text + "\n\(counts.acting) settings act, \(counts.inert) are accepted without effect."
+    }
+
+    /// How many settings there are that act, and that are taken and do nothing.
+    package static var counts: (acting: Int, inert: Int) {
+        let all = ConfigTable.shared.definitions
+        let acting = all.count(where: \.acts)
+        return (acting, all.count - acting)
     }
 
     /// The page `docs/configuration.md`.
@@ -61,8 +69,8 @@ package enum ConfigReference {
 
             A broker reads Java properties, as Kafka does: `martlet server --config server.properties`, and
             `--set name=value` for one setting. Names and meanings are Kafka's; those that begin with `martlet.` are
-            Martlet's own. Of \(all.count) settings, \(all.filter(\.acts).count) act in this release.
-            A setting of Kafka's without effect is taken and warned of; an unknown one stops the start.
+            Martlet's own. Of \(all.count) settings, \(counts.acting) act in this release, each with a test that
+            sees its effect; \(counts.inert) are accepted without effect. A setting of Kafka's without effect is taken and warned of; an unknown one stops the start.
 
             Three defaults are Martlet's: `log.dirs`, `listeners` (this machine only), and `broker.id`, which is 1 for a
             new broker. *Changes* says whether a value can be changed while the broker runs: in this release
@@ -92,7 +100,10 @@ package enum ConfigReference {
     /// What a setting does, in a sentence.
     package static func documentation(_ definition: ConfigDefinition) -> String {
         if definition.acts, let own = ActingConfigs.documented.first(where: { $0.name == definition.name }) {
-            return own.documentation
+            guard let hidden = ActingConfigs.unseen.first(where: { $0.name == definition.name }) else {
+                return own.documentation
+            }
+            return "\(own.documentation) No test sees it: \(hidden.reason)."
         }
         if definition.flags.contains(.kraft) { return "Concerns KRaft, and has no effect here." }
         if definition.flags.contains(.old) { return "Of an older release of Kafka; has no effect." }

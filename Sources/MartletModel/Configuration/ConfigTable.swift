@@ -9,7 +9,7 @@ internal import MartletBasics
 /// - scopes: `broker`, `topic`, `group`, `client-metrics`, joined by commas;
 /// - default: `null` for none, `""` for an empty one;
 /// - flags: `dynamic`, `per-broker`, `per-listener`, `secret`, `kraft`, `old`, `internal`;
-/// - constraint: `>=1`, `0..9`, `-1|1..9`, `in:words,of,these`, `throttled`, `hosts`.
+/// - constraint: `>=1`, `0..9`, `-1|1..9`, `in:words,of,these`, `throttled`, `hosts`, `log-levels`.
 ///
 /// What acts is said once, in `ActingConfigs`.
 package struct ConfigTable: Sendable {
@@ -155,6 +155,7 @@ extension ConfigTable {
     private static func constraint(_ text: String, _ type: ConfigType) -> ConfigConstraint {
         if text == "throttled" { return .throttledReplicas }
         if text == "hosts" { return .hostCounts }
+        if text == "log-levels" { return .logLevels }
         if text.hasPrefix("in:") { return .words(text.dropFirst(3).split(separator: ",").map(String.init)) }
         func number<N: LosslessStringConvertible>(_ text: Substring, _: N.Type) -> N {
             guard let value = N(String(text)) else { preconditionFailure("\(text) is no number") }

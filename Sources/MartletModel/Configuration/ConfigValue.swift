@@ -69,6 +69,7 @@ extension ConfigDefinition {
             list.allSatisfy(words.contains) && Set(list).count == list.count
         case (.throttledReplicas, .list(let list)): list == ["*"] || list.allSatisfy(isThrottledReplica)
         case (.hostCounts, .string(let text)): hostCounts(text) != nil
+        case (.logLevels, .string(let text)): LogLevels(text) != nil
         default: true
         }
     }
@@ -97,6 +98,9 @@ extension ConfigDefinition {
             (type == .list ? "a list, without repetition, of " : "one of ") + words.joined(separator: ", ")
         case .throttledReplicas: "* or a list of partition:broker pairs"
         case .hostCounts: "a list of host:count pairs with counts from 0 up"
+        case .logLevels:
+            "one of \(LogLevels.words.joined(separator: ", ")), and subsystem:level pairs, separated by commas, with "
+                + LogLevels.subsystems.joined(separator: ", ")
         case .none: kind
         }
     }

@@ -110,7 +110,7 @@ extension ConfigTable {
         broker martlet.cut.dir string data/cut
         broker martlet.event.loops int 1 1..64
         broker martlet.keeper.dir string data/keeper
-        broker martlet.log.level string info in:debug,info,warning,error
+        broker martlet.log.level string info log-levels
         broker martlet.memory.limit.bytes long -1 -1|16777216..9223372036854775807
         broker martlet.sync.delay.ms long 2 0..10000
         broker,topic martlet.durability string fsync in:fsync,page-cache

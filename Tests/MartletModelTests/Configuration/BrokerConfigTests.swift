@@ -76,8 +76,8 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
             #expect(config.logDirs == ["/tmp/kafka-logs"])
             #expect(config.recoveryThreadsPerDir == 1)
             #expect(config.topics.defaults.retentionMs == 604_800_000)
-            #expect(config.inertCount == 7)
-            #expect(config.warnings.count == 7)
+            #expect(config.inertCount == 4)
+            #expect(config.warnings.count == 4)
             #expect(config.warnings[0] == "num.network.threads has no effect in this release")
         }
     }
@@ -204,6 +204,8 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         ("max.connections.per.ip=0", "shuts everyone out"),
         ("max.connections.per.ip.overrides=host", "host:count"),
         ("martlet.durability=paper", "one of fsync, page-cache"), ("martlet.log.level=loud", "one of debug"),
+        ("martlet.log.level=", "one of debug"), ("martlet.log.level=info,debug", "one of debug"),
+        ("martlet.log.level=nets:debug", "keeper, log, network"), ("martlet.log.level=log:info,log:debug", "one of debug"),
         ("martlet.event.loops=0", "from 1 to 64"), ("default.replication.factor=40000", "at most 32767"),
     ])
     func aStartIsRefusedWithASentence(_ text: String, _ expected: String) {
@@ -235,7 +237,6 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
             delete.topic.enable=false
             num.partitions=3
             default.replication.factor=2
-            max.request.partition.size.limit=5
             log.retention.check.interval.ms=11
             log.flush.offset.checkpoint.interval.ms=12
             log.flush.start.offset.checkpoint.interval.ms=13
@@ -257,7 +258,7 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
             max.connections.per.ip=22
             max.connections.per.ip.overrides=127.0.0.1:5, ::1:6
             request.timeout.ms=23
-            martlet.log.level=debug
+            martlet.log.level=warning, network:debug,log:error
             martlet.keeper.dir=/k
             martlet.cut.dir=/c
             """)
@@ -267,7 +268,6 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         #expect(!config.deleteTopics)
         #expect(config.partitions == 3)
         #expect(config.replicationFactor == 2)
-        #expect(config.requestPartitionLimit == 5)
         #expect(config.retentionCheckInterval == .milliseconds(11))
         #expect(config.recoveryPointCheckpointInterval == .milliseconds(12))
         #expect(config.logStartCheckpointInterval == .milliseconds(13))
@@ -290,7 +290,9 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         #expect(config.connectionLimitOverrides.map(\.host) == ["127.0.0.1", "::1"])
         #expect(config.connectionLimitOverrides.map(\.count) == [5, 6])
         #expect(config.requestTimeout == .milliseconds(23))
-        #expect(config.logLevel == .debug)
+        #expect(config.logLevels.general == .warning)
+        #expect(config.logLevels.special.map(\.subsystem) == ["network", "log"])
+        #expect(config.logLevels.special.map(\.level) == [.debug, .error])
         #expect(config.keeperDir == "/k")
         #expect(config.cutDir == "/c")
         #expect(config.inertCount == 0)
