@@ -21,6 +21,7 @@ private func from(_ producer: ProducerID, _ sequence: Int32, transactional: Bool
         #expect(log.logEndOffset == 0 && log.reservedEnd == 10 && log.hasReservations)
         #expect(try log.records().isEmpty)
         #expect(try log.writeReserved() == 10)
+        withExtendedLifetime(parts) {}
         #expect(try log.records().count == 10)
         #expect(log.latestEpoch == 3 && !log.hasReservations)
         for batch in try log.batches() { #expect(batch.withUnsafeBytes { BatchHeader($0).leaderEpoch } == 3) }
