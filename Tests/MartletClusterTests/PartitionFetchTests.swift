@@ -120,7 +120,7 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let (broker, producer) = try leader()
         defer { broker.world.end() }
         let watcher = Watcher(broker.host.loops[0])
-        broker.partition().watch(watcher)
+        let watch = broker.partition().watch(watcher)
         broker.append(batch(["a"]), .written, producer, 1)
         broker.append(batch(["b"]), .written, producer, 2)
         broker.world.run(for: .milliseconds(100))
@@ -130,7 +130,7 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         try broker.apply(leader: 2, epoch: 1, partitionEpoch: 1, replicas: [1, 2])
         broker.world.run(for: .milliseconds(5))
         #expect(watcher.takeCount() == 1, "that another leads is news")
-        broker.partition().unwatch(watcher)
+        broker.partition().unwatch(watch)
         try broker.apply(epoch: 2, partitionEpoch: 2, replicas: [1, 2])
         broker.world.run(for: .milliseconds(5))
         #expect(watcher.takeCount() == 0)
@@ -140,7 +140,7 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let (broker, producer) = try leader(replicas: [1, 2])
         defer { broker.world.end() }
         let watcher = Watcher(broker.host.loops[0])
-        broker.partition().watch(watcher)
+        _ = broker.partition().watch(watcher)
         broker.append(batch(["a"]), .committed, producer, 1)
         broker.world.run(for: .milliseconds(1))
         #expect(watcher.takeCount() == 1, "else the follower learns of it only when its wait is over")

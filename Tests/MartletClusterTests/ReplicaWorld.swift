@@ -107,7 +107,7 @@ final class Watcher: FetchWatcher, @unchecked Sendable {
     let loop: any EventLoop
     private(set) var count = 0
     init(_ loop: any EventLoop) { self.loop = loop }
-    func partitionHasNews() { count += 1 }
+    func hasNews(of _: Partition) { count += 1 }
     func takeCount() -> Int {
         defer { count = 0 }
         return count
