@@ -143,7 +143,7 @@ def what_was_acknowledged_survives_fifty_kills():
     told = {s.kind: sum(len(t) for t in s.told.values()) for s in senders}
     print(f"note {KILLS} kills in {time.monotonic() - started:.0f} s, slowest start {slowest * 1000:.0f} ms; acknowledged {told}; "
           f"{sum(map(len, found.values()))} records in the log")
-    assert told["acks=all"] > 1000, "too little was acknowledged to say anything"
+    assert told["acks=all"] >= 500, "too little was acknowledged to say anything"
     for sender in senders:
         if sender.kind != "acks=0":  # nothing is promised to it, and its client invents the offsets
             judge(sender, found, exactly_once=sender.kind == "acks=all")
