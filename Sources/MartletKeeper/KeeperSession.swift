@@ -113,16 +113,15 @@ extension KeeperSession {
     }
 
     package func set(_ path: String, _ data: [UInt8]?, version: Int32 = -1) async throws(KeeperError) -> Stat {
-        guard case .set(let stat) = try await perform(.setData(path: path, data: data, version: version)) else {
-            preconditionFailure("a change is answered with the new stat")
-        }
-        return stat
+        try newStat(await outcome(of: .setData(path: path, data: data, version: version)))
     }
 
     package func setACL(_ path: String, _ acl: [ACL], version: Int32 = -1) async throws(KeeperError) -> Stat {
-        guard case .set(let stat) = try await perform(.setACL(path: path, acl: acl, version: version)) else {
-            preconditionFailure("a change is answered with the new stat")
-        }
+        try newStat(await outcome(of: .setACL(path: path, acl: acl, version: version)))
+    }
+
+    private func newStat(_ outcome: Result<OperationResult, KeeperError>) throws(KeeperError) -> Stat {
+        guard case .set(let stat) = try outcome.get() else { preconditionFailure("a change is answered with the new stat") }
         return stat
     }
 
@@ -162,9 +161,13 @@ extension KeeperSession {
     }
 
     private func perform(_ operation: KeeperOperation) async throws(KeeperError) -> OperationResult {
-        try await withUnsafeContinuation { continuation in
+        try await outcome(of: operation).get()
+    }
+
+    private func outcome(of operation: KeeperOperation) async -> Result<OperationResult, KeeperError> {
+        await withUnsafeContinuation { continuation in
             propose(operation) { continuation.resume(returning: $0) }
-        }.get()
+        }
     }
 
     private func answer(_ query: KeeperQuery, _ watcher: Watcher?) async throws(KeeperError) -> KeeperAnswer {
