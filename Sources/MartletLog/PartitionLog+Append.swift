@@ -245,7 +245,11 @@ extension PartitionLog {
             let header = BatchHeader(batch)
             defer { position += header.totalSize }
             guard header.hasProducer else { continue }
-            switch verdict(header, batch, origin) {
+            var verdict = verdict(header, batch, origin)
+            if case .refused(.outOfOrderSequenceNumber, _) = verdict, try recallBatches(of: header.producerID) {
+                verdict = self.verdict(header, batch, origin)
+            }
+            switch verdict {
             case .accepted:
                 continue
             case .duplicate(let base, let logAppendTime):

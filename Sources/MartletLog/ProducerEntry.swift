@@ -33,6 +33,8 @@ struct ProducerEntry {
     private var batches = InlineArray<5, ProducerBatch>(repeating: .none)
     private var newest: UInt8 = 0
     private(set) var batchCount: UInt8 = 0
+    /// It comes from a snapshot, which holds a producer's last batch alone: the log may tell of earlier ones that can be sent again.
+    var mayHaveEarlier = false
     /// The neighbours in the order of use; -1 where there is none. `next` also chains the free slots.
     var previous: Int32 = -1
     var next: Int32 = -1
@@ -52,6 +54,24 @@ struct ProducerEntry {
         batches[Int(newest)] = batch
         batchCount = min(batchCount + 1, UInt8(Self.batchLimit))
     }
+
+    /// A batch before all that are known, as the log tells of it. False where it cannot have been that.
+    mutating func addEarlier(_ batch: ProducerBatch) -> Bool {
+        guard batchCount > 0, Int(batchCount) < Self.batchLimit else { return false }
+        let oldest = batches[place(back: Int(batchCount) - 1)]
+        guard batch.lastSequence >= 0, batch.offsetDelta >= 0, Int64(batch.offsetDelta) <= batch.lastOffset,
+            batch.lastOffset < oldest.firstOffset
+        else { return false }
+        batches[place(back: Int(batchCount))] = batch
+        batchCount += 1
+        return true
+    }
+
+    /// The oldest batch that is remembered.
+    var oldest: ProducerBatch { batchCount == 0 ? .none : batches[place(back: Int(batchCount) - 1)] }
+
+    /// Where the batch lies that came so many before the newest.
+    private func place(back: Int) -> Int { (Int(newest) + Self.batchLimit - back) % Self.batchLimit }
 
     /// Another epoch begins: nothing of the one before counts as a duplicate, and sequences begin at 0.
     mutating func enter(_ newEpoch: ProducerEpoch) {

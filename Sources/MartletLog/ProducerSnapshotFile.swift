@@ -99,6 +99,7 @@ extension ProducerStateTable {
         entry.coordinatorEpoch = coordinatorEpoch
         entry.transactionStart = max(start, -1)
         if lastOffset >= 0 {
+            entry.mayHaveEarlier = true
             entry.append(
                 ProducerBatch(lastSequence: sequence, offsetDelta: delta, lastOffset: lastOffset, timestamp: timestamp))
         }

@@ -307,6 +307,21 @@ package struct ProducerStateTable: Sendable {
         (entries[slot].previous, entries[slot].next) = (-1, -1)
     }
 
+    /// What a snapshot could not tell of a producer: batches of its epoch that lie below `before`, at most `count` of them. Told once.
+    mutating func takeGap(of producer: ProducerID) -> (before: Offset, epoch: ProducerEpoch, count: Int)? {
+        guard let slot = slots[producer], entries[Int(slot)].mayHaveEarlier else { return nil }
+        entries[Int(slot)].mayHaveEarlier = false
+        let entry = entries[Int(slot)]
+        guard entry.batchCount > 0, Int(entry.batchCount) < ProducerEntry.batchLimit else { return nil }
+        return (entry.oldest.firstOffset, entry.epoch, ProducerEntry.batchLimit - Int(entry.batchCount))
+    }
+
+    /// Takes over a batch that came before those that are known of its producer; false where that cannot be.
+    mutating func addEarlier(_ batch: ProducerBatch, of producer: ProducerID) -> Bool {
+        guard let slot = slots[producer] else { return false }
+        return entries[Int(slot)].addEarlier(batch)
+    }
+
     /// Takes over an entry as it was saved: by a snapshot, or before a write that failed. Nil removes the producer's.
     mutating func put(_ producer: ProducerID, _ saved: ProducerEntry?) {
         var opened: Offset = -1

@@ -25,6 +25,30 @@ import Testing
         #expect(try again.records(from: 99) == ["98:a49", "99:b49", "100:more"])
     }
 
+    /// A producer has five batches in flight when the broker stops; all were appended, none was answered, and all come again.
+    @Test func batchesThatAreSentAgainAfterARestartAreKnownAlsoTheFirst() throws {
+        for isClean in [true, false] {
+            let world = LogWorld(seed: 11)
+            let log = try world.create()
+            func sent(_ sequence: Int32) -> BatchBytes {
+                batch(["v\(sequence)"], identity: BatchIdentity(producerID: 4, epoch: 0, baseSequence: sequence))
+            }
+            for sequence in 0..<8 as Range<Int32> { try log.append(sent(sequence)) }
+            // a process that ends without a stop is recovered from the start of the last segment
+            if isClean { try log.close(clean: true) } else { try log.roll() }
+            try log.sync(world.disk)
+            if !isClean { world.crash(powerCut: false) }
+            let again = try world.open(clean: isClean, recoveryPoint: 8, bound: 8)
+            for sequence in 3..<8 as Range<Int32> {
+                let bytes = sent(sequence)
+                let reservation = try again.reserve(bytes.all, leaderEpoch: 0)
+                #expect(reservation.isDuplicate && reservation.baseOffset == Offset(sequence), "clean \(isClean)")
+            }
+            try again.append(sent(8))
+            #expect(again.logEndOffset == 9)
+        }
+    }
+
     @Test func whatWasSyncedSurvivesAPowerCut() throws {
         for seed in UInt64(1)...40 {
             let world = LogWorld(seed: seed)
