@@ -94,13 +94,13 @@ final class WholeBrokerWorld: @unchecked Sendable {
                     outcome.value = error.description
                 }
             }
-            guard simulated.run(atMost: Self.patience, until: { outcome.value != nil || !host.isAlive }) else {
+            guard simulated.run(atMost: Self.patience, until: { outcome.value != nil || fatal.value != nil || !host.isAlive }) else {
                 ledger.violated("the broker did not come to the end of its start")
                 return false
             }
-            if outcome.value == "", host.isAlive { return true }
+            if outcome.value == "", fatal.value == nil, host.isAlive { return true }
             if host.isAlive, !hasDiskFaults {
-                ledger.violated("the broker did not start: \(outcome.value!)")
+                ledger.violated("the broker did not start: \(fatal.value ?? outcome.value!)")
                 return false
             }
             files.heal()
@@ -155,17 +155,17 @@ final class WholeBrokerWorld: @unchecked Sendable {
         }
     }
 
-    /// A full disk for a while, or a write that fails.
+    /// A full disk for a while, or a write that fails. What the life did not live to see does not happen: the last broker has a sound disk.
     private func hurtTheDisk() {
-        let files = self.files
+        let (files, ledger, life) = (self.files, self.ledger, self.ledger.life)
         let moment = Interval.milliseconds(Int64(random.below(120)))
         if random.chance(1, in: 2) {
             let room = Int64(random.below(64 << 10))
             let span = Interval.milliseconds(Int64(10 + random.below(60)))
-            simulated.after(moment) { files.capacityBytes = files.usedBytes + room }
+            simulated.after(moment) { if ledger.life == life { files.capacityBytes = files.usedBytes + room } }
             simulated.after(moment + span) { files.capacityBytes = 1 << 40 }
         } else {
-            simulated.after(moment) { files.fail(.write, of: "/data/", with: .inputOutput) }
+            simulated.after(moment) { if ledger.life == life { files.fail(.write, of: "/data/", with: .inputOutput) } }
         }
     }
 
