@@ -148,8 +148,8 @@ final class WholeBrokerWorld: @unchecked Sendable {
         case 4..<6: end(.kill)
         default:
             stopBroker()
-            // what a clean stop left outlives the power
-            ledger.lifeEnded(hasDiskFaults ? .kill : .stop)
+            // what a clean stop left outlives the power; one on a disk that failed may not be clean
+            ledger.lifeEnded(!hasDiskFaults ? .stop : choice == 6 ? .powerCut : .kill)
             if choice == 6 { host.powerCut() }
             self.host = host.restart()
         }
