@@ -79,6 +79,16 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
     private var isWritingSnapshot = false
     private var hasFailed = false
     private var stopped: (() -> Void)?
+    /// The disk is full: what is to be written is tried again at intervals, and everybody waits.
+    private var isWaitingForRoom = false
+    private static let roomCheckInterval = Interval.milliseconds(500)
+
+    /// Why a write did not come about.
+    private enum WriteFault: Error {
+        /// The disk is full; nothing of the bytes is left in the file.
+        case noRoom(SystemError)
+        case failed(SystemError)
+    }
 
     /// Continues behind what was recovered, in a new file and a new epoch.
     package init(
@@ -136,14 +146,16 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
         fileSize = (file == nil ? Int64(KeeperLog.headerSize) : offset) + Int64(bytes.count)
         bytesSinceSnapshot += bytes.count
         let isQueued = logLane.submit(
-            { () -> Result<any DiskFile, SystemError> in
-                do throws(SystemError) {
-                    return .success(try Self.append(bytes, to: file, at: offset, first, store, syncing: syncing))
-                } catch { return .failure(error) }
-            }, on: loop
+            { Self.append(bytes, to: file, at: offset, first, store, syncing: syncing) }, on: loop
         ) { [self] result in
             // the completion runs on the loop, which is where all of this object lives
-            written(result)
+            if case .failure(.noRoom(let cause)) = result {
+                fileSize = offset
+                bytesSinceSnapshot -= bytes.count
+                waitForRoom(bytes, startingWith: first, syncing: syncing, cause)
+            } else {
+                written(result)
+            }
         }
         precondition(isQueued, "one write of the keeper's log is in flight at a time")
     }
@@ -151,24 +163,53 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
     /// On the lane.
     private static func append(
         _ bytes: [UInt8], to file: (any DiskFile)?, at offset: Int64, _ first: Zxid, _ store: KeeperStore, syncing: Bool
-    ) throws(SystemError) -> any DiskFile {
+    ) -> Result<any DiskFile, WriteFault> {
+        let path = store.path(KeeperLog.name(first))
         let opened: any DiskFile
-        if let file {
-            opened = file
-            try opened.write(array: bytes, at: offset)
-        } else {
-            opened = try store.disk.open(store.path(KeeperLog.name(first)), .createNew)
-            try opened.write(array: KeeperLog.header(first) + bytes, at: 0)
+        do throws(SystemError) {
+            if let file { opened = file } else { opened = try store.disk.open(path, .createNew) }
+        } catch { return .failure(error.kind == .noSpace ? .noRoom(error) : .failed(error)) }
+        do throws(SystemError) {
+            try opened.write(array: file == nil ? KeeperLog.header(first) + bytes : bytes, at: file == nil ? 0 : offset)
+        } catch {
+            // a part of it may be there, and must not be when the next attempt is cut short too
+            let isUndone: ()? = file == nil ? try? store.disk.remove(path) : try? opened.truncate(to: offset)
+            return .failure(error.kind == .noSpace && isUndone != nil ? .noRoom(error) : .failed(error))
         }
-        if syncing { try opened.sync() }
-        if file == nil { try store.disk.syncDirectory(store.directory) }
-        return opened
+        // after a sync that failed nothing is known of what was written: that is for good, whatever the reason
+        do throws(SystemError) {
+            if syncing { try opened.sync() }
+            if file == nil { try store.disk.syncDirectory(store.directory) }
+            return .success(opened)
+        } catch { return .failure(.failed(error)) }
     }
 
-    private func written(_ result: Result<any DiskFile, SystemError>) {
+    /// The disk is full. A change that nobody was told of can wait until there is room; a mere seal is left out.
+    private func waitForRoom(_ bytes: [UInt8], startingWith first: Zxid, syncing: Bool, _ cause: SystemError) {
+        guard syncing else {
+            isWriting = false
+            isSealed = false
+            if group.isEmpty { finishStopping() } else { writeGroup() }
+            return
+        }
+        guard stopped == nil else { return written(.failure(.failed(cause))) }
+        if !isWaitingForRoom {
+            store.logger.error(
+                "the disk is full: topics cannot be created, deleted or changed until there is room; free some",
+                ("directory", store.directory), ("reason", cause.description))
+        }
+        isWaitingForRoom = true
+        loop.schedule(after: Self.roomCheckInterval) { [self] in
+            guard isWaitingForRoom, !hasFailed else { return }
+            write(bytes, startingWith: first, syncing: true)
+        }
+    }
+
+    private func written(_ result: Result<any DiskFile, WriteFault>) {
         isWriting = false
+        isWaitingForRoom = false
         switch result {
-        case .failure(let cause):
+        case .failure(.noRoom(let cause)), .failure(.failed(let cause)):
             fail(.disk("the keeper's log cannot be written; what was asked since is not acknowledged", cause))
         case .success(let opened):
             file = opened
@@ -243,7 +284,14 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
     package func stop(_ stopped: @escaping () -> Void) {
         precondition(self.stopped == nil, "a replica is stopped once")
         self.stopped = stopped
-        finishStopping()
+        if isWaitingForRoom {
+            isWriting = false
+            isWaitingForRoom = false
+            let cause = SystemError(.noSpace, code: 0, operation: "write", subject: store.directory, reason: "the disk is full")
+            fail(.disk("the keeper's log cannot be written; what was asked since is not acknowledged", cause))
+        } else {
+            finishStopping()
+        }
     }
 
     private func finishStopping() {

@@ -106,6 +106,23 @@ extension World {
         }
     }
 
+    @Test func aFullDiskIsWaitedOutAndLeavesNothingHalfWritten() {
+        let world = World()
+        world.live { keeper, session in
+            _ = try await session.create("/before", nil)
+            world.files.fail(.write, of: "log.", with: .noSpace, times: 3)
+            // refused three times, half a second apart, and then there is room
+            _ = try await session.create("/waited", [1, 2, 3])
+            let names = try await session.children("/").names
+            #expect(names.contains("waited"))
+        }
+        world.powerCut()
+        world.live { _, session in
+            let names = try await session.children("/").names
+            #expect(names.contains("before") && names.contains("waited"))
+        }
+    }
+
     @Test(arguments: [1, 2]) func damagedSnapshotsArePassedOverForAnOlderOneAndTheLog(count: Int) {
         let world = World()
         world.live(smallSnapshots) { keeper, session in
