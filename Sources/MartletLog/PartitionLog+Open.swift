@@ -11,17 +11,26 @@ extension PartitionLog {
         parameters.logStartOffset = max(parameters.logStartOffset, offset)
         let log = try open(parameters)
         if let topicID, log.topicID == nil { try log.assign(topicID: topicID) }
-        // the folder's own name lies in the log directory
-        if let slash = parameters.folder.lastIndex(of: "/") {
-            log.unsyncedFolders.append(String(parameters.folder[..<slash]))
-        }
+        log.noteFolderMade()
         return log
+    }
+
+    /// The folder's own name lies in the log directory.
+    private func noteFolderMade() {
+        guard let slash = folder.lastIndex(of: "/") else { return }
+        let parent = String(folder[..<slash])
+        if !unsyncedFolders.contains(parent) { unsyncedFolders.append(parent) }
     }
 
     /// Opens a partition's folder, recovering it where it was not closed cleanly.
     package static func open(_ parameters: LogParameters) throws(LogError) -> PartitionLog {
         let log = PartitionLog(parameters)
         try log.load(parameters)
+        if !parameters.wasClosedCleanly {
+            // the process that made the folder, or files in it, may have ended before it synced their names
+            log.noteFolderChanged()
+            log.noteFolderMade()
+        }
         return log
     }
 

@@ -76,6 +76,22 @@ import Testing
         }
     }
 
+    /// A process makes a folder and is killed; another finds it, and syncs records in it. Their folder must outlive the power too.
+    @Test func whatWasSyncedInAFolderThatAKilledProcessMadeSurvivesAPowerCut() throws {
+        for seed in UInt64(1)...40 {
+            let world = LogWorld(seed: seed)
+            _ = try world.create()
+            world.crash(powerCut: false)
+            let log = try world.open()
+            try log.append(batch(["kept"]))
+            try log.sync(world.disk)
+            #expect(log.durableOffset == 1)
+            world.crash(powerCut: true)
+            let again = try world.open(bound: 1)
+            #expect(try again.records() == ["0:kept"], "seed \(seed)")
+        }
+    }
+
     @Test func whatWasWrittenSurvivesTheEndOfTheProcess() throws {
         let world = LogWorld(seed: 3)
         world.config.segmentBytes = 700
