@@ -456,6 +456,8 @@ extension PartitionLog {
             try activateLast()
             active.reservedSize = active.size
             try files.truncate(try active.file(files), to: Int64(active.size))
+            // a snapshot of a roll that was taken back tells of what never came to be
+            try removeSnapshots { $0 > offsets.logEnd }
             if let savepoint, !producers.restore(savepoint) { try reloadProducers() }
         } catch {
             breakDown("what a failed write left could not be taken back: \(error)")
