@@ -155,9 +155,13 @@ extension Partition {
 
     // MARK: Lookups
 
+    /// What is promised to be found: what this leader has acknowledged, and what was in the log when it began, of which an earlier one may have
+    /// acknowledged all. Under the lock.
+    private var promisedEnd: Offset { max(acknowledgedEnd, leadership.epochStart) }
+
     /// Under the lock.
     private var isUnsettled: Bool {
-        acknowledgedEnd > leadership.highWatermark && leadership.inSyncReplicas == [leadership.brokerID]
+        promisedEnd > leadership.highWatermark && leadership.inSyncReplicas == [leadership.brokerID]
     }
 
     /// Calls the owner when everything that was acknowledged until now is committed, if only this broker's own sync is in the way; false if nothing
@@ -167,7 +171,7 @@ extension Partition {
             guard offlineReason == nil, leadership.isLeader, isUnsettled else { return false }
             committedWaiters.append(
                 AppendWaiter(
-                    owner: owner, token: token, endOffset: acknowledgedEnd,
+                    owner: owner, token: token, endOffset: promisedEnd,
                     deadline: .distantFuture, needsLocalSync: false))
             return true
         }
