@@ -112,7 +112,8 @@ extension KeeperSession {
         return (acl, stat)
     }
 
-    // By way of a `Result`: a release build of Swift 6.3.1 returned garbage for the `Stat` that was taken right out of a call with typed errors.
+    // By way of a `Result`: a release build of Swift 6.3.1 returned garbage for the `Stat` that was taken
+    // right out of a call with typed errors.
     package func set(_ path: String, _ data: [UInt8]?, version: Int32 = -1) async throws(KeeperError) -> Stat {
         try newStat(await outcome(of: .setData(path: path, data: data, version: version)))
     }
