@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -354,6 +355,23 @@ int martlet_thread_join(martlet_thread thread) { return -pthread_join((pthread_t
 martlet_thread martlet_thread_self(void) { return (martlet_thread)pthread_self(); }
 
 void martlet_thread_yield(void) { sched_yield(); }
+
+int martlet_event_make(void) {
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+void martlet_event_signal(int fd) {
+    ssize_t moved;
+    // full means signalled already
+    RETRY(moved, eventfd_write(fd, 1));
+}
+
+void martlet_event_clear(int fd) {
+    eventfd_t count;
+    ssize_t moved;
+    RETRY(moved, eventfd_read(fd, &count));
+}
 
 struct martlet_monitor {
     pthread_mutex_t mutex;

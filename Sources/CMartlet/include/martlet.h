@@ -86,6 +86,11 @@ int martlet_thread_join(martlet_thread thread);
 martlet_thread martlet_thread_self(void);
 void martlet_thread_yield(void);
 
+/// A descriptor that can be read once `martlet_event_signal` was called, until `martlet_event_clear`.
+int martlet_event_make(void);
+void martlet_event_signal(int fd);
+void martlet_event_clear(int fd);
+
 /// A mutex and a condition, in memory that does not move.
 struct martlet_monitor;
 struct martlet_monitor *martlet_monitor_make(void);

@@ -59,22 +59,27 @@ package final class RealLane: Lane, @unchecked Sendable {
     }
 
     private func add(_ work: @escaping () -> Void) -> Bool {
-        monitor.withLock {
-            guard isOpen, count < limit else {
-                counts.refused += 1
-                return false
-            }
-            // the pieces that wait may already be as many as the threads that were woken for them
-            if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
-                counts.refused += 1
-                return false
-            }
-            if count == ring.count { growRing() }
-            ring[(head + count) % ring.count] = work
-            count += 1
-            if idle > 0 { monitor.signal() }
-            return true
+        let (isTaken, isAwaited) = monitor.withLock { take(work) }
+        // after the lock: who is woken wants it
+        if isAwaited { monitor.signal() }
+        return isTaken
+    }
+
+    /// Whether there was room for it, and whether a thread must be woken for it. Under the lock.
+    private func take(_ work: @escaping () -> Void) -> (Bool, Bool) {
+        guard isOpen, count < limit else {
+            counts.refused += 1
+            return (false, false)
         }
+        // the pieces that wait may already be as many as the threads that were woken for them
+        if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
+            counts.refused += 1
+            return (false, false)
+        }
+        if count == ring.count { growRing() }
+        ring[(head + count) % ring.count] = work
+        count += 1
+        return (true, idle > 0)
     }
 
     /// False where the system gives no thread: those that are there carry on.

@@ -44,7 +44,7 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
 
     // On the loop:
     let uv = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
-    private let wakeUp = UnsafeMutablePointer<uv_async_t>.allocate(capacity: 1)
+    private let wakeUp: WakeUp
     private let turnEnd = UnsafeMutablePointer<uv_prepare_t>.allocate(capacity: 1)
     private let stayAwake = UnsafeMutablePointer<uv_idle_t>.allocate(capacity: 1)
     private let timer = UnsafeMutablePointer<uv_timer_t>.allocate(capacity: 1)
@@ -65,6 +65,7 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         self.name = name
         self.clock = clock
         realClock = clock
+        wakeUp = try WakeUp(name)
         let code = uv_loop_init(uv)
         guard code == 0 else {
             // an object that its own initializer leaves is deinitialized only with all fields set: they are
@@ -72,16 +73,16 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
             throw SystemError(errno: code, "uv_loop_init", name)
         }
         let context = Unmanaged.passUnretained(self).toOpaque()
-        let asyncCode = uv_async_init(uv, wakeUp) { handle in UVEventLoop.of(handle!.pointee.data).takeInbox() }
-        guard asyncCode == 0 else {
+        let watchCode = wakeUp.startWatching(on: self)
+        guard watchCode == 0 else {
             uv_loop_close(uv)
             isFinished = true
-            throw SystemError(errno: asyncCode, "uv_async_init", name)
+            throw SystemError(errno: watchCode, "uv_poll_init", name)
         }
+        wakeUp.listen()
         uv_prepare_init(uv, turnEnd)
         uv_idle_init(uv, stayAwake)
         uv_timer_init(uv, timer)
-        wakeUp.pointee.data = context
         turnEnd.pointee.data = context
         timer.pointee.data = context
         stayAwake.pointee.data = context
@@ -91,7 +92,6 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     deinit {
         precondition(isFinished, "a loop is finished before its last reference goes")
         uv.deallocate()
-        wakeUp.deallocate()
         turnEnd.deallocate()
         stayAwake.deallocate()
         timer.deallocate()
@@ -152,11 +152,11 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
             return true
         }
         guard mustWake else { return }
-        uv_async_send(wakeUp)
+        wakeUp.send()
         wakers.subtract(1, ordering: .releasing)
     }
 
-    private func takeInbox() {
+    fileprivate func takeInbox() {
         inbox.withLock { inbox in
             inbox.isWoken = false
             let taken = inbox.work
@@ -300,4 +300,31 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     private var hasWork: Bool {
         !due.isEmpty || !later.isEmpty || !jobs.isEmpty || !endOfTurn.isEmpty || inbox.withLock { !$0.work.isEmpty }
     }
+}
+
+/// What another thread wakes a loop by: an eventfd of our own.
+///
+/// `uv_async_send` would do the same, but until the sender has returned from its system call the woken loop spins (libuv
+/// 1.44, `uv__async_spin`): with a wake-up for every sync that cost more than all the rest of a small request.
+private final class WakeUp: PollHandle, @unchecked Sendable {
+    init(_ name: String) throws(SystemError) {
+        let descriptor = martlet_event_make()
+        super.init(descriptor: max(descriptor, -1))
+        if descriptor < 0 { throw SystemError(errno: descriptor, "eventfd", name) }
+    }
+
+    deinit { if descriptor >= 0 { _ = martlet_close(descriptor) } }
+
+    func listen() { arm(Int32(UV_READABLE.rawValue)) }
+
+    /// From any thread.
+    func send() { martlet_event_signal(descriptor) }
+
+    override func became(_ events: Int32, failed: Bool) {
+        precondition(!failed, "an eventfd does not fail")
+        martlet_event_clear(descriptor)
+        loop?.takeInbox()
+    }
+
+    override func loopEnds() { stopWatching() }
 }
