@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -371,6 +372,11 @@ void martlet_event_clear(int fd) {
     eventfd_t count;
     ssize_t moved;
     RETRY(moved, eventfd_read(fd, &count));
+}
+
+int martlet_is_readable(int fd) {
+    struct pollfd asked = {.fd = fd, .events = POLLIN};
+    return poll(&asked, 1, 0) > 0;
 }
 
 struct martlet_monitor {

@@ -53,6 +53,11 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     package var isCurrent: Bool { world.currentLoop === self }
 
+    /// As the seed has it, where nothing waits: other threads are never seen from here.
+    package var hasNothingReady: Bool {
+        ready.isEmpty && jobs.isEmpty && !world.loopsAreNeverIdle && world.randomBits() & 1 == 0
+    }
+
     package func enqueue(_ job: consuming ExecutorJob) {
         world.checkThread()
         let job = UnownedJob(job)

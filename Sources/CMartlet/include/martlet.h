@@ -90,6 +90,8 @@ void martlet_thread_yield(void);
 int martlet_event_make(void);
 void martlet_event_signal(int fd);
 void martlet_event_clear(int fd);
+/// 1 where reading would not have to wait, 0 where it would.
+int martlet_is_readable(int fd);
 
 /// A mutex and a condition, in memory that does not move.
 struct martlet_monitor;

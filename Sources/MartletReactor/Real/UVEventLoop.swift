@@ -106,6 +106,14 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
 
     package var isCurrent: Bool { owner.load(ordering: .relaxed) == martlet_thread_self() }
 
+    package var hasNothingReady: Bool {
+        precondition(isCurrent, "what is ready is asked on the loop")
+        guard due.isEmpty, later.isEmpty, jobs.isEmpty else { return false }
+        if let earliest = timers.earliest, earliest - realClock.now < .milliseconds(1) { return false }
+        // the descriptor that libuv waits on can itself be asked
+        return martlet_is_readable(uv_backend_fd(uv)) == 0
+    }
+
     package func execute(_ work: @escaping @Sendable () -> Void) {
         if isCurrent {
             later.append(work)
@@ -304,8 +312,8 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
 
 /// What another thread wakes a loop by: an eventfd of our own.
 ///
-/// `uv_async_send` would do the same, but until the sender has returned from its system call the woken loop spins (libuv
-/// 1.44, `uv__async_spin`): with a wake-up for every sync that cost more than all the rest of a small request.
+/// `uv_async_send` would do the same, but until the sender has returned from its system call the woken loop spins
+/// (libuv 1.44, `uv__async_spin`): with a wake-up for every sync that cost more than all the rest of a small request.
 private final class WakeUp: PollHandle, @unchecked Sendable {
     init(_ name: String) throws(SystemError) {
         let descriptor = martlet_event_make()

@@ -20,6 +20,10 @@ package protocol EventLoop: TaskExecutor {
     /// Whether the caller runs on this loop.
     var isCurrent: Bool { get }
 
+    /// Whether the loop would now sleep for a millisecond at least: nothing else is ready or due. On the loop only, at
+    /// the end of a turn.
+    var hasNothingReady: Bool { get }
+
     /// Runs `work` in a later turn. From any thread; in order for one calling thread. A sleeping loop is woken once for
     /// all that waits.
     func execute(_ work: @escaping @Sendable () -> Void)
