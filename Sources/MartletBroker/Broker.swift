@@ -61,7 +61,7 @@ package final class Broker: @unchecked Sendable {
         clock = host.clock
         let most = min(memoryBytes / 4, Self.requestMemoryMost)
         requestMemory = RequestMemory(limit: Int(min(config.queuedRequestBytesLimit ?? most, config.memoryBytesLimit ?? most)))
-        let seed = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let seed = host.randomSeed()
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
         connections = Connections(config: config, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)

@@ -379,7 +379,12 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             answers.popFirst()
             firstAnswer += 1
             if first.closesConnection { return close("a produce with acks=0 failed: \(first.failureText)") }
-            if first.acks != 0 { first.encode(into: &outbox.bytes) }
+            if first.acks == 0 { continue }
+            do throws(EncodingFault) {
+                try first.encode(into: &outbox.bytes)
+            } catch {
+                return close("an answer that cannot be encoded: \(error)")
+            }
         }
         if !outbox.isEmpty { noteUnsent() }
         if answers.isEmpty || wasFull && answers.count < Self.answersLimit { resume() }

@@ -37,7 +37,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let threads = min(Int(config.recoveryThreadsPerDir) * config.logDirs.count, Self.bulkThreadsLimit)
         bulk = host.makeLane("bulk", threads: max(1, threads), limit: Self.laneLimit)
         descriptors = DescriptorCache(disk: host.disk, limit: Self.descriptorLimitDefault)
-        seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        seeds = SeededRandom(seed: host.randomSeed())
     }
 
     // MARK: Opening

@@ -67,7 +67,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     /// at once and meet are refused when they are applied.
     private func newSessionID() -> Int64 {
         while true {
-            let id = Int64(host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max))
+            let id = Int64(host.randomSeed() & UInt64(Int64.max))
             if id != 0, tree.session(id) == nil { return id }
         }
     }

@@ -85,7 +85,7 @@ package final class ClusterMember: @unchecked Sendable {
         logger = Logger("cluster", to: sink)
         brokerID = config.brokerID
         conditions = Conditions(loop: host.loops[0])
-        random = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        random = SeededRandom(seed: host.randomSeed())
         requests = BrokerRequests(
             replicas: replicas, metadata: metadata, loop: loop, logger: logger,
             config: { [unowned self] name in await topicConfig(name) },

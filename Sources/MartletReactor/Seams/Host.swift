@@ -11,3 +11,8 @@ package protocol Host: AnyObject, Sendable {
     /// simulated world.
     func randomBytes(_ count: Int) -> [UInt8]
 }
+
+extension Host {
+    /// A seed that nobody has had before.
+    package func randomSeed() -> UInt64 { randomBytes(8).reduce(0) { $0 << 8 | UInt64($1) } }
+}
