@@ -15,7 +15,12 @@ enum ServedApis {
         (.deleteRecords, DeleteRecordsHandler.handle),
         (.initProducerID, InitProducerIDHandler.handle),
         (.offsetForLeaderEpoch, OffsetForLeaderEpochHandler.handle),
+        (.describeConfigs, DescribeConfigsHandler.handle),
+        (.alterConfigs, AlterConfigsHandler.handle),
+        (.createPartitions, CreatePartitionsHandler.handle),
+        (.incrementalAlterConfigs, IncrementalAlterConfigsHandler.handle),
         (.describeCluster, DescribeClusterHandler.handle),
+        (.listConfigResources, ListConfigResourcesHandler.handle),
     ]
 
     /// By rising key, Produce (which connections handle themselves) included.

@@ -7,8 +7,6 @@ import MartletReactor
 extension ReplicaHost {
     private static let waiterCheckInterval = Interval.milliseconds(100)
     private static let producerCheckInterval = Interval.seconds(600)
-    /// Kafka waits as long before its first look at retention.
-    private static let retentionFirstDelay = Interval.seconds(30)
 
     func startUpkeep() {
         repeatedly(Self.waiterCheckInterval) { host in
@@ -19,7 +17,7 @@ extension ReplicaHost {
             }
             if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
-        repeatedly(config.retentionCheckInterval, first: min(Self.retentionFirstDelay, config.retentionCheckInterval)) { host in
+        repeatedly(config.retentionCheckInterval, first: min(config.firstTaskDelay, config.retentionCheckInterval)) { host in
             host.applyRetention()
         }
         repeatedly(config.highWatermarkCheckpointInterval) { $0.checkpoint(.highWatermark) }

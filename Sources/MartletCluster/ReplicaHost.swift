@@ -15,7 +15,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     package static let descriptorLimitDefault = 8192
 
     let host: any Host
-    let config: BrokerConfig
+    private(set) var config: BrokerConfig
     let logger: Logger
     let clock: any Clock
     let bulk: any Lane
@@ -166,6 +166,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     }
 
     package func configChanged(topic: String, _ config: TopicConfig) { topics.table.topic(topic)?.config = config }
+
+    package func configChanged(_ config: BrokerConfig) { self.config = config }
 
     /// One change of a replica at a time: others wait, and come in their order.
     private func beginChange(of partition: TopicPartition) async {

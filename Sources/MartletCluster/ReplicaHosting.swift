@@ -34,6 +34,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
         topic: String, id: UUID, config: TopicConfig, partition: Int32, assignment: PartitionLeadership.Assignment, isNew: Bool
     ) async throws(LogError)
     func configChanged(topic: String, _ config: TopicConfig)
+    /// Settings of the broker were altered while it runs; those of topics follow by `configChanged`.
+    func configChanged(_ config: BrokerConfig)
     /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica which is not served,
     /// because it was stopped before (the controller first stops, then deletes) or not opened since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
@@ -44,6 +46,7 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 }
 
 extension ReplicaHosting {
+    package func configChanged(_ config: BrokerConfig) {}
     package var wasStoppedUncleanly: Bool { false }
     package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { nil }
 }
