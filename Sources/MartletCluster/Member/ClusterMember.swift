@@ -199,6 +199,16 @@ package final class ClusterMember: @unchecked Sendable {
         }
     }
 
+    // MARK: Log directories
+
+    /// From any loop.
+    package func describeLogDirs() async -> [LogDirDescription] { await atHome { [self] in await replicas.describeLogDirs() } }
+
+    /// Begins to move a replica of this broker to another of its log directories. From any loop.
+    package func moveReplica(_ id: TopicPartition, to path: String) async -> ErrorCode {
+        await atHome { [self] in await replicas.move(id, to: path) }
+    }
+
     // MARK: Producer ids
 
     /// An id for a producer; nil where none can be had now. From any loop.
