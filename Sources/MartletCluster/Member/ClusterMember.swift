@@ -46,6 +46,8 @@ package final class ClusterMember: @unchecked Sendable {
     let access: CoordinationAccess
     let replicas: any ReplicaHosting
     let logger: Logger
+    /// What topics are given that a new tree adopts.
+    let topicSettings: TopicSettingsFile?
     let remoteChannel: ((LiveBroker) -> any ControllerChannel)?
     let conditions: Conditions
     var session: (any KeeperSession)?
@@ -74,13 +76,14 @@ package final class ClusterMember: @unchecked Sendable {
 
     package init(
         host: any Host, config: BrokerConfig, coordination: CoordinationAccess, replicas: any ReplicaHosting, sink: any LogSink,
-        remoteChannel: ((LiveBroker) -> any ControllerChannel)? = nil
+        topicSettings: TopicSettingsFile? = nil, remoteChannel: ((LiveBroker) -> any ControllerChannel)? = nil
     ) {
         self.host = host
         loop = host.loops[0]
         self.config = config
         access = coordination
         self.replicas = replicas
+        self.topicSettings = topicSettings
         self.remoteChannel = remoteChannel
         logger = Logger("cluster", to: sink)
         brokerID = config.brokerID
