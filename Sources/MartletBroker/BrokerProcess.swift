@@ -1,5 +1,5 @@
 package import MartletBasics
-import MartletCluster
+package import MartletCluster
 import MartletKeeper
 import MartletLog
 package import MartletModel
@@ -14,6 +14,7 @@ package final class BrokerProcess: @unchecked Sendable {
     private let config: BrokerConfig
     private let sink: any LogSink
     private let memoryBytes: Int64
+    private let topicSettings: TopicSettingsFile?
     private var keeper: EmbeddedKeeper?
     private var replicas: ReplicaHost?
     private var member: ClusterMember?
@@ -21,8 +22,12 @@ package final class BrokerProcess: @unchecked Sendable {
     /// Called once when the broker cannot go on (the keeper's disk failed), with a sentence.
     package var onFatal: (@Sendable (String) -> Void)?
 
-    /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open.
-    package init(host: any Host, config: BrokerConfig, sink: any LogSink, memoryBytes: Int64) {
+    /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open. `topicSettings`: for the topics of log
+    /// directories that are taken over.
+    package init(
+        host: any Host, config: BrokerConfig, sink: any LogSink, memoryBytes: Int64, topicSettings: TopicSettingsFile? = nil
+    ) {
+        self.topicSettings = topicSettings
         self.host = host
         self.config = config
         self.sink = sink
@@ -40,7 +45,8 @@ package final class BrokerProcess: @unchecked Sendable {
             self.keeper = keeper
             keeper.onFatal = { [weak self] error in self?.onFatal?("The keeper can write no more: \(error). Nothing is served without it.") }
             let member = ClusterMember(
-                host: host, config: config, coordination: .embedded(keeper, on: loop), replicas: replicas, sink: sink)
+                host: host, config: config, coordination: .embedded(keeper, on: loop), replicas: replicas, sink: sink,
+                topicSettings: topicSettings)
             self.member = member
             let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: memoryBytes)
             self.broker = broker

@@ -12,6 +12,7 @@ enum Martlet {
             Terminal.say(help)
             exit(words.isEmpty ? 2 : 0)
         }
+        if words[0] == "log" { LogCommand.run(Array(words.dropFirst())) }
         if let command = commands.first(where: { $0.name == words[0] }), words.contains("--help") {
             Terminal.say(command.help(program: "martlet"))
             exit(0)
@@ -33,6 +34,8 @@ enum Martlet {
           martlet server [--config server.properties] [--set NAME=VALUE]…   run a broker
           martlet server --help                                            its flags
           martlet server --help-config                                     every setting
+          martlet log dump PATH…                                           what the files of a log hold
+          martlet log verify PATH…                                         whether log directories are sound
         """
     }
 }

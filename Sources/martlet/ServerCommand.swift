@@ -15,6 +15,9 @@ enum ServerCommand {
             .init("config", value: "FILE", "Settings in the format of Kafka's server.properties."),
             .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before those of the file."),
             .init("coordination", value: "KIND", "Where the cluster's state is kept: 'embedded', in this process."),
+            .init(
+                "topic-settings", value: "FILE",
+                "Settings of the topics in log directories that are taken over from Kafka, a line 'topic name=value' each."),
             .init("help-config", "Lists every setting."),
         ])
 
@@ -24,8 +27,11 @@ enum ServerCommand {
             exit(0)
         }
         let config: BrokerConfig
+        let topicSettings: TopicSettingsFile?
         do {
             config = try settings(arguments)
+            topicSettings = try arguments.value("topic-settings").map { try TopicSettingsFile(
+                parsing: contents($0, of: "--topic-settings"), path: $0, topics: config.topics) }
         } catch {
             fail("\(error)")
         }
@@ -35,7 +41,7 @@ enum ServerCommand {
         for warning in config.warnings { Logger("config", to: sink).warning(warning) }
         let process: ServerProcess
         do {
-            process = try ServerProcess(config, sink)
+            process = try ServerProcess(config, sink, topicSettings)
         } catch {
             fail("\(error)")
         }
@@ -45,15 +51,20 @@ enum ServerCommand {
     private static func settings(_ arguments: CommandLineArguments) throws -> BrokerConfig {
         var file: [Property] = []
         if let path = arguments.value("config") {
-            let host = RealDisk()
-            guard let bytes = try host.contents(path) else { throw StartFault("There is no file \(path): give --config an existing one.") }
-            file = try PropertiesParser.parse(bytes)
+            file = try PropertiesParser.parse(contents(path, of: "--config"))
         }
         if let kind = arguments.value("coordination"), kind != "embedded" {
             throw StartFault("--coordination \(kind) is not possible yet: the one kind there is is 'embedded'.")
         }
         return try BrokerConfig.resolve(
             file: file, overrides: try arguments.assignments("set"), coordinationIsChosen: arguments.has("coordination"))
+    }
+
+    private static func contents(_ path: String, of flag: String) throws -> [UInt8] {
+        guard let bytes = try RealDisk().contents(path) else {
+            throw StartFault("There is no file \(path): give \(flag) an existing one.")
+        }
+        return bytes
     }
 
     static func fail(_ sentence: String) -> Never {
@@ -75,14 +86,15 @@ final class ServerProcess: @unchecked Sendable {
     private var status: Int32 = 0
     private var isStopping = false
 
-    init(_ config: BrokerConfig, _ sink: StandardErrorLog) throws {
+    init(_ config: BrokerConfig, _ sink: StandardErrorLog, _ topicSettings: TopicSettingsFile?) throws {
         self.config = config
         self.sink = sink
         _ = try DescriptorLimit.raise()
         host = try RealHost(loops: Int(config.eventLoops), firstLoop: .callingThread, log: sink)
         loop = host.loops[0]
         process = BrokerProcess(
-            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
+            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown,
+            topicSettings: topicSettings)
     }
 
     /// Returns the exit status.
