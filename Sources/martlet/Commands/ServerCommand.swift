@@ -8,7 +8,7 @@ import MartletModel
 import MartletReactor
 
 /// `martlet server`: a broker until it is told to stop.
-enum ServerCommand {
+enum ServerCommand: ProgramCommand {
     static let definition = CommandLineArguments.Command(
         "server", "Runs a broker until SIGINT or SIGTERM.",
         flags: [
@@ -16,6 +16,10 @@ enum ServerCommand {
             .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before those of the file."),
             .init("coordination", value: "KIND", "Where the cluster's state is kept: 'embedded', in this process."),
             .init("help-config", "Lists every setting."),
+        ],
+        examples: [
+            "martlet server", "martlet server --config server.properties",
+            "martlet server --set num.partitions=3 --set log.retention.hours=24",
         ])
 
     static func run(_ arguments: CommandLineArguments) -> Never {
@@ -56,9 +60,9 @@ enum ServerCommand {
             file: file, overrides: try arguments.assignments("set"), coordinationIsChosen: arguments.has("coordination"))
     }
 
-    static func fail(_ sentence: String) -> Never {
+    private static func fail(_ sentence: String) -> Never {
         Terminal.complain("martlet: \(sentence)")
-        exit(1)
+        exit(ExitStatus.failed.rawValue)
     }
 }
 
