@@ -36,6 +36,7 @@ final class BrokerConnection: @unchecked Sendable {
     private var frame: ResponseFrame?
     private var waiting = RingQueue<Waiting>()
     private var nextCorrelationID: Int32 = 0
+    private var drainWaiters: [UnsafeContinuation<Void, Never>] = []
 
     init(_ endpoint: BrokerEndpoint, loop: any EventLoop, clientID: String) {
         self.endpoint = endpoint
@@ -107,7 +108,7 @@ final class BrokerConnection: @unchecked Sendable {
     /// The highest version of an API that both sides have.
     func version(of api: ApiKey, atMost limit: Int16) throws(ClientError) -> Int16 {
         guard let version = offered.version(of: api, atMost: limit) else {
-            throw .unsupported(what: "\(api)", broker: name, reason: offered.reasonAgainst(api, atMost: limit))
+            throw .unsupported(what: api.title, broker: name, reason: offered.reasonAgainst(api, atMost: limit))
         }
         return version
     }
@@ -137,10 +138,11 @@ final class BrokerConnection: @unchecked Sendable {
         }
     }
 
-    /// Sends a request that has no answer: Produce with acks=0.
-    func tell<R: WireRequest>(_ request: R, version: Int16) throws(ClientError) {
+    /// Sends a request that has no answer, Produce with acks=0, and waits until the system has taken it.
+    func tell<R: WireRequest>(_ request: R, version: Int16) async throws(ClientError) {
         _ = try enqueue(request, version: version)
         flush()
+        if isOpen, sentBytes < outgoing.count { await withUnsafeContinuation { drainWaiters.append($0) } }
         if let failure { throw failure }
     }
 
@@ -206,6 +208,13 @@ final class BrokerConnection: @unchecked Sendable {
         outgoing.reset()
         sentBytes = 0
         socket.watch(.readable)
+        wakeDrained()
+    }
+
+    private func wakeDrained() {
+        let resumed = drainWaiters
+        drainWaiters = []
+        for one in resumed { one.resume() }
     }
 
     private func receive() {
@@ -276,6 +285,7 @@ final class BrokerConnection: @unchecked Sendable {
             loop.cancel(one.timer)
             one.take(.failure(error))
         }
+        wakeDrained()
         return error
     }
 

@@ -30,7 +30,7 @@ package enum ConfigResource: Sendable, Equatable {
 }
 
 /// One setting as a broker tells it.
-package struct ConfigEntry: Sendable, Equatable {
+package struct DescribedConfig: Sendable, Equatable {
     package enum Source: Int8, Sendable {
         case unknown = 0, topic, broker, clusterDefault, file, builtIn, brokerLogger
     }
@@ -80,7 +80,7 @@ extension Client {
     /// The settings of a topic, a broker or the cluster, by name.
     package func configs(
         of resource: ConfigResource, documented: Bool = false
-    ) async throws(ClientError) -> [ConfigEntry] {
+    ) async throws(ClientError) -> [DescribedConfig] {
         let answer = try await ask(route(to: resource)) { (version) throws(ClientError) -> DescribeConfigsRequest in
             var wanted = DescribeConfigsRequest.DescribeConfigsResource()
             wanted.resourceType = resource.type
@@ -98,7 +98,7 @@ extension Client {
             throw .refused(what: "the settings of \(resource.title)", result.errorCode, message: result.errorMessage)
         }
         return result.configs.map { config in
-            ConfigEntry(
+            DescribedConfig(
                 name: config.name, value: config.value, source: .init(rawValue: config.configSource) ?? .unknown,
                 isReadOnly: config.readOnly, isSensitive: config.isSensitive, documentation: config.documentation)
         }.sorted { $0.name < $1.name }

@@ -97,7 +97,7 @@ package final class Client: @unchecked Sendable {
     func tell<R: WireRequest>(_ id: BrokerID, _ request: R, atMost limit: Int16) async throws(ClientError) {
         guard let api = ApiKey(rawValue: R.apiKey) else { preconditionFailure("every request's API has a key") }
         let connection = try await connection(for: .broker(id))
-        try connection.tell(request, version: try connection.version(of: api, atMost: limit))
+        try await connection.tell(request, version: try connection.version(of: api, atMost: limit))
     }
 
     /// Where nothing was ever reached, there is nothing to wait for: the address is wrong, or the broker is not there.

@@ -35,6 +35,8 @@ package enum ClientError: Error, Equatable, Sendable {
         }
     }
 
+    package var isUnsupported: Bool { if case .unsupported = self { true } else { false } }
+
     /// Kafka's code, where the broker gave one.
     package var code: ErrorCode? {
         if case .refused(_, let code, _) = self { code } else { nil }

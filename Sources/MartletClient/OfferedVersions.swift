@@ -27,9 +27,9 @@ package struct OfferedVersions: Sendable, Equatable {
 
     /// Why there is no version in common, as a sentence.
     func reasonAgainst(_ api: ApiKey, atMost limit: Int16) -> String {
-        guard let offered = ranges[api.rawValue] else { return "it does not offer \(api)" }
+        guard let offered = ranges[api.rawValue] else { return "it does not offer \(api.title)" }
         let known = api.stableVersions
-        return "it offers \(api) in versions \(offered.lowerBound) to \(offered.upperBound), "
+        return "it offers \(api.title) in versions \(offered.lowerBound) to \(offered.upperBound), "
             + "and spoken here are \(known.lowerBound) to \(min(known.upperBound, limit))"
     }
 
@@ -64,5 +64,14 @@ package struct OfferedVersions: Sendable, Equatable {
         let response = try ApiVersionsResponse.decode(from: &reader, version: version)
         guard response.errorCode == .none else { return .failure(response.errorCode) }
         return .success(.agreed(OfferedVersions(response)))
+    }
+}
+
+extension ApiKey {
+    /// What Kafka calls it: `ListGroups`.
+    var title: String {
+        let name = "\(self)"
+        let ended = name.hasSuffix("IDs") ? name.dropLast(3) + "Ids" : name.hasSuffix("ID") ? name.dropLast(2) + "Id" : name[...]
+        return ended.prefix(1).uppercased() + ended.dropFirst()
     }
 }

@@ -7,7 +7,12 @@ enum Martlet {
     static let program = "martlet"
 
     /// In the order of the help.
-    static var commands: [any ProgramCommand.Type] { [ServerCommand.self] }
+    static var commands: [any ProgramCommand.Type] {
+        [
+            ServerCommand.self, TopicCommand.self, ProduceCommand.self, ConsumeCommand.self, GroupCommand.self,
+            ConfigCommand.self, ClusterCommand.self,
+        ]
+    }
     private static let definitions = commands.map { $0.definition }
 
     static func main() {

@@ -139,9 +139,9 @@ import Testing
             usage: martlet server [flags] [directory]
 
             flags:
-              --config FILE       The file of settings.
-              --set NAME=VALUE    One setting. (may be repeated)
-              --help-config       Prints all settings.
+              --config FILE     The file of settings.
+              --set NAME=VALUE  One setting. (may be repeated)
+              --help-config     Prints all settings.
 
             """)
         #expect(topics[0].help(program: "martlet") == """
@@ -150,8 +150,8 @@ import Testing
             usage: martlet topic COMMAND
 
             commands:
-              create    Creates topics.
-              list      Lists topics.
+              create  Creates topics.
+              list    Lists topics.
 
             'martlet topic COMMAND --help' says more of one.
 
@@ -162,14 +162,14 @@ import Testing
             usage: martlet topic create [flags] TOPIC...
 
             arguments:
-              TOPIC    Their names.
+              TOPIC  Their names.
 
             flags:
-              --partitions N    How many partitions each has.
-              --acks HOW        What is waited for. One of 0, 1, all.
+              --partitions N  How many partitions each has.
+              --acks HOW      What is waited for. One of 0, 1, all.
 
             flags of every command that speaks to a broker:
-              --json    Prints JSON.
+              --json  Prints JSON.
 
             Settings are those of the broker.
 

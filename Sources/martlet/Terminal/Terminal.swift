@@ -22,3 +22,15 @@ enum Terminal {
         }
     }
 }
+
+extension Terminal {
+    static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
+
+    /// Whether colours are wanted there: on a terminal, unless NO_COLOR (no-color.org) is set or it is a dumb one.
+    static func isStyled(_ descriptor: Int32) -> Bool {
+        guard isTerminal(descriptor) else { return false }
+        if let refused = getenv("NO_COLOR"), refused.pointee != 0 { return false }
+        guard let kind = getenv("TERM") else { return false }
+        return String(cString: kind) != "dumb"
+    }
+}
