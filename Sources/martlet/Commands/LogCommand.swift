@@ -4,77 +4,47 @@ import MartletLog
 import MartletReactor
 
 /// `martlet log`: looks at log directories, Kafka's or our own, without a broker. What it reads it never changes.
-enum LogCommand {
-    static let dump = CommandLineArguments.Command(
-        "dump",
-        """
-        Shows what files of a log hold: segments, indexes, transaction indexes, producer snapshots, checkpoints.
+enum LogCommand: ProgramCommand {
+    static let definition = CommandLineArguments.Command(
+        "log", "Looks at log directories, without a broker and without changing anything.", subcommands: [dump, verify])
 
-        A PATH is a file, a partition's folder, or a whole log directory. Damaged files are shown as far as they can be read.
-        Records of __consumer_offsets, __transaction_state and __share_group_state are decoded, by the name of their folder.
-        """,
+    private static let dump = CommandLineArguments.Command(
+        "dump",
+        "Shows what files of a log hold: segments, indexes, transaction indexes, producer snapshots, checkpoints.",
         flags: [
             .init("records", "Shows the records of each batch: key, value and headers."),
             .init("json", "One JSON object a line, for programs; each names its 'file' and its 'kind'."),
             .init("offsets", "Takes all records for those of __consumer_offsets."),
             .init("transactions", "Takes all records for those of __transaction_state."),
-        ], operands: ["PATH…"])
+        ], operands: [.init("PATH", mayRepeat: true, "A file, a partition's folder, or a log directory.")],
+        notes: [
+            """
+            A PATH is a file, a partition's folder, or a whole log directory. Damaged files are shown as far as they can be read.
+            Records of __consumer_offsets, __transaction_state and __share_group_state are decoded, by the name of their folder.
+            """
+        ],
+        examples: ["martlet log dump data/log/orders-0", "martlet log dump --records data/log/orders-0/00000000000000000000.log"])
 
-    static let verify = CommandLineArguments.Command(
+    private static let verify = CommandLineArguments.Command(
         "verify",
-        """
-        Checks every byte of log directories: checksums, framing, offsets, indexes, snapshots, checkpoints, leader epochs.
-
-        A PATH is a log directory or the folder of one partition. In a directory that was not stopped cleanly, what the next
-        start recovers by itself is a note and no damage; a directory in use looks like one.
-        Exit code 0: sound. 1: damage was found; each line names the file and the byte. 2: it could not be looked at.
-        """,
+        "Checks every byte of log directories: checksums, framing, offsets, indexes, snapshots, checkpoints, leader epochs.",
         flags: [
             .init("notes", "Also tells what is allowed and worth knowing."),
             .init("json", "One JSON object a line, for programs; the last one has the 'counts' and whether it is 'sound'."),
-        ], operands: ["PATH…"])
+        ], operands: [.init("PATH", mayRepeat: true, "A log directory, or the folder of one partition.")],
+        notes: [
+            """
+            A PATH is a log directory or the folder of one partition. In a directory that was not stopped cleanly, what the next
+            start recovers by itself is a note and no damage; a directory in use looks like one.
+            Exit code 0: sound. 1: damage was found; each line names the file and the byte. 2: it could not be looked at.
+            """
+        ],
+        examples: ["martlet log verify data/log", "martlet log verify --json data/log/orders-0"])
 
-    private static var help: String {
-        """
-        Looks at log directories, without a broker and without changing anything.
-
-          martlet log dump [--records] [--json] PATH…    what files of a log hold
-          martlet log verify [--notes] [--json] PATH…    whether log directories are sound
-          martlet log dump --help, verify --help         more on each
-        """
-    }
-
-    /// `words`: what follows `martlet log`.
-    static func run(_ words: [String]) -> Never {
-        guard let name = words.first, name != "--help", name != "help" else {
-            Terminal.say(help)
-            exit(words.isEmpty ? 2 : 0)
-        }
-        if let command = [dump, verify].first(where: { $0.name == name }), words.contains("--help") {
-            Terminal.say(command.help(program: "martlet log"))
-            exit(0)
-        }
-        // any number of paths: they are told from flags here, none of which takes a value
-        var (flags, paths) = ([name], [String]())
-        var flagsEnded = false
-        for word in words.dropFirst() {
-            if !flagsEnded, word == "--" {
-                flagsEnded = true
-            } else if !flagsEnded, word.hasPrefix("-") {
-                flags.append(word)
-            } else {
-                paths.append(word.count > 1 && word.hasSuffix("/") ? String(word.dropLast()) : word)
-            }
-        }
-        let arguments: CommandLineArguments
-        do throws(CommandLineArguments.Fault) {
-            arguments = try CommandLineArguments(flags, commands: [dump, verify])
-        } catch { fail("\(error)") }
-        guard !paths.isEmpty else { fail("a path is missing: martlet log \(name) PATH") }
-        switch name {
-        case "dump": runDump(arguments, paths)
-        default: runVerify(arguments, paths)
-        }
+    static func run(_ arguments: CommandLineArguments) -> Never {
+        let paths = arguments.operands.map { $0.count > 1 && $0.hasSuffix("/") ? String($0.dropLast()) : $0 }
+        if arguments.command == "log dump" { runDump(arguments, paths) }
+        runVerify(arguments, paths)
     }
 
     private static func fail(_ sentence: String) -> Never {

@@ -8,7 +8,7 @@ import MartletModel
 import MartletReactor
 
 /// `martlet server`: a broker until it is told to stop.
-enum ServerCommand {
+enum ServerCommand: ProgramCommand {
     static let definition = CommandLineArguments.Command(
         "server", "Runs a broker until SIGINT or SIGTERM.",
         flags: [
@@ -19,6 +19,10 @@ enum ServerCommand {
                 "topic-settings", value: "FILE",
                 "Settings of the topics in log directories that are taken over from Kafka, a line 'topic name=value' each."),
             .init("help-config", "Lists every setting."),
+        ],
+        examples: [
+            "martlet server", "martlet server --config server.properties",
+            "martlet server --set num.partitions=3 --set log.retention.hours=24",
         ])
 
     static func run(_ arguments: CommandLineArguments) -> Never {
@@ -67,9 +71,9 @@ enum ServerCommand {
         return bytes
     }
 
-    static func fail(_ sentence: String) -> Never {
+    private static func fail(_ sentence: String) -> Never {
         Terminal.complain("martlet: \(sentence)")
-        exit(1)
+        exit(ExitStatus.failed.rawValue)
     }
 }
 
