@@ -80,7 +80,8 @@ package final class BrokerProcess: @unchecked Sendable {
         } catch {
             if config.isMetricsListenerGiven { throw error }
             metricsFault = error.description
-            Logger("metrics", to: sink).info("metrics are not told", ("listener", listener.description), ("reason", error.description))
+            Logger("metrics", to: sink).info(
+                "metrics are not told", ("listener", listener.description), ("reason", error.description))
         }
     }
 

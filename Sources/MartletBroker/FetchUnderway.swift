@@ -261,7 +261,8 @@ final class FetchUnderway: @unchecked Sendable {
         for partition in told {
             if partition.found.error != .none { errors.append(partition.found.error) }
             // what other brokers copy is no consumer's
-            if limits.follower == nil, let slice = partition.found.slice, !slice.isEmpty { hosted[partition.target]?.countSent(slice) }
+            guard limits.follower == nil, let slice = partition.found.slice, !slice.isEmpty else { continue }
+            hosted[partition.target]?.countSent(slice)
         }
         connection.shared.answered(header.apiKey, bytes: size, began: connection.lastActive, errors)
     }

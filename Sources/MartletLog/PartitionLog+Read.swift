@@ -12,7 +12,8 @@ package struct LogSlice: Sendable {
     package var firstBatchBaseOffset: Offset
     /// The size of the first batch: a `count` below it means that the batch was not asked to be whole.
     package var firstBatchSize: Int
-    /// About how many records it carries: exact where it goes up to the end that was asked for, else as many as its part of the bytes up to there.
+    /// About how many records it carries: exact where it goes up to the end that was asked for, else as many as its part of
+    /// the bytes up to there.
     package var recordCount: Int64 = 0
 
     package init(file: (any DiskFile)?, position: Int64, count: Int, firstBatchBaseOffset: Offset, firstBatchSize: Int) {

@@ -131,7 +131,7 @@ final class ServerProcess: @unchecked Sendable {
 
     private var metrics: String {
         if let address = process.metricsAddresses.first { return "curl http://\(address)/metrics" }
-        guard let fault = process.metricsFault else { return "none (martlet.metrics.listener is empty)" }
+        guard let fault = process.metricsFault else { return "none (martlet.metrics.listener says so)" }
         return "none: \(fault)"
     }
 

@@ -59,17 +59,21 @@ private func text(_ family: MetricFamily, _ body: (inout MetricSamples) -> Void)
         histogram.record(Interval.microseconds(16))
         histogram.record(Interval.seconds(2))
         histogram.record(Interval(nanoseconds: -5))
-        let written = text(MetricFamily("sync_duration_seconds", .histogram, "Syncs.", labels: ["d"])) { $0.histogram(["x"], histogram) }
+        let written = text(MetricFamily("sync_duration_seconds", .histogram, "Syncs.", labels: ["d"])) {
+            $0.histogram(["x"], histogram)
+        }
         #expect(written.contains("sync_duration_seconds_bucket{d=\"x\",le=\"0.000016384\"} 2\n"))
         #expect(written.contains("sync_duration_seconds_bucket{d=\"x\",le=\"0.000032768\"} 2\n"))
         #expect(written.contains("sync_duration_seconds_sum{d=\"x\"} 2.000016\n"))
         #expect(written.contains("sync_duration_seconds_count{d=\"x\"} 3\n"))
     }
 
-    @Test(arguments: [
-        (0, "0"), (1, "0.000000001"), (1_000_000_000, "1"), (-1_500_000_000, "-1.5"), (16384, "0.000016384"), (.min, "-9223372036.854775808"),
-        (.max, "9223372036.854775807"), (10_000_000_000, "10"),
-    ] as [(Int64, String)])
+    @Test(
+        arguments: [
+            (0, "0"), (1, "0.000000001"), (1_000_000_000, "1"), (-1_500_000_000, "-1.5"), (16384, "0.000016384"),
+            (.min, "-9223372036.854775808"),
+            (.max, "9223372036.854775807"), (10_000_000_000, "10"),
+        ] as [(Int64, String)])
     func numbersOfNanosecondsAreExactDecimals(_ value: Int64, _ expected: String) {
         #expect(MetricSamples.decimal(value, digits: 9) == expected)
     }

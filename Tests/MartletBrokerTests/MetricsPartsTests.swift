@@ -12,6 +12,7 @@ private struct LabelBench {
     var labels: TopicLabels
     var now = Instant(nanoseconds: 0)
     var topics: [(id: UUID, figures: TopicFigures)] = []
+    private var made: UInt64 = 0
 
     init(limit: Int) { labels = TopicLabels(limit: limit) }
 
@@ -22,7 +23,8 @@ private struct LabelBench {
             var figures = TopicFigures(name: name)
             figures.traffic = traffic(bytes)
             figures.partitions = 1
-            topics.append((UUID(high: UInt64(topics.count + 1), low: 7), figures))
+            made += 1
+            topics.append((UUID(high: made, low: 7), figures))
             topics.sort { $0.figures.name < $1.figures.name }
         }
     }
@@ -98,7 +100,9 @@ private struct LabelBench {
     /// A batch whose records are a second apart.
     private func spread(_ count: Int, from time: Int64, codec: CompressionCodec = .none) -> [UInt8] {
         var builder = BatchBuilder(BatchIdentity())
-        for index in 0..<count { builder.append(timestamp: time + Int64(index) * 1000, key: nil, value: [1, 2, 3], headers: []) }
+        for index in 0..<count {
+            builder.append(timestamp: time + Int64(index) * 1000, key: nil, value: [1, 2, 3], headers: [])
+        }
         var output = ByteBuffer()
         builder.finish(into: &output, codec: codec, contexts: CodecContexts())
         return output.array
@@ -109,7 +113,8 @@ private struct LabelBench {
         try world.createTopic("t", partitions: 2)
         let client = try world.connect()
         // offsets 0...9, 10...19 compressed, 20 alone
-        client.send(produce("t", spread(10, from: start), id: 1) + produce("t", spread(10, from: start + 100_000, codec: .zstd), id: 2))
+        client.send(
+            produce("t", spread(10, from: start), id: 1) + produce("t", spread(10, from: start + 100_000, codec: .zstd), id: 2))
         client.send(produce("t", batch(["last"]), id: 3))
         #expect(world.until { client.frames.count == 3 && world.partition("t")?.highWatermark == 21 })
         return world
@@ -127,7 +132,9 @@ private struct LabelBench {
             for _ in 0..<2 {
                 let found = lag.rows([group], world.broker.cluster.topics.table, limit: 10, wallMilliseconds: now)
                 #expect(found.unlisted == 0)
-                #expect(found.rows.map(\.records) == [records] && found.rows[0].age == .milliseconds(age), "committed \(committed): \(found.rows)")
+                #expect(
+                    found.rows.map(\.records) == [records] && found.rows[0].age == .milliseconds(age),
+                    "committed \(committed): \(found.rows)")
             }
         }
     }
@@ -137,7 +144,8 @@ private struct LabelBench {
         let partition = try #require(world.partition("t"))
         guard case .success(12) = partition.deleteRecords(before: 12) else { return #expect(Bool(false)) }
         let groups = [(21, 0), (40, 0), (5, 9), (-1, 9)].map { committed, _ in
-            GroupFigures(id: "g\(committed)", state: "Empty", members: 0, offsets: [(TopicPartition("t", 0), Offset(committed))])
+            GroupFigures(
+                id: "g\(committed)", state: "Empty", members: 0, offsets: [(TopicPartition("t", 0), Offset(committed))])
         }
         let found = GroupLag().rows(groups, world.broker.cluster.topics.table, limit: 10, wallMilliseconds: start + 200_000)
         #expect(found.rows.map(\.group) == ["g-1", "g21", "g40", "g5"])
@@ -150,7 +158,9 @@ private struct LabelBench {
         let groups = (0..<8).map { index in
             GroupFigures(
                 id: "g\(index)", state: "Stable", members: 1,
-                offsets: [(TopicPartition("t", 0), Offset(index * 3)), (TopicPartition("t", 1), 0), (TopicPartition("gone", 0), 5)])
+                offsets: [
+                    (TopicPartition("t", 0), Offset(index * 3)), (TopicPartition("t", 1), 0), (TopicPartition("gone", 0), 5),
+                ])
         }
         let found = GroupLag().rows(groups, world.broker.cluster.topics.table, limit: 3, wallMilliseconds: start)
         #expect(found.rows.map(\.records) == [21, 18, 15] && found.unlisted == 13)
@@ -172,7 +182,9 @@ private struct LabelBench {
         defer { fclose(file) }
         var bytes = [UInt8](repeating: 0, count: 1 << 20)
         let count = fread(&bytes, 1, bytes.count, file)
-        #expect(String(decoding: bytes[..<count], as: UTF8.self) == MetricCatalog.page, "run this test with MARTLET_WRITE_PAGES=1 to write it anew")
+        #expect(
+            String(decoding: bytes[..<count], as: UTF8.self) == MetricCatalog.page,
+            "run this test with MARTLET_WRITE_PAGES=1 to write it anew")
     }
 
     @Test func everyRowOfATableHasItsCells() {

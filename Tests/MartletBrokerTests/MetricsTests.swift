@@ -58,7 +58,9 @@ extension String {
     }
 }
 
-private func metricsWorld(seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: String, value: String)] = []) throws -> BrokerWorld {
+private func metricsWorld(
+    seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: String, value: String)] = []
+) throws -> BrokerWorld {
     try BrokerWorld(seed: seed, loops: loops, [("martlet.metrics.listener", "0.0.0.0:9644")] + settings)
 }
 
@@ -69,7 +71,9 @@ private func metricsWorld(seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: 
         try world.createTopic("quiet")
         let client = try world.connect()
         let records = batch(["a", "b", "c"])
-        client.send(produce("t", records, acks: -1, id: 1) + produce("t", records, acks: 0, partition: 1, id: 2) + produce("nowhere", records, id: 3))
+        client.send(
+            produce("t", records, acks: -1, id: 1) + produce("t", records, acks: 0, partition: 1, id: 2)
+                + produce("nowhere", records, id: 3))
         client.send(fetch("t", [Wanted(), Wanted(partition: 1)], id: 4))
         #expect(world.until { client.frames.count == 3 })
         let page = try world.scrape()
@@ -197,25 +201,33 @@ private func metricsWorld(seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: 
             let one = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", other = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
             let last = "GET /health/ready HTTP/1.1\r\nhost:x\r\nconnection: Close\r\n\r\n"
             let answer = try world.http(one + other + "\r\n" + one + last, pieceSize: size)
-            let statuses = answer.split(separator: "\r\n").filter { $0.hasPrefix("HTTP/1.1 ") || $0.hasSuffix("HTTP/1.1 200 OK") }
-            #expect(answer.split(separator: "HTTP/1.1 ").map { $0.prefix(3) } == ["200", "404", "200", "200"], "seed \(seed) \(statuses)")
+            let statuses = answer.split(separator: "\r\n").filter {
+                $0.hasPrefix("HTTP/1.1 ") || $0.hasSuffix("HTTP/1.1 200 OK")
+            }
+            #expect(
+                answer.split(separator: "HTTP/1.1 ").map { $0.prefix(3) } == ["200", "404", "200", "200"],
+                "seed \(seed) \(statuses)")
         }
     }
 
-    @Test(arguments: [
-        ("GET /metrics\r\n\r\n", 400), ("GET  /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 400), ("\u{16}\u{03}\u{01}", 400),
-        ("GET /metrics HTTP/2.0\r\nHost: x\r\n\r\n", 505), ("GET /metrics HTTP/1.1\r\n\r\n", 400),
-        ("GET /metrics HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400), ("GET /metrics HTTP/1.1\r\nHost : x\r\n\r\n", 400),
-        ("GET /metrics HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400), ("GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400),
-        ("GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        ("GET /metrics HTTP/1.1\r\nHost: x\r\nA: \u{0}\r\n\r\n", 400), ("G{T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        ("GET /" + String(repeating: "a", count: 9000), 431), ("GET / HTTP/1.1\r\nHost: x\r\n" + String(repeating: "A: b\r\n", count: 2000), 431),
-        ("GET / XTTP/1.1\r\nHost: x\r\n\r\n", 400), ("GET / HTTP/1.1\r\n: x\r\n\r\n", 400),
-    ] as [(String, Int)])
+    @Test(
+        arguments: [
+            ("GET /metrics\r\n\r\n", 400), ("GET  /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 400), ("\u{16}\u{03}\u{01}", 400),
+            ("GET /metrics HTTP/2.0\r\nHost: x\r\n\r\n", 505), ("GET /metrics HTTP/1.1\r\n\r\n", 400),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400), ("GET /metrics HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\nA: \u{0}\r\n\r\n", 400), ("G{T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            ("GET /" + String(repeating: "a", count: 9000), 431),
+            ("GET / HTTP/1.1\r\nHost: x\r\n" + String(repeating: "A: b\r\n", count: 2000), 431),
+            ("GET / XTTP/1.1\r\nHost: x\r\n\r\n", 400), ("GET / HTTP/1.1\r\n: x\r\n\r\n", 400),
+        ] as [(String, Int)])
     func whatIsNoRequestIsRefusedAndTheConnectionEnds(_ request: String, _ status: Int) throws {
         let world = try metricsWorld()
         let answer = try world.http(request)
-        #expect(answer.hasPrefix("HTTP/1.1 \(status) ") && answer.contains("\r\nConnection: close\r\n"), "\(answer.prefix(100))")
+        #expect(
+            answer.hasPrefix("HTTP/1.1 \(status) ") && answer.contains("\r\nConnection: close\r\n"), "\(answer.prefix(100))")
         #expect(try world.get("/health/live").contains("live"))
     }
 
@@ -225,7 +237,9 @@ private func metricsWorld(seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: 
         let valid = Array("GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nConnection: close\r\n\r\n".utf8)
         for _ in 0..<60 {
             var bytes = valid
-            for _ in 0..<(1 + random.next() % 4) { bytes[Int(random.next() % UInt64(bytes.count))] = UInt8(truncatingIfNeeded: random.next()) }
+            for _ in 0..<(1 + random.next() % 4) {
+                bytes[Int(random.next() % UInt64(bytes.count))] = UInt8(truncatingIfNeeded: random.next())
+            }
             let client = RawClient(world)
             client.connect(port: 9644)
             client.send(bytes)
@@ -284,16 +298,22 @@ private func metricsWorld(seed: UInt64 = 1, loops: Int = 2, _ settings: [(name: 
         #expect(world.process.metricsFault == nil && world.process.metricsAddresses.map(\.port) == [9644])
         let config = try BrokerConfig.resolve(
             overrides: [
-                ("listeners", "PLAINTEXT://\(world.host.address):9093"), ("log.dirs", "/data2"), ("martlet.keeper.dir", "/keeper2"),
+                ("listeners", "PLAINTEXT://\(world.host.address):9093"), ("log.dirs", "/data2"),
+                ("martlet.keeper.dir", "/keeper2"),
                 ("martlet.metrics.listener", "127.0.0.1:9644"),
             ])
         let second = BrokerProcess(host: world.host, config: config, sink: world.sink, memoryBytes: 1 << 30)
-        #expect { try world.run { try await second.start() } } throws: { "\($0)".contains("Port 9644 is in use") && "\($0)".contains("martlet.metrics.listener") }
+        #expect { try world.run { try await second.start() } } throws: {
+            "\($0)".contains("Port 9644 is in use") && "\($0)".contains("martlet.metrics.listener")
+        }
         try world.run { await second.stop() }
         let third = BrokerProcess(
             host: world.host,
             config: try BrokerConfig.resolve(
-                overrides: [("listeners", "PLAINTEXT://\(world.host.address):9094"), ("log.dirs", "/data3"), ("martlet.keeper.dir", "/keeper3")]),
+                overrides: [
+                    ("listeners", "PLAINTEXT://\(world.host.address):9094"), ("log.dirs", "/data3"),
+                    ("martlet.keeper.dir", "/keeper3"),
+                ]),
             sink: world.sink, memoryBytes: 1 << 30)
         try world.run { try await third.start() }
         #expect(third.metricsFault?.contains("Port 9644 is in use") == true)

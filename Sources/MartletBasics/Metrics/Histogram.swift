@@ -6,7 +6,8 @@ package struct HistogramScale: Sendable, Equatable {
     package let bucketCount: Int
 
     package init(from lowestExponent: Int, to highestExponent: Int) {
-        precondition(lowestExponent >= 0 && highestExponent < 63 && lowestExponent <= highestExponent, "bounds are powers of two")
+        precondition(
+            0 <= lowestExponent && lowestExponent <= highestExponent && highestExponent < 63, "bounds are powers of two")
         self.lowestExponent = lowestExponent
         bucketCount = highestExponent - lowestExponent + 1
     }

@@ -13,7 +13,8 @@ package struct MetricFamily: Sendable, Equatable {
     package let labels: [String]
 
     package init(_ name: String, _ kind: Kind, _ help: String, labels: [String] = []) {
-        precondition(Self.isName(name) && labels.allSatisfy { Self.isName($0) && $0 != "le" }, "\(name) and its labels are names of Prometheus")
+        precondition(
+            Self.isName(name) && labels.allSatisfy(Self.isName) && !labels.contains("le"), "\(name) is told by plain names")
         precondition((kind == .counter) == name.hasSuffix("_total"), "\(name): counters, and they alone, end in _total")
         self.name = name
         self.kind = kind

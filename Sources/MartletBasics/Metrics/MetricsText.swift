@@ -18,7 +18,7 @@ package struct MetricsText {
         append("# HELP ")
         append(family.name)
         append(" ")
-        append(escaped: family.help, quotes: false)
+        MetricSamples.append(escaped: family.help, quotes: false, to: &bytes)
         append("\n# TYPE ")
         append(family.name)
         append(" ")
@@ -37,8 +37,6 @@ package struct MetricsText {
     }
 
     private mutating func append(_ text: String) { bytes.append(contentsOf: text.utf8) }
-
-    private mutating func append(escaped text: String, quotes: Bool) { MetricSamples.append(escaped: text, quotes: quotes, to: &bytes) }
 }
 
 /// The samples of one family.
@@ -62,7 +60,9 @@ package struct MetricSamples {
         end(Self.decimal(nanoseconds, digits: 9))
     }
 
-    package mutating func seconds(_ labels: [String], _ interval: Interval) { seconds(labels, nanoseconds: interval.nanoseconds) }
+    package mutating func seconds(_ labels: [String], _ interval: Interval) {
+        seconds(labels, nanoseconds: interval.nanoseconds)
+    }
 
     /// A histogram whose values are nanoseconds is told in seconds.
     package mutating func histogram(_ labels: [String], _ histogram: Histogram) {

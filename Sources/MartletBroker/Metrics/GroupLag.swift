@@ -21,10 +21,12 @@ package struct GroupFigures: Sendable {
     }
 }
 
-/// Where the groups of this broker are asked.
+/// Where the groups of this broker are asked. On the lane: it may take a while, and must not keep anybody else waiting.
 package protocol GroupFiguresSource: AnyObject, Sendable {
-    /// Calls `done` once, from any thread, with all groups that this broker coordinates.
-    func gatherFigures(_ done: @escaping @Sendable ([GroupFigures]) -> Void)
+    /// All groups that this broker coordinates, by id.
+    var figures: [GroupFigures] { get }
+    /// What they all take of memory, roughly.
+    var bytesInUse: Int { get }
 }
 
 /// How far a group is behind in one partition.
@@ -67,7 +69,8 @@ package final class GroupLag {
             for (id, committed) in group.offsets {
                 guard let partition = topics.topic(id.topic)?.partition(id.partition), partition.isLeader else { continue }
                 let behind = partition.highWatermark - max(committed, partition.logStartOffset)
-                rows.append(GroupLagRow(group: group.id, partition: id, committed: committed, records: max(behind, 0), age: .zero))
+                rows.append(
+                    GroupLagRow(group: group.id, partition: id, committed: committed, records: max(behind, 0), age: .zero))
             }
         }
         let all = rows.count
@@ -108,7 +111,8 @@ package final class GroupLag {
     private func timeOfRecord(at offset: Offset, in batch: UnsafeRawBufferPointer, _ header: BatchHeader) -> Int64? {
         guard BatchHeader.checksum(of: batch) == header.crc else { return nil }
         var scratch = ByteBuffer()
-        guard let records = try? header.records(of: batch, contexts: contexts, scratch: &scratch, limit: TimeSearch.decompressedLimit)
+        let limit = TimeSearch.decompressedLimit
+        guard let records = try? header.records(of: batch, contexts: contexts, scratch: &scratch, limit: limit)
         else { return nil }
         var cursor = RecordCursor(records, count: header.recordCount)
         while let record = try? cursor.next() {

@@ -123,7 +123,8 @@ final class HTTPConnection: @unchecked Sendable {
         var budget = Self.sendBudget
         while sent < output.count, budget > 0 {
             let end = min(output.count, sent + budget)
-            switch output.withUnsafeBytes({ socket.send(UnsafeRawBufferPointer(rebasing: $0[sent..<end]), more: end < output.count) }) {
+            let isMore = end < output.count
+            switch output.withUnsafeBytes({ socket.send(UnsafeRawBufferPointer(rebasing: $0[sent..<end]), more: isMore) }) {
             case .moved(let count):
                 sent += count
                 budget -= count
@@ -148,7 +149,8 @@ final class HTTPConnection: @unchecked Sendable {
         guard now > deadline else { return }
         guard phase == .reading, !input.isEmpty else { return close() }
         keepsAlive = false
-        begin(HTTPAnswer(.requestTimeout, "The request did not come within \(Self.headLimit.milliseconds / 1000) seconds."), withoutBody: false)
+        let limit = Self.headLimit.milliseconds / 1000
+        begin(HTTPAnswer(.requestTimeout, "The request did not come within \(limit) seconds."), withoutBody: false)
     }
 
     func close() {

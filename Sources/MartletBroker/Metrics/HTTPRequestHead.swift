@@ -35,15 +35,15 @@ package struct HTTPRequestHead: Equatable, Sendable {
             return .incomplete
         }
         guard size + (bytes.count - rest.count) <= sizeLimit else { return .refused(.headerFieldsTooLarge) }
-        let lines = rest.prefix(size - 4).split(separator: 10, omittingEmptySubsequences: false).map { $0.last == 13 ? $0.dropLast() : $0 }
-        switch parse(lines) {
+        let lines = rest.prefix(size - 4).split(separator: 10, omittingEmptySubsequences: false)
+        switch parse(lines.map { $0.last == 13 ? $0.dropLast() : $0 }) {
         case .success(let head): return .head(head, size + (bytes.count - rest.count))
         case .failure(let status): return .refused(status)
         }
     }
 
-    /// Whether a head may end here, of which all before `from` was looked at already: a peer that sends byte by byte does not have
-    /// the whole read anew for each.
+    /// Whether a head may end here, of which all before `from` was looked at already: a peer that sends byte by byte does
+    /// not have the whole read anew for each.
     package static func mayEnd(_ bytes: [UInt8], from: Int) -> Bool {
         bytes.count >= sizeLimit || bytes.first.map { !isToken($0) && $0 != 13 } ?? false
             || sizeOfHead(bytes[max(from - 3, 0)...]) != nil
@@ -166,8 +166,8 @@ package struct HTTPAnswer: Sendable {
 
     /// `withoutBody`: as HEAD asks, everything but the body.
     package func bytes(keepAlive: Bool, withoutBody: Bool) -> [UInt8] {
-        var head = "HTTP/1.1 \(status.rawValue) \(status.reason)\r\nContent-Type: \(contentType)\r\nContent-Length: \(body.count)\r\n"
-        head += "Cache-Control: no-store\r\n"
+        var head = "HTTP/1.1 \(status.rawValue) \(status.reason)\r\nContent-Type: \(contentType)\r\n"
+        head += "Content-Length: \(body.count)\r\nCache-Control: no-store\r\n"
         if status == .methodNotAllowed { head += "Allow: GET, HEAD\r\n" }
         if !keepAlive { head += "Connection: close\r\n" }
         head += "\r\n"

@@ -25,7 +25,8 @@ package final class MetricsEndpoint: @unchecked Sendable {
     private var isClosed = false
 
     package init(
-        host: any Host, listener: MetricsListener, log: Logger, gathering: MetricsGathering, unreadiness: @escaping () -> String?
+        host: any Host, listener: MetricsListener, log: Logger, gathering: MetricsGathering,
+        unreadiness: @escaping () -> String?
     ) {
         self.host = host
         loop = host.loops[0]
@@ -70,12 +71,14 @@ package final class MetricsEndpoint: @unchecked Sendable {
     private func sentence(for error: SystemError) -> String {
         switch error.kind {
         case .addressInUse:
-            "Port \(listener.port) is in use, and the metrics are to be told there: stop the program that listens there, or give martlet.metrics.listener another port (empty for none)."
+            "Port \(listener.port) is in use, and metrics are to be told there: stop the program that listens there, or give "
+                + "martlet.metrics.listener another port (empty for none)."
         case .addressNotAvailable:
             "\(listener.host) is no address of this machine: correct martlet.metrics.listener."
         case .permissionDenied:
             "Port \(listener.port) may not be listened on by this user: give martlet.metrics.listener one above 1023."
-        default: "The metrics cannot be told on \(listener): \(error). Correct martlet.metrics.listener, or leave it empty."
+        default:
+            "The metrics cannot be told on \(listener): \(error). Correct martlet.metrics.listener, or leave it empty."
         }
     }
 
@@ -110,11 +113,12 @@ package final class MetricsEndpoint: @unchecked Sendable {
         switch head.path {
         case "/metrics":
             gathering.page { page in
-                done(page.map { HTTPAnswer(.ok, contentType: MetricsText.contentType, $0) } ?? HTTPAnswer(.serviceUnavailable, "The broker is stopping, or too busy."))
+                guard let page else { return done(HTTPAnswer(.serviceUnavailable, "The broker is stopping, or too busy.")) }
+                done(HTTPAnswer(.ok, contentType: MetricsText.contentType, page))
             }
         case "/health/live": done(HTTPAnswer(.ok, "live"))
         case "/health/ready":
-            if let reason = unreadiness() { done(HTTPAnswer(.serviceUnavailable, reason)) } else { done(HTTPAnswer(.ok, "ready")) }
+            done(unreadiness().map { HTTPAnswer(.serviceUnavailable, $0) } ?? HTTPAnswer(.ok, "ready"))
         case "/": done(HTTPAnswer(.ok, "Martlet tells of itself at /metrics, /health/live and /health/ready."))
         default: done(HTTPAnswer(.notFound, "There is nothing here: /metrics, /health/live and /health/ready are what is."))
         }

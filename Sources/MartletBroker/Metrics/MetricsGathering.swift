@@ -6,11 +6,11 @@ package import MartletReactor
 
 /// Collects what a broker tells of itself.
 ///
-///     first loop ──> each loop: a copy of its counts ──> first loop: keeper, lanes ──> groups ──> lane: partitions, text ──> first loop
+///     first loop ──> each loop: a copy of its counts ──> first loop: keeper, lanes ──> lane: partitions, groups, text ──> first loop
 ///
-/// A loop gives a copy of plain numbers, and is done in microseconds, however many partitions there are; those are asked
-/// on the lane, one lock at a time, and there the page is written. One page is made at a time: who asks meanwhile gets
-/// the next one, so that what happened before the question is in the answer.
+/// A loop gives a copy of plain numbers, and is done in microseconds, however many partitions there are; those, and
+/// groups, are asked on the lane, one lock at a time, and there the page is written. One page is made at a time: who asks
+/// meanwhile gets the next one, so that what happened before the question is in the answer.
 ///
 /// Confined to the first loop.
 package final class MetricsGathering: @unchecked Sendable {
@@ -30,7 +30,6 @@ package final class MetricsGathering: @unchecked Sendable {
     package weak var broker: Broker?
     package weak var replicas: ReplicaHost?
     package weak var keeper: EmbeddedKeeper?
-    package weak var groups: (any GroupFiguresSource)?
     package var isReady = false
 
     package init(host: any Host, config: BrokerConfig) {
@@ -65,13 +64,11 @@ package final class MetricsGathering: @unchecked Sendable {
         var figures = BrokerFigures(scrapes: scrapes, lastTaken: lastTaken)
         figures.turns.reserveCapacity(host.loops.count)
         visit(0, figures) { [self] figures in
-            atHome(figures) { figures in
-                self.write(figures) { bytes in
-                    self.lastTaken = self.loop.clock.now - began
-                    for taker in takers { taker(bytes) }
-                    self.isRunning = false
-                    if !self.waiting.isEmpty, !self.isStopped { self.begin() }
-                }
+            write(atHome(figures)) { bytes in
+                self.lastTaken = self.loop.clock.now - began
+                for taker in takers { taker(bytes) }
+                self.isRunning = false
+                if !self.waiting.isEmpty, !self.isStopped { self.begin() }
             }
         }
     }
@@ -87,8 +84,8 @@ package final class MetricsGathering: @unchecked Sendable {
         }
     }
 
-    private func atHome(_ figures: BrokerFigures, _ done: @escaping @Sendable (BrokerFigures) -> Void) {
-        var figures = figures
+    private func atHome(_ gathered: BrokerFigures) -> BrokerFigures {
+        var figures = gathered
         figures.isReady = isReady
         figures.keeper = keeper?.statistics
         figures.lanes = host.lanes.map { ($0.name, $0.status) }
@@ -98,15 +95,8 @@ package final class MetricsGathering: @unchecked Sendable {
             figures.fetchSessions = (broker.fetchSessions.count, broker.fetchSessions.slots)
         }
         figures.replicas = replicas
-        guard let groups else { return done(figures) }
-        let loop = loop
-        groups.gatherFigures { [figures] found in
-            loop.execute {
-                var figures = figures
-                figures.groups = found
-                done(figures)
-            }
-        }
+        figures.groups = broker?.groups
+        return figures
     }
 
     private func write(_ figures: BrokerFigures, _ done: @escaping @Sendable ([UInt8]?) -> Void) {
@@ -129,7 +119,7 @@ struct BrokerFigures: @unchecked Sendable {
     var keeper: KeeperStatistics?
     /// Asked on the lane: its table of topics, its directories and their syncers may be from any thread.
     var replicas: ReplicaHost?
-    var groups: [GroupFigures]?
+    var groups: (any GroupFiguresSource)?
 
     init(scrapes: UInt64, lastTaken: Interval) {
         self.scrapes = scrapes

@@ -82,17 +82,18 @@ final class MetricsPage: @unchecked Sendable {
     }
 
     private func writeLoops(_ figures: BrokerFigures, _ text: inout MetricsText) {
-        text.family(MetricCatalog.turnSeconds) { for (loop, turns) in figures.turns.enumerated() { $0.histogram(["\(loop)"], turns.turns) } }
-        text.family(MetricCatalog.longestTurn) { for (loop, turns) in figures.turns.enumerated() { $0.seconds(["\(loop)"], turns.longest) } }
+        let loops = figures.turns.enumerated().map { (label: ["\($0)"], turns: $1) }
+        text.family(MetricCatalog.turnSeconds) { for loop in loops { $0.histogram(loop.label, loop.turns.turns) } }
+        text.family(MetricCatalog.longestTurn) { for loop in loops { $0.seconds(loop.label, loop.turns.longest) } }
         // several lanes of one name are told as one
         var names: [String] = []
-        var lanes: [String: LaneStatus] = [:]
+        var sums: [String: LaneStatus] = [:]
         for (name, status) in figures.lanes {
-            if lanes[name] == nil { names.append(name) }
-            lanes[name] = status.added(to: lanes[name] ?? LaneStatus())
+            if sums[name] == nil { names.append(name) }
+            sums[name] = status.added(to: sums[name] ?? LaneStatus())
         }
         func write(_ family: MetricFamily, _ body: (inout MetricSamples, [String], LaneStatus) -> Void) {
-            text.family(family) { samples in for name in names { body(&samples, [name], lanes[name]!) } }
+            text.family(family) { samples in for name in names { body(&samples, [name], sums[name]!) } }
         }
         write(MetricCatalog.laneQueue) { $0.sample($1, $2.queued) }
         write(MetricCatalog.laneRunning) { $0.sample($1, $2.running) }
@@ -171,7 +172,10 @@ final class MetricsPage: @unchecked Sendable {
 
     private func writeDisks(_ replicas: ReplicaHost, _ text: inout MetricsText) {
         let units = replicas.units.map { unit in
-            (path: unit.path, syncs: unit.syncer.statistics, isOffline: unit.directory.isOffline, space: try? host.disk.space(unit.path))
+            (
+                path: unit.path, syncs: unit.syncer.statistics, isOffline: unit.directory.isOffline,
+                space: try? host.disk.space(unit.path)
+            )
         }
         text.family(MetricCatalog.syncSeconds) { for unit in units { $0.histogram([unit.path], unit.syncs.latency) } }
         text.family(MetricCatalog.syncRecords) { for unit in units { $0.histogram([unit.path], unit.syncs.records) } }
@@ -180,7 +184,9 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.fileSystemSyncs) { for unit in units { $0.sample([unit.path], unit.syncs.fileSystemSyncs) } }
         text.family(MetricCatalog.syncFailures) { for unit in units { $0.sample([unit.path], unit.syncs.failures) } }
         text.family(MetricCatalog.directoryOffline) { for unit in units { $0.sample([unit.path], unit.isOffline ? 1 : 0) } }
-        text.family(MetricCatalog.diskTotal) { for unit in units { if let space = unit.space { $0.sample([unit.path], space.totalBytes) } } }
+        text.family(MetricCatalog.diskTotal) {
+            for unit in units { if let space = unit.space { $0.sample([unit.path], space.totalBytes) } }
+        }
         text.family(MetricCatalog.diskAvailable) {
             for unit in units { if let space = unit.space { $0.sample([unit.path], space.availableBytes) } }
         }
@@ -212,7 +218,9 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.keeperBytes, keeper.treeBytes)
     }
 
-    private func writeGroups(_ groups: [GroupFigures], _ topics: LocalTopicTable?, _ text: inout MetricsText) {
+    private func writeGroups(_ source: any GroupFiguresSource, _ topics: LocalTopicTable?, _ text: inout MetricsText) {
+        let groups = source.figures
+        text.family(MetricCatalog.groupMemory, source.bytesInUse)
         var states: [String: Int] = [:]
         for group in groups { states[group.state, default: 0] += 1 }
         text.family(MetricCatalog.groups) { for state in states.keys.sorted() { $0.sample([state], states[state]!) } }

@@ -26,7 +26,8 @@ struct RequestCounts: Sendable {
             requestBytes.add(other.requestBytes)
             responseBytes.add(other.responseBytes)
             latency.add(other.latency)
-            if errors.isEmpty { errors = other.errors } else { for code in other.errors.indices { errors[code] &+= other.errors[code] } }
+            if errors.isEmpty { return errors = other.errors }
+            for code in other.errors.indices { errors[code] &+= other.errors[code] }
         }
     }
 

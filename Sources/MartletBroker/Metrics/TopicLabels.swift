@@ -30,6 +30,9 @@ package struct TopicLabels: Sendable {
     package static let rest = "(other)"
     static let rankingInterval = Interval.seconds(60)
 
+    /// What is told, and under which name; not listed is the rest.
+    package typealias Row = (name: String, figures: TopicFigures, isListed: Bool)
+
     private struct Entry {
         /// As the topic's replicas told last.
         var last = PartitionTraffic()
@@ -52,7 +55,7 @@ package struct TopicLabels: Sendable {
     }
 
     /// Names under which the figures are told, in the order of the topics, the rest last.
-    package mutating func assign(_ topics: [(id: UUID, figures: TopicFigures)], now: Instant) -> [(name: String, figures: TopicFigures, isListed: Bool)] {
+    package mutating func assign(_ topics: [(id: UUID, figures: TopicFigures)], now: Instant) -> [Row] {
         var known: [UUID: Entry] = [:]
         var fresh: [PartitionTraffic] = []
         for topic in topics {
@@ -66,7 +69,7 @@ package struct TopicLabels: Sendable {
         entries = known
         rank(topics.map { ($0.id, $0.figures.name) }, now)
 
-        var rows: [(name: String, figures: TopicFigures, isListed: Bool)] = []
+        var rows: [Row] = []
         var others = TopicFigures(name: Self.rest)
         for (topic, news) in zip(topics, fresh) {
             if entries[topic.id]!.isListed {

@@ -126,8 +126,7 @@ extension BrokerConfig {
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
             logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels(),
-            metricsListener: try MetricsListener.parse(
-                settings.string("martlet.metrics.listener"), setting: "martlet.metrics.listener"),
+            metricsListener: try MetricsListener.from(settings, beside: listeners),
             isMetricsListenerGiven: settings.given("martlet.metrics.listener") != nil,
             metricsLabelLimit: settings.int32("martlet.metrics.labels.max"))
     }

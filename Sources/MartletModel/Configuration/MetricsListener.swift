@@ -18,8 +18,8 @@ package struct MetricsListener: Sendable, Equatable, CustomStringConvertible {
         guard !text.isEmpty else { return nil }
         let fault = ConfigError(
             .invalidValue, setting,
-            "\(setting) is '\(text.prefix(ConfigTable.shownLength))': it must be host:port, with an IPv6 host in brackets and a "
-                + "port from 0 to 65535, no host for every interface, or empty for none")
+            "\(setting) is '\(text.prefix(ConfigTable.shownLength))': it must be host:port, with an IPv6 host in brackets and "
+                + "a port from 0 to 65535, no host for every interface, or empty for none")
         guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]),
             text[text.index(after: colon)...].utf8.allSatisfy({ (0x30...0x39).contains($0) })
         else { throw fault }
@@ -29,8 +29,18 @@ package struct MetricsListener: Sendable, Equatable, CustomStringConvertible {
         } else if host.utf8.contains(UInt8(ascii: ":")) {
             throw fault
         }
-        guard host.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: "/") && $0 != UInt8(ascii: "[") && $0 != UInt8(ascii: "]") })
-        else { throw fault }
+        guard host.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F && !"/[]".utf8.contains($0) }) else { throw fault }
         return MetricsListener(host: String(host), port: port)
+    }
+
+    /// As the settings say, held against the listeners for clients: a port is for one or the other.
+    static func from(_ settings: BrokerSettings, beside listeners: [Listener]) throws(ConfigError) -> MetricsListener? {
+        let setting = "martlet.metrics.listener"
+        guard let found = try parse(settings.string(setting), setting: setting) else { return nil }
+        guard found.port != 0, let other = listeners.first(where: { $0.port == found.port }) else { return found }
+        // by default it gives way
+        if settings.given(setting) == nil { return nil }
+        throw ConfigError(
+            .contradiction, setting, "\(setting) is \(found), on the port of the listener \(other); each needs its own")
     }
 }
