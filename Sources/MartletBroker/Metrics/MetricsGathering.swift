@@ -6,7 +6,8 @@ package import MartletReactor
 
 /// Collects what a broker tells of itself.
 ///
-///     first loop ──> each loop: a copy of its counts ──> first loop: keeper, lanes ──> lane: partitions, groups, text ──> first loop
+///     first loop ──> each loop: a copy of its counts ──> first loop: keeper, lanes
+///                ──> lane: partitions, groups, text ──> first loop
 ///
 /// A loop gives a copy of plain numbers, and is done in microseconds, however many partitions there are; those, and
 /// groups, are asked on the lane, one lock at a time, and there the page is written. One page is made at a time: who asks
