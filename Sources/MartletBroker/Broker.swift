@@ -74,6 +74,11 @@ package final class Broker: @unchecked Sendable {
     }
 
     package var connectionsCount: Int { connections.count }
+    /// What the requests of one loop came to. On that loop.
+    func requestCounts(ofLoop index: Int) -> RequestCounts {
+        precondition(shared[index].loop.isCurrent, "a loop's counts are read on it")
+        return shared[index].counts
+    }
     /// The most bytes that wait to be sent on one connection.
     package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }

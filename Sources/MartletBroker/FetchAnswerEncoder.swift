@@ -23,9 +23,11 @@ package struct FetchAnswerEncoder {
         self.sessionID = sessionID
     }
 
+    /// Returns the size of the whole answer.
+    @discardableResult
     package func encode(
         _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to outbox: inout Outbox
-    ) throws {
+    ) throws -> Int {
         let start = outbox.bytes.count
         var fileBytes = 0
         header.beginAnswer(&outbox.bytes)
@@ -52,6 +54,7 @@ package struct FetchAnswerEncoder {
         if flexible { outbox.bytes.uvarint(0) }
         let size = outbox.bytes.count - start - 4 + fileBytes
         outbox.bytes.patch(Int32(size), at: start)
+        return size + 4
     }
 
     /// Ranges of partitions that follow each other and are of one topic.

@@ -1,6 +1,7 @@
 package import MartletBasics
 package import MartletCluster
 package import MartletModel
+package import MartletWire
 
 /// What one partition of a produce request is answered.
 package struct ProduceResult {
@@ -32,6 +33,8 @@ package struct ProduceAnswer {
     package var correlationID: Int32
     package var version: Int16
     package var acks: Int16
+    /// When its request was there.
+    package var began = Instant(nanoseconds: 0)
     /// How many partitions are not known yet.
     package var pending = 0
     /// The first partition lies here, so that the common request costs no allocation.
@@ -63,6 +66,11 @@ package struct ProduceAnswer {
         } else {
             more[index - 1].take(outcome)
         }
+    }
+
+    package func collectErrors(_ found: inout ErrorCodes) {
+        if let error = first?.error, error != .none { found.append(error) }
+        for result in more where result.error != .none { found.append(result.error) }
     }
 
     /// With acks=0 nothing can tell of an error but the end of the connection.

@@ -21,10 +21,11 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     let logger: Logger
     let clock: any Clock
     let bulk: any Lane
-    let descriptors: DescriptorCache
+    package let descriptors: DescriptorCache
+    package let activity = LogActivity()
     package let topics = LocalTopics()
     /// Those that could be opened, in the order of `log.dirs`.
-    private(set) var units: [LogDirectoryUnit] = []
+    package private(set) var units: [LogDirectoryUnit] = []
     private(set) var brokerID: BrokerID = -1
     /// Replicas that are being opened or stopped, and who waits to do so next, in order.
     private var changing: [TopicPartition: [UnsafeContinuation<Void, Never>]] = [:]
@@ -222,6 +223,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             partition: id, folder: unit.path + "/" + folder.name, config: config, disk: host.disk, descriptors: descriptors,
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
+        parameters.activity = activity
         if existing != nil {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0

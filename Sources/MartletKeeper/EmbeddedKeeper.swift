@@ -413,6 +413,18 @@ package final class EmbeddedKeeper: @unchecked Sendable {
         return tree.lastZxid
     }
 
+    /// On the loop.
+    package var statistics: KeeperStatistics {
+        precondition(loop.isCurrent, "the keeper's state is read on its loop")
+        var statistics = KeeperStatistics(zxid: tree.lastZxid, writeLatency: replication.writeLatency)
+        statistics.nodes = tree.nodeCount
+        statistics.treeBytes = tree.bytes
+        statistics.sessions = tree.sessionCount
+        statistics.watches = watches.count
+        statistics.waitingTransactions = replication.waitingCount
+        return statistics
+    }
+
     /// A copy of the tree as it is now. On the loop.
     package var snapshot: KeeperTree {
         precondition(loop.isCurrent, "the keeper's state is read on its loop")

@@ -304,7 +304,8 @@ package final class Syncer: @unchecked Sendable {
             counts.folders += UInt64(jobs.folders.count)
             counts.bytes += works.reduce(0) { $0 + UInt64($1.writes.bytes) }
             counts.failures += UInt64(faults.count)
-            counts.latency.count(taken)
+            counts.latency.record(taken)
+            counts.records.record(works.reduce(0) { $0 + UInt64(max($1.writes.records, 0)) })
         }
     }
 }
@@ -364,20 +365,7 @@ package struct SyncStatistics: Sendable, Equatable {
     package var failures: UInt64 = 0
     /// How often the lane was full.
     package var refusals: UInt64 = 0
-    package var latency = LatencyCounts()
-}
-
-/// How many cycles took how long, by powers of two.
-package struct LatencyCounts: Sendable, Equatable {
-    /// From under a microsecond to four seconds and more.
-    package static let bucketCount = 24
-    /// At `i`, those that took less than 2^i microseconds and not less than half of that; the last holds all above.
-    package private(set) var buckets = [UInt64](repeating: 0, count: bucketCount)
-    package private(set) var total = Interval.zero
-
-    package mutating func count(_ taken: Interval) {
-        let microseconds = UInt64(max(0, taken.nanoseconds / 1000))
-        buckets[min(UInt64.bitWidth - microseconds.leadingZeroBitCount, Self.bucketCount - 1)] += 1
-        total = total + taken
-    }
+    package var latency = Histogram(.latency)
+    /// Records that became durable together.
+    package var records = Histogram(.count)
 }

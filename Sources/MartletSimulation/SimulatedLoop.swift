@@ -91,6 +91,9 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         world.cancel(cancelled.event)
     }
 
+    /// Its turns take no time of the simulated world: they are counted, each as none.
+    package private(set) var turnStatistics = TurnStatistics()
+
     // MARK: Inside the simulation
 
     /// Something of the process itself, or of its system, is ready now.
@@ -137,6 +140,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         }
         isTurnDue = false
         guard process.isAlive, !ready.isEmpty else { return }
+        turnStatistics.record(.zero)
         var items = spare
         spare = []
         swap(&items, &ready)

@@ -113,4 +113,14 @@ void martlet_ignore_sigpipe(void);
 /// Raises the limit of open descriptors towards `wanted`; the limit now.
 int64_t martlet_raise_descriptor_limit(int64_t wanted);
 int64_t martlet_memory_bytes(void);
+/// What this process has of the machine; -1 for what the system does not say.
+struct martlet_usage {
+    int64_t processor_nanoseconds;
+    int64_t resident_bytes;
+    int64_t anonymous_bytes;
+    int64_t virtual_bytes;
+    int64_t open_descriptors;
+    int64_t descriptor_limit;
+};
+void martlet_process_usage(struct martlet_usage *usage);
 ssize_t martlet_write(int fd, const void *bytes, size_t count);

@@ -58,7 +58,13 @@ package struct BrokerConfig: Sendable {
     package var connectionLimitOverrides: [(host: String, count: Int32)]
     package var requestTimeout: Interval
 
+    // MARK: what it tells of itself
     package var logLevels: LogLevels
+    /// Nil where metrics are not told.
+    package var metricsListener: MetricsListener?
+    /// The start fails where a listener that was asked for cannot be had; without the one by default it goes on.
+    package var isMetricsListenerGiven: Bool
+    package var metricsLabelLimit: Int32
 
     /// What to tell the user at start: a sentence for each setting given that has no effect, and the like.
     package var warnings: [String] { settings.warnings }
@@ -125,7 +131,10 @@ extension BrokerConfig {
             connectionLimitPerAddress: settings.int32("max.connections.per.ip"),
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
-            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels())
+            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels(),
+            metricsListener: try MetricsListener.from(settings, beside: listeners),
+            isMetricsListenerGiven: settings.given("martlet.metrics.listener") != nil,
+            metricsLabelLimit: settings.int32("martlet.metrics.labels.max"))
     }
 }
 

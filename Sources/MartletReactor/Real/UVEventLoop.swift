@@ -58,14 +58,19 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     private var jobs: [UnownedJob] = []
     private var endOfTurn: [() -> Void] = []
     private var isFinished = false
-    /// How many turns were taken: for metrics and tests.
+    /// How many turns were taken: for tests.
     package private(set) var turns: UInt64 = 0
+    package private(set) var turnStatistics = TurnStatistics()
+    /// When the last turn ended, and how long the loop had waited in all by then.
+    private var turnEnded: Instant
+    private var idleNanoseconds: Int64 = 0
 
     package init(name: String, clock: RealClock) throws(SystemError) {
         self.name = name
         self.clock = clock
         realClock = clock
         wakeUp = try WakeUp(name)
+        turnEnded = clock.now
         let code = uv_loop_init(uv)
         guard code == 0 else {
             // an object that its own initializer leaves is deinitialized only with all fields set: they are
@@ -80,6 +85,8 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
             throw SystemError(errno: watchCode, "uv_poll_init", name)
         }
         wakeUp.listen()
+        // without it every wait would count as a long turn; it has been there for longer than any libuv we build with
+        precondition(martlet_uv_count_idle_time(uv) == 0, "libuv counts the time that a loop waits")
         uv_prepare_init(uv, turnEnd)
         uv_idle_init(uv, stayAwake)
         uv_timer_init(uv, timer)
@@ -193,6 +200,7 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         } while !jobs.isEmpty && budget > 0
         swap(&due, &later)
         armTimer()
+        countTurn()
         let hasWork = !due.isEmpty || !jobs.isEmpty
         guard hasWork != isKeptAwake else { return }
         isKeptAwake = hasWork
@@ -201,6 +209,14 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         } else {
             uv_idle_stop(stayAwake)
         }
+    }
+
+    private func countTurn() {
+        let now = realClock.now
+        let idle = Int64(clamping: uv_metrics_idle_time(uv))
+        turnStatistics.record((now - turnEnded) - .nanoseconds(idle - idleNanoseconds))
+        turnEnded = now
+        idleNanoseconds = idle
     }
 
     private func runDue() {

@@ -141,7 +141,14 @@ final class ServerProcess: @unchecked Sendable {
               stop       Ctrl-C
               produce    echo hello | kcat -b \(address) -t hello -P
               consume    kcat -b \(address) -t hello -C -e
+              metrics    \(metrics)
             """)
+    }
+
+    private var metrics: String {
+        if let address = process.metricsAddresses.first { return "curl http://\(address)/metrics" }
+        guard let fault = process.metricsFault else { return "none (martlet.metrics.listener says so)" }
+        return "none: \(fault)"
     }
 
     private func stop() {
