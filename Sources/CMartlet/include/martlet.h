@@ -106,4 +106,6 @@ void martlet_ignore_sigpipe(void);
 /// Raises the limit of open descriptors towards `wanted`; the limit now.
 int64_t martlet_raise_descriptor_limit(int64_t wanted);
 int64_t martlet_memory_bytes(void);
+/// An entry of the environment, `NAME=value`; NULL behind the last.
+const char *martlet_environment(size_t index);
 ssize_t martlet_write(int fd, const void *bytes, size_t count);

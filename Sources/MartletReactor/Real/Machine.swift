@@ -1,4 +1,5 @@
 import CMartlet
+import Glibc
 
 /// The limit of descriptors that this process may have open: files and connections.
 package enum DescriptorLimit {
@@ -18,4 +19,13 @@ package enum DescriptorLimit {
 package func availableMemoryBytes() -> Int64? {
     let bytes = martlet_memory_bytes()
     return bytes > 0 ? bytes : nil
+}
+
+/// The environment that this process was started with, each entry as `NAME=value`. To be read before there are threads.
+package func environmentOfProcess() -> [[UInt8]] {
+    var entries: [[UInt8]] = []
+    while let entry = martlet_environment(entries.count) {
+        entries.append(Array(UnsafeRawBufferPointer(start: entry, count: strlen(entry))))
+    }
+    return entries
 }
