@@ -1,9 +1,9 @@
 """Installing: by hand, as a package on a fresh Debian, and as a container whose environment was written for Kafka."""
-import atexit, contextlib, functools, json, os, pathlib, re, shutil, socket, subprocess, tempfile
+import atexit, contextlib, functools, json, os, pathlib, re, resource, shutil, socket, subprocess, tempfile
 import driving
 from driving import ROOT, Broker, Skip, free_port, run_program, test, wait_until
 from settings import metadata, put
-from wire import Connection
+from wire import Closed, Connection
 
 DEBIAN = "bookworm"
 # A fresh Debian, made once: what is in it is thrown away with each test.
@@ -337,6 +337,28 @@ def with_version(package, version, into):
     return into / "later.deb"
 
 
+def fresh_machine_with_the_package(place, *more):
+    """A fresh Debian with the tested program's package installed, and other packages of Debian."""
+    machine = Machine(place / "root")
+    try:
+        machine.apt("update")
+    except AssertionError as error:
+        raise Skip(f"Debian's packages cannot be reached: {str(error)[-300:]}")
+    if runtime := runtime_of(driving.PROGRAM):
+        inside = machine.root / str(runtime).lstrip("/")
+        inside.mkdir(parents=True, exist_ok=True)
+        for library in runtime.glob("*.so*"):
+            shutil.copy(library, inside / library.name)
+    shutil.copy(the_package(), machine.root / "martlet.deb")
+    shutil.copy(with_version(the_package(), later_version(), place), machine.root / "later.deb")
+    machine.apt("install", "/martlet.deb", *more)
+    return machine
+
+
+def later_version():
+    return script("version").strip() + "+1"
+
+
 class Served(Broker):
     """The broker of a package, started as its unit would start it."""
 
@@ -368,24 +390,12 @@ def the_package_says_what_it_needs_and_is_the_same_each_time():
 @test
 def the_package_lives_a_whole_life_on_a_fresh_debian():
     with folder() as place:
-        machine = Machine(place / "root")
+        machine = fresh_machine_with_the_package(place)
         root = machine.root
-        try:
-            machine.apt("update")
-        except AssertionError as error:
-            raise Skip(f"Debian's packages cannot be reached: {str(error)[-300:]}")
-        package = the_package()
-        if runtime := runtime_of(driving.PROGRAM):
-            inside = root / str(runtime).lstrip("/")
-            inside.mkdir(parents=True, exist_ok=True)
-            for library in runtime.glob("*.so*"):
-                shutil.copy(library, inside / library.name)
-        shutil.copy(package, root / "martlet.deb")
         settings, data = root / "etc/martlet/server.properties", root / "var/lib/martlet"
         enabled = root / "etc/systemd/system/multi-user.target.wants/martlet.service"
 
         # installed with what it needs, for a user of its own
-        machine.apt("install", "/martlet.deb")
         assert machine.state("martlet") == "ii"
         uid, gid = machine.user("martlet")
         assert uid < 1000 and (data.stat().st_uid, data.stat().st_gid, data.stat().st_mode & 0o777) == (uid, gid, 0o750)
@@ -407,10 +417,8 @@ def the_package_lives_a_whole_life_on_a_fresh_debian():
         for _ in range(2):
             machine.run("/var/lib/dpkg/info/martlet.postinst", "configure", "")
         machine.apt("install", "--reinstall", "/martlet.deb")
-        later = run("dpkg-deb", "--field", package, "Version").strip() + "+1"
-        shutil.copy(with_version(package, later, place), root / "later.deb")
         machine.apt("install", "/later.deb")
-        assert later in machine.run("dpkg-query", "--show", "martlet")
+        assert later_version() in machine.run("dpkg-query", "--show", "martlet")
         assert settings.read_text() == edited
         assert machine.user("martlet") == (uid, gid)
         broker.start()
@@ -434,3 +442,97 @@ def the_package_lives_a_whole_life_on_a_fresh_debian():
         for path in (data, root / "etc/martlet", enabled, root / "usr/share/doc/martlet"):
             assert not os.path.lexists(path), f"{path} is still there"
         assert machine.user("martlet") == (uid, gid)
+
+
+class Booted:
+    """A machine whose systemd runs, in namespaces of its own but for the network."""
+
+    def __init__(self, machine):
+        self.log = machine.root.parent / "console"
+        with open(self.log, "wb") as console:
+            self.process = subprocess.Popen(
+                ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4",
+                 f"--directory={machine.root}"], stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+
+    def told(self):
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def first(self):
+        """The machine's first process, as this machine numbers it."""
+        if self.process.poll() is not None:
+            raise Skip(f"systemd cannot be started here: {self.told()}")
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next((c for c in children if pathlib.Path(f"/proc/{c}/comm").read_text() == "systemd\n"), None)
+
+    def run(self, *words):
+        spaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup"]
+        return run("nsenter", f"--target={self.first()}", *spaces, *words, env=QUIETLY)
+
+    def service(self, *properties):
+        shown = self.run("systemctl", "show", "martlet", *(f"--property={p}" for p in properties))
+        return dict(line.split("=", 1) for line in shown.splitlines())
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def answer_of(booted, port, topic):
+    """What a produced record is answered, as soon as the broker can be reached."""
+    def probe():
+        assert booted.process.poll() is None, booted.told()
+        try:
+            connection = Connection(port)
+            connection.create_topic(topic)
+            return put(connection, topic)[:2]
+        except (OSError, Closed):
+            return None
+    return wait_until(probe, seconds=40, every=0.2, what="an answer of the service")
+
+
+@test
+def under_systemd_the_service_starts_by_itself_comes_back_after_a_crash_and_stops_cleanly():
+    if not shutil.which("systemd-nspawn"):
+        raise Skip("systemd-nspawn is not installed")
+    with folder() as place:
+        machine = fresh_machine_with_the_package(place, "systemd", "systemd-sysv", "dbus")
+        port = free_port()
+        settings = machine.root / "etc/martlet/server.properties"
+        settings.write_text(settings.read_text().replace("127.0.0.1:9092", f"127.0.0.1:{port}"))
+        booted = Booted(machine)
+        try:
+            wait_until(booted.first, seconds=20, what="the start of systemd")
+            try:
+                assert answer_of(booted, port, "kept") == (0, 0)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{booted.run('journalctl', '--unit=martlet', '--no-pager')[-2000:]}")
+            said = booted.service("MainPID", "User", "ActiveState", "NRestarts")
+            assert (said["User"], said["ActiveState"], said["NRestarts"]) == ("martlet", "active", "0"), said
+            limits = booted.run("cat", f"/proc/{said['MainPID']}/limits")
+            # a machine inside of another cannot have more than that one may
+            most = min(524288, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            assert re.search(rf"Max open files +{most} +{most} ", limits), limits
+            status = booted.run("cat", f"/proc/{said['MainPID']}/status")
+            assert re.search(r"NoNewPrivs:\s1\n", status) and re.search(r"Seccomp:\s2\n", status), status
+
+            booted.run("systemctl", "kill", "--signal=KILL", "martlet")
+            assert answer_of(booted, port, "kept") == (0, 1)
+            assert booted.service("NRestarts")["NRestarts"] == "1"
+
+            before = booted.service("MainPID")
+            booted.run("apt-get", "--yes", "--quiet", "install", "/later.deb")
+            assert answer_of(booted, port, "kept") == (0, 2)
+            assert booted.service("MainPID") != before, "the old program still runs after an upgrade"
+
+            booted.run("systemctl", "stop", "martlet")
+            said = booted.service("ActiveState", "Result", "ExecMainStatus")
+            assert said == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}, said
+            booted.run("apt-get", "--yes", "--quiet", "purge", "martlet")
+            assert not (machine.root / "var/lib/martlet").exists()
+        finally:
+            booted.end()
