@@ -464,6 +464,8 @@ int64_t martlet_memory_bytes(void) {
     return bytes;
 }
 
+const char *martlet_environment(size_t index) { return environ == NULL ? NULL : environ[index]; }
+
 ssize_t martlet_write(int fd, const void *bytes, size_t count) {
     ssize_t moved;
     RETRY(moved, write(fd, bytes, count));

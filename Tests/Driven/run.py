@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE))
 # In the order in which they run: what says most about the program first.
 SUITES = [
     "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "directories", "takeover", "kill9", "hostile", "full_disk",
-    "metrics", "conformance", "bench",
+    "metrics", "conformance", "install", "bench",
 ]
 
 

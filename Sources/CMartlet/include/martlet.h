@@ -123,4 +123,6 @@ struct martlet_usage {
     int64_t descriptor_limit;
 };
 void martlet_process_usage(struct martlet_usage *usage);
+/// An entry of the environment, `NAME=value`; NULL behind the last.
+const char *martlet_environment(size_t index);
 ssize_t martlet_write(int fd, const void *bytes, size_t count);

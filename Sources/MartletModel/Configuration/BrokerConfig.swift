@@ -1,6 +1,7 @@
 package import MartletBasics
 
-/// Everything a broker reads from its settings, resolved: `--set`, else the file, else the default.
+/// Everything a broker reads from its settings, resolved: `--set`, else the environment where that is read, else the
+/// file, else the default.
 package struct BrokerConfig: Sendable {
     /// As they were given: for the settings of topics, and for what DescribeConfigs tells.
     package var settings: BrokerSettings
@@ -75,9 +76,10 @@ extension BrokerConfig {
     /// Resolves the settings, and holds them against each other. `coordinationIsChosen` says that the user has said
     /// by what service this broker is coordinated, so that `zookeeper.connect` cannot be meant to say so.
     package static func resolve(
-        file: [Property] = [], overrides: [(name: String, value: String)] = [], coordinationIsChosen: Bool = false
+        file: [Property] = [], environment: EnvironmentSettings? = nil,
+        overrides: [(name: String, value: String)] = [], coordinationIsChosen: Bool = false
     ) throws(ConfigError) -> BrokerConfig {
-        var settings = try BrokerSettings(file: file, overrides: overrides)
+        var settings = try BrokerSettings(file: file, environment: environment, overrides: overrides)
         try settings.refuseWhatCannotBe(coordinationIsChosen: coordinationIsChosen)
         try settings.checkTimes()
         let (listeners, advertised) = try settings.listeners()

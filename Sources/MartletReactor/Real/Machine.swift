@@ -1,4 +1,5 @@
 import CMartlet
+import Glibc
 import MartletBasics
 
 /// The limit of descriptors that this process may have open: files and connections.
@@ -35,4 +36,14 @@ extension ProcessUsage {
         usage.descriptorLimit = known(found.descriptor_limit)
         return usage
     }
+    }
+}
+
+/// The environment that this process was started with, each entry as `NAME=value`. To be read before there are threads.
+package func environmentOfProcess() -> [[UInt8]] {
+    var entries: [[UInt8]] = []
+    while let entry = martlet_environment(entries.count) {
+        entries.append(Array(UnsafeRawBufferPointer(start: entry, count: strlen(entry))))
+    }
+    return entries
 }

@@ -13,7 +13,8 @@ enum ServerCommand: ProgramCommand {
         "server", "Runs a broker until SIGINT or SIGTERM.",
         flags: [
             .init("config", value: "FILE", "Settings in the format of Kafka's server.properties."),
-            .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before those of the file."),
+            .init("env", "Settings of the environment, as in Kafka's images, before those of the file."),
+            .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before all others."),
             .init("coordination", value: "KIND", "Where the cluster's state is kept: 'embedded', in this process."),
             .init(
                 "topic-settings", value: "FILE",
@@ -60,8 +61,10 @@ enum ServerCommand: ProgramCommand {
         if let kind = arguments.value("coordination"), kind != "embedded" {
             throw StartFault("--coordination \(kind) is not possible yet: the one kind there is is 'embedded'.")
         }
+        let environment = arguments.has("env") ? try EnvironmentSettings(environmentOfProcess()) : nil
         return try BrokerConfig.resolve(
-            file: file, overrides: try arguments.assignments("set"), coordinationIsChosen: arguments.has("coordination"))
+            file: file, environment: environment, overrides: try arguments.assignments("set"),
+            coordinationIsChosen: arguments.has("coordination"))
     }
 
     private static func contents(_ path: String, of flag: String) throws -> [UInt8] {
