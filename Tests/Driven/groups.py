@@ -1,7 +1,7 @@
 """Consumer groups of confluent-kafka (librdkafka): members share, commit, leave, and go on after the broker was killed."""
 import collections, contextlib, queue, threading, time
 from confluent import QUIET, create, produce
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from driving import Broker, seeded, test, wait_until
 
@@ -82,8 +82,12 @@ def fill(broker, topic, partitions, each):
 
 def committed(broker, group, topic, partitions):
     admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
-    return {p.partition: p.offset for p in admin.list_consumer_group_offsets([asked])[group].result(20).topic_partitions}
+    def look():
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
+        # this client does not ask again by itself while a coordinator reads its groups
+        with contextlib.suppress(KafkaException):
+            return {p.partition: p.offset for p in admin.list_consumer_group_offsets([asked])[group].result(20).topic_partitions}
+    return wait_until(look, 20, what=f"what {group} has committed")
 
 
 def members_share_whatever_their_protocol(strategy):

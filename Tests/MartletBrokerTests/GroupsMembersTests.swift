@@ -138,6 +138,10 @@ struct GroupWorld {
         return ask { .commit(event, $0) }
     }
 
+    mutating func commit(_ offsets: [(String, Int32, Offset)], retention: Int64 = -1, topicID: UUID = .zero) -> UInt64 {
+        commit("g", offsets, retention: retention, topicID: topicID)
+    }
+
     // MARK: What they are told
 
     func joined(_ ticket: UInt64) -> JoinGroupReply {
