@@ -28,7 +28,8 @@ package struct CommittedOffset: Equatable, Sendable {
 
     init(_ value: OffsetCommitValue, recordOffset: Offset) {
         self.init(
-            offset: value.offset, leaderEpoch: value.leaderEpoch, metadata: value.metadata, commitTimestamp: value.commitTimestamp,
+            offset: value.offset, leaderEpoch: value.leaderEpoch, metadata: value.metadata,
+            commitTimestamp: value.commitTimestamp,
             expireTimestamp: value.expireTimestamp, topicID: value.topicID, recordOffset: recordOffset)
     }
 

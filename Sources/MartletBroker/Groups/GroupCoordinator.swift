@@ -4,7 +4,8 @@ package import MartletModel
 import MartletReactor
 import Synchronization
 
-/// The coordinator of groups: which partition of `__consumer_offsets` a group belongs to, the shards of those that this broker leads, and what they share.
+/// The coordinator of groups: which partition of `__consumer_offsets` a group belongs to, the shards of those that
+/// this broker leads, and what they share.
 package final class GroupCoordinator: @unchecked Sendable {
     private static let loadingThreads = 2
     /// More partitions than the topic has are never read at once.
@@ -88,7 +89,9 @@ package final class GroupCoordinator: @unchecked Sendable {
     var allShards: [GroupShard] { lock.withLock { shards } }
 
     /// As `GroupShard.submit`, for the group's shard.
-    func submit(_ group: String, on loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent) {
+    func submit(
+        _ group: String, on loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent
+    ) {
         guard let shard = shard(of: group) else { return answer(.failed(.notCoordinator)) }
         shard.submit(on: loop, answer, event)
     }
@@ -118,7 +121,8 @@ package final class GroupCoordinator: @unchecked Sendable {
         let shards = lock.withLock { () -> [GroupShard] in
             while self.shards.count < count {
                 let index = self.shards.count
-                self.shards.append(GroupShard(index: Int32(index), loop: host.loops[index % host.loops.count], coordinator: self))
+                self.shards.append(
+                    GroupShard(index: Int32(index), loop: host.loops[index % host.loops.count], coordinator: self))
             }
             return self.shards
         }
@@ -159,9 +163,11 @@ package final class GroupCoordinator: @unchecked Sendable {
         allShards.flatMap { shard in (try? shard.read { $0.listings }.get()) ?? [] }
     }
 
-    /// Calls with every committed offset of every group that this broker coordinates. The groups of a partition stand still meanwhile: to be asked
-    /// now and then.
-    package func forEachCommittedOffset(_ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void) {
+    /// Calls with every committed offset of every group that this broker coordinates. The groups of a partition stand
+    /// still meanwhile: to be asked now and then.
+    package func forEachCommittedOffset(
+        _ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void
+    ) {
         for shard in allShards { _ = shard.read { $0.forEachCommittedOffset(body) } }
     }
 
@@ -186,5 +192,7 @@ extension GroupSettings {
 
 extension BrokerConfig {
     fileprivate var offsetCommitTimeout: Interval { .milliseconds(settings.int64("offsets.commit.timeout.ms")) }
-    fileprivate var offsetsRetentionCheckInterval: Interval { .milliseconds(settings.int64("offsets.retention.check.interval.ms")) }
+    fileprivate var offsetsRetentionCheckInterval: Interval {
+        .milliseconds(settings.int64("offsets.retention.check.interval.ms"))
+    }
 }

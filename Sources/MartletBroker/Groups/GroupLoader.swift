@@ -4,8 +4,8 @@ import MartletLog
 import MartletModel
 import MartletReactor
 
-/// Reads the groups of one partition out of its log. Handed over: a lane's thread runs it for as long as there is something to read, the shard's loop takes
-/// it back; one of them has it at a time.
+/// Reads the groups of one partition out of its log. Handed over: a lane's thread runs it for as long as there is
+/// something to read, the shard's loop takes it back; one of them has it at a time.
 final class GroupLoader: @unchecked Sendable {
     enum Step {
         case finished
@@ -97,7 +97,9 @@ final class GroupLoader: @unchecked Sendable {
 
     private func take(_ header: BatchHeader, _ batch: UnsafeRawBufferPointer) throws {
         let body = UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...])
-        guard let codec = header.codec else { throw Malformed(description: "a batch of no codec at offset \(header.baseOffset)") }
+        guard let codec = header.codec else {
+            throw Malformed(description: "a batch of no codec at offset \(header.baseOffset)")
+        }
         if codec == .none { return try take(header, records: body) }
         records.truncate(to: 0)
         try contexts.decompress(body, codec: codec, into: &records, limit: Self.batchBytesLimit)
@@ -120,7 +122,8 @@ final class GroupLoader: @unchecked Sendable {
                 continue
             }
             switch GroupRecords.decode(key: key, value: value) {
-            case .known(let known): machine.load(known, at: header.baseOffset + Int64(record.offsetDelta), transactionOf: producer)
+            case .known(let known):
+                machine.load(known, at: header.baseOffset + Int64(record.offsetDelta), transactionOf: producer)
             case .foreign: machine.load(foreign: key, exists: value != nil)
             case .unknown, .malformed: skippedCount += 1
             }

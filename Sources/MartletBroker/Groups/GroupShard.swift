@@ -23,9 +23,9 @@ final class GroupWaiter: @unchecked Sendable {
 ///
 ///     away --leadership gained--> loading --all is read--> serving --leadership lost--> away
 ///
-/// The machine is entered under the lock, from whichever loop a request came on. What it wants written is collected, and goes into the log as one batch at the
-/// end of the turn: many commits are one append. Their places in the log are taken under the same lock, so the log has the order of the decisions. Answers
-/// are given after the lock.
+/// The machine is entered under the lock, from whichever loop a request came on. What it wants written is collected,
+/// and goes into the log as one batch at the end of the turn: many commits are one append. Their places in the log
+/// are taken under the same lock, so the log has the order of the decisions. Answers are given after the lock.
 final class GroupShard: AppendOwner, @unchecked Sendable {
     private enum State {
         case away
@@ -116,7 +116,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 state = .away
                 return nil
             }
-            let loader = GroupLoader(led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed())
+            let loader = GroupLoader(
+                led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed())
             state = .loading(loader)
             return loader
         }
@@ -130,7 +131,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             outcome.replies.append((serving.waiters[ticket]!, .failed(.notCoordinator)))
         }
         count(0)
-        logger.info("groups were given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
+        logger.info(
+            "groups were given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
     }
 
     private func count(_ bytes: Int) {
@@ -150,7 +152,11 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             guard let self, isWanted(loader) else { return }
             load(loader)
         }
-        if loop.isCurrent { loop.schedule(after: delay, again) } else { loop.execute { [loop] in loop.schedule(after: delay, again) } }
+        if loop.isCurrent {
+            loop.schedule(after: delay, again)
+        } else {
+            loop.execute { [loop] in loop.schedule(after: delay, again) }
+        }
     }
 
     private func isWanted(_ loader: GroupLoader) -> Bool {
@@ -162,7 +168,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         switch step {
         case .waits: later(Self.retryDelay, loader)
         case .failed(let reason):
-            logger.error("groups cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
+            logger.error(
+                "groups cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
             giveUp(loader)
         case .finished: serve(loader)
         }
@@ -188,9 +195,13 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             settle(serving)
         }
         outcome.deliver()
-        if groups > 0 { logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)")) }
+        if groups > 0 {
+            logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)"))
+        }
         if skipped > 0 {
-            logger.warning("records of no known kind were left alone", ("partition", loader.partition.id.description), ("records", "\(skipped)"))
+            logger.warning(
+                "records of no known kind were left alone", ("partition", loader.partition.id.description),
+                ("records", "\(skipped)"))
         }
         coordinator.began(self)
     }
@@ -252,7 +263,9 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         for action in actions {
             switch action {
             case .answer(let ticket, let reply):
-                guard let waiter = serving.waiters.removeValue(forKey: ticket) else { preconditionFailure("a request is answered once") }
+                guard let waiter = serving.waiters.removeValue(forKey: ticket) else {
+                    preconditionFailure("a request is answered once")
+                }
                 outcome.replies.append((waiter, reply))
             case .append(let number, let records): add(number, records, serving, &outcome)
             }
@@ -287,7 +300,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             write(serving, &outcome)
             guard serving.batch.add(number, records, limit: limit, wallMilliseconds: clock.wallMilliseconds) == .added else {
                 return carryOut(
-                    serving.machine.handle(.written(number, .failure(GroupWriteFailure(.messageTooLarge))), at: moment), serving, &outcome)
+                    serving.machine.handle(.written(number, .failure(GroupWriteFailure(.messageTooLarge))), at: moment),
+                    serving, &outcome)
             }
         }
         guard !isFlushScheduled else { return }
@@ -323,14 +337,16 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         case .duplicate: preconditionFailure("a coordinator's batches have no sequence to be known by")
         case .refused(let error, let message):
             logger.warning(
-                "a change of groups was not written", ("partition", serving.partition.id.description), ("error", error.description),
+                "a change of groups was not written", ("partition", serving.partition.id.description),
+                ("error", error.description),
                 ("reason", message ?? ""))
             told(contents, .failure(GroupWriteFailure(error)), serving, &outcome)
         }
     }
 
     private func told(
-        _ contents: [GroupBatch.Entry], _ result: Result<Offset, GroupWriteFailure>, _ serving: Serving, _ outcome: inout Outcome
+        _ contents: [GroupBatch.Entry], _ result: Result<Offset, GroupWriteFailure>, _ serving: Serving,
+        _ outcome: inout Outcome
     ) {
         for entry in contents {
             let written = result.map { $0 + Int64(entry.firstRecord) }
@@ -343,7 +359,11 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         var outcome = Outcome()
         lock.withLock {
             // what an earlier leadership wrote says nothing to this one
-            guard case .serving(let serving) = state, let (contents, base) = serving.inFlight.removeValue(forKey: token.answer) else { return }
+            guard case .serving(let serving) = state,
+                let (contents, base) = serving.inFlight.removeValue(forKey: token.answer)
+            else {
+                return
+            }
             let result: Result<Offset, GroupWriteFailure> =
                 appended.error == .none ? .success(base) : .failure(GroupWriteFailure(appended.error))
             told(contents, result, serving, &outcome)
