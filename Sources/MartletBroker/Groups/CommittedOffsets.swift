@@ -65,6 +65,15 @@ struct CommittedOffsets {
         open.isEmpty ? [] : Set(open.values.joined().map(\.id)).sorted()
     }
 
+    func addTopics(to found: inout Set<DeletedTopic>) {
+        // in any order: it makes a set
+        for (name, partitions) in byTopic {
+            for committed in partitions.values where committed.topicID != .zero {
+                found.insert(DeletedTopic(name: name, id: committed.topicID))
+            }
+        }
+    }
+
     func partitions(of topic: String) -> [(partition: Int32, committed: CommittedOffset)] {
         (byTopic[topic] ?? [:]).sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }

@@ -54,8 +54,8 @@ package final class GroupCoordinator: @unchecked Sendable {
 
     func settings(for partition: Partition) -> GroupSettings {
         var settings = baseSettings
-        // assignments come to what members say of themselves
-        settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 2
+        // assignments come to what members say of themselves, and are the smaller part
+        settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 4 * 3
         return settings
     }
 
@@ -137,12 +137,11 @@ package final class GroupCoordinator: @unchecked Sendable {
         for shard in allShards { shard.note(.topicsDeleted(gone)) }
     }
 
-    /// A shard has read its groups. Topics may have been deleted while nobody could take note.
-    func began(_ shard: GroupShard) {
-        guard case .success(let committed) = shard.read({ $0.committedTopics }) else { return }
+    /// A shard has read its groups. Topics may have been deleted while nobody could take note: one whose name has another
+    /// id now surely was. Of one that is not there nothing is sure, for the image may be young; its offsets expire.
+    func began(_ shard: GroupShard, committedFor topics: [DeletedTopic]) {
         let image = cluster.metadata.current
-        // where a commit does not say which topic it meant, the one of its name will do
-        let gone = committed.filter { topic in topic.id != .zero && image.topic(topic.id) == nil }
+        let gone = topics.filter { topic in image.topic(topic.name).map { $0.id != topic.id } ?? false }
         if !gone.isEmpty { shard.note(.topicsDeleted(gone)) }
     }
 

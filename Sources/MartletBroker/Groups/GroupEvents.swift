@@ -188,7 +188,7 @@ package struct OffsetDeleteEvent: Sendable {
     }
 }
 
-package struct DeletedTopic: Equatable, Sendable {
+package struct DeletedTopic: Hashable, Sendable {
     package var name: String
     package var id: UUID
 

@@ -22,10 +22,15 @@ final class GroupLoader: @unchecked Sendable {
 
     let partition: Partition
     let leaderEpoch: LeaderEpoch
-    private(set) var machine: GroupMachine
+    private var machine: GroupMachine
+    /// What the machine wants done first.
+    private var actions: [GroupAction] = []
+    /// Topics that something is committed for, where the commits say which.
+    private(set) var committedTopics: [DeletedTopic] = []
     private(set) var recordCount = 0
     /// Records of kinds that are not known, and those that are malformed.
     private(set) var skippedCount = 0
+    private let clock: any Clock
     private var next: Offset
     /// The log as it was when leadership began: all of it has to be read.
     private let end: Offset
@@ -33,10 +38,11 @@ final class GroupLoader: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64) {
+    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock) {
         self.partition = partition
         self.leaderEpoch = leaderEpoch
         machine = GroupMachine(settings: settings, seed: seed)
+        self.clock = clock
         next = partition.logStartOffset
         end = partition.logEndOffset
     }
@@ -74,6 +80,8 @@ final class GroupLoader: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
+        actions = machine.finishLoading(at: GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
+        committedTopics = machine.committedTopics
         return .finished
     }
 
@@ -130,9 +138,8 @@ final class GroupLoader: @unchecked Sendable {
         }
     }
 
-    /// On the shard's loop, once.
-    func finish(at moment: GroupMoment) -> (GroupMachine, [GroupAction]) {
-        let actions = machine.finishLoading(at: moment)
+    /// The machine, once.
+    func handOver() -> (GroupMachine, [GroupAction]) {
         let finished = machine
         // a second holder would have all of it copied at the first change
         machine = GroupMachine(settings: finished.settings, seed: 0)

@@ -21,11 +21,13 @@ extension GroupMachine {
             // an empty group of another type may become one of this
             guard !foreign.hasMembers else { return refused(.inconsistentGroupProtocol) }
         }
-        let newcomerBytes = event.protocols.map(\.metadata.count).max() ?? 0
-        guard newcomerBytes <= settings.recordBytesLimit else { return JoinGroupReply(.groupMaxSizeReached, memberID: "") }
-        if event.memberID.isEmpty, moment.isFull { return JoinGroupReply(.groupMaxSizeReached, memberID: "") }
+        let saidBytes = event.protocols.reduce(0) { $0 + $1.name.utf8.count + $1.metadata.count }
+        let isMember = known?.classic?.member(event.memberID) != nil
+        guard saidBytes <= settings.recordBytesLimit, isMember || !moment.isFull else {
+            return JoinGroupReply(.groupMaxSizeReached, memberID: "")
+        }
         let group = classicGroup(event.group)
-        guard accepts(event, group, bytes: newcomerBytes) else {
+        guard accepts(event, group, bytes: event.protocols.map(\.metadata.count).max() ?? 0) else {
             if let member = group.member(event.memberID) { drop(member, of: group, .groupMaxSizeReached) }
             if let newcomer = group.removeNewcomer(event.memberID) { deadlines.set(newcomer, due: nil) }
             return JoinGroupReply(.groupMaxSizeReached, memberID: "")

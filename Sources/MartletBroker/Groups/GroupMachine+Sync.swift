@@ -48,7 +48,8 @@ extension GroupMachine {
             }
         }
         guard !isUnderWay else { return }
-        let assignments = Dictionary(event.assignments, uniquingKeysWith: { _, last in last })
+        let known = event.assignments.filter { group.member($0.memberID) != nil }
+        let assignments = Dictionary(known, uniquingKeysWith: { _, last in last })
         append(
             [record(of: group, assignments: assignments)], .assignment(
                 group: group, generation: group.generation, assignments: assignments))

@@ -120,13 +120,11 @@ extension GroupMachine {
         }
     }
 
-    /// Topics that something is committed for, each once, with the id that the commits say; zero where they do not.
+    /// Topics that something is committed for, each once, where the commits say which of that name.
     package var committedTopics: [DeletedTopic] {
-        var found: Set<String> = [], topics: [DeletedTopic] = []
-        forEachCommittedOffset { _, partition, committed in
-            let topic = DeletedTopic(name: partition.topic, id: committed.topicID)
-            if found.insert("\(topic.name)/\(topic.id)").inserted { topics.append(topic) }
-        }
-        return topics
+        var found: Set<DeletedTopic> = []
+        // in any order: it makes a set
+        for group in groups.values { group.offsets.addTopics(to: &found) }
+        return found.sorted { ($0.name, "\($0.id)") < ($1.name, "\($1.id)") }
     }
 }

@@ -40,8 +40,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         var machine: GroupMachine
         var waiters: [GroupTicket: GroupWaiter] = [:]
         var batch = GroupBatch()
-        /// Batches whose fate is not known yet, by number: what they hold, and where they begin.
-        var inFlight: [UInt64: (contents: [GroupBatch.Entry], base: Offset)] = [:]
+        /// Batches of which the machine has not been told yet, in the order of the log.
+        var inFlight = RingQueue<InFlight>()
 
         init(_ partition: Partition, _ leaderEpoch: LeaderEpoch, _ machine: GroupMachine) {
             self.partition = partition
@@ -51,6 +51,14 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
         /// A new leader may have been told of, and nobody have told this shard yet.
         var isCurrent: Bool { partition.isLeader && partition.leaderEpoch == leaderEpoch }
+    }
+
+    private struct InFlight {
+        var number: UInt64
+        var contents: [GroupBatch.Entry]
+        var base: Offset
+        /// Nil while its fate is not known.
+        var error: ErrorCode?
     }
 
     /// What is told once the lock is released.
@@ -117,7 +125,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 return nil
             }
             let loader = GroupLoader(
-                led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed())
+                led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed(),
+                clock: clock)
             state = .loading(loader)
             return loader
         }
@@ -188,7 +197,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         let (groups, skipped) = (loader.recordCount, loader.skippedCount)
         lock.withLock {
             guard case .loading(let wanted) = state, wanted === loader else { return }
-            let (machine, actions) = loader.finish(at: moment)
+            let (machine, actions) = loader.handOver()
             let serving = Serving(loader.partition, loader.leaderEpoch, machine)
             state = .serving(serving)
             carryOut(actions, serving, &outcome)
@@ -203,7 +212,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 "records of no known kind were left alone", ("partition", loader.partition.id.description),
                 ("records", "\(skipped)"))
         }
-        coordinator.began(self)
+        coordinator.began(self, committedFor: loader.committedTopics)
     }
 
     // MARK: Requests
@@ -332,7 +341,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         let start = serving.batch.finish { serving.partition.append($0, request) }
         switch start {
         case .reserved(let base, _):
-            serving.inFlight[number] = (contents, base)
+            serving.inFlight.append(InFlight(number: number, contents: contents, base: base, error: nil))
             serving.partition.writeReserved(&outcome.effects)
         case .duplicate: preconditionFailure("a coordinator's batches have no sequence to be known by")
         case .refused(let error, let message):
@@ -355,18 +364,21 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         settle(serving)
     }
 
+    /// Several threads may bring such news, and one overtake another: the machine is told in the order of the log.
     func appendFinished(_ token: AppendToken, _ appended: AppendOutcome) {
         var outcome = Outcome()
         lock.withLock {
             // what an earlier leadership wrote says nothing to this one
-            guard case .serving(let serving) = state,
-                let (contents, base) = serving.inFlight.removeValue(forKey: token.answer)
-            else {
-                return
+            guard case .serving(let serving) = state else { return }
+            for index in 0..<serving.inFlight.count where serving.inFlight[index].number == token.answer {
+                serving.inFlight[index].error = appended.error
             }
-            let result: Result<Offset, GroupWriteFailure> =
-                appended.error == .none ? .success(base) : .failure(GroupWriteFailure(appended.error))
-            told(contents, result, serving, &outcome)
+            while let batch = serving.inFlight.first, let error = batch.error {
+                serving.inFlight.popFirst()
+                let result: Result<Offset, GroupWriteFailure> =
+                    error == .none ? .success(batch.base) : .failure(GroupWriteFailure(error))
+                told(batch.contents, result, serving, &outcome)
+            }
         }
         outcome.deliver()
     }
