@@ -303,7 +303,7 @@ extension ReplicaHost {
                     continue
                 }
                 interruptedMoves[future.partition] = unit
-                removeLater([path], after: .zero)
+                abandonedCopies.append(path)
             }
         }
     }

@@ -35,6 +35,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var swapsUnderway = 0
     /// Copies that an earlier run had begun: where they were to go.
     var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
+    var abandonedCopies: [String] = []
 
     private init(host: any Host, config: BrokerConfig, sink: any LogSink) {
         self.host = host

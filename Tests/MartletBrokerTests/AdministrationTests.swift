@@ -119,9 +119,13 @@ extension BrokerWorld {
         try world.createTopic("t")
         let client = try world.connect()
         for id: Int32 in 1...4 {
-            if id == 3 { #expect(try world.alter(2, "t", ("segment.bytes", "100")) == .none) }
+            if id == 3 { #expect(try world.alter(2, "t", ("segment.bytes", "200")) == .none) }
             client.send(produce("t", batch(["a record of some length, longer than half a segment"]), id: id))
             #expect(world.until { client.frames.count == Int(id) })
+        }
+        for (place, frame) in client.frames.enumerated() {
+            let answer = try client.answer(ProduceResponse.self, place, version: 9)
+            #expect(answer.responses[0].partitionResponses[0].errorCode == .none, "\(frame.count) \(world.partition("t")!.sizeBytes)")
         }
         let names = try world.host.disk.list("/data/t-0").filter { $0.hasSuffix(".log") }
         #expect(names.count == 3, "\(names)")
