@@ -67,7 +67,8 @@ extension ReplicaHost {
                     lag: max(0, partition.highWatermark - partition.logEndOffset), isFuture: false)
             }
             for partition in partitions {
-                guard let move = moves[partition.id], move.to === unit, let progress = move.progress else { continue }
+                guard let move = moves[partition.id], move.partition === partition, move.to === unit, let progress = move.progress
+                else { continue }
                 replicas.append(LogDirDescription.Replica(
                     id: move.id, sizeBytes: progress.copiedBytes,
                     lag: max(0, move.partition.logEndOffset - progress.copiedUpTo), isFuture: true))
@@ -317,11 +318,16 @@ extension ReplicaHost {
 
 /// What happens on a lane while nothing is appended to a replica that is moved.
 private struct ReplicaExchange: @unchecked Sendable {
-    struct Outcome: Sendable {
+    final class Outcome: Sendable {
         /// What was opened in the end; nil where nothing could be.
-        var log: LogHandover?
+        let log: LogHandover?
         /// Why that lies in the old directory.
-        var fault: LogError?
+        let fault: LogError?
+
+        init(log: LogHandover?, fault: LogError?) {
+            self.log = log
+            self.fault = fault
+        }
     }
 
     let move: ReplicaMove
