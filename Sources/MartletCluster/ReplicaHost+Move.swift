@@ -259,6 +259,7 @@ extension ReplicaHost {
         topics.renew()
         unit.add(move.live)
         unit.opened(move.id)
+        onReplacement?()
         guard unit === move.to else { return }
         let (from, id) = (move.from, move.id)
         from.forget(move.live)

@@ -29,6 +29,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var seeds: SeededRandom
     var isClosed = false
     // moves between log directories: `ReplicaHost+Move.swift`
+    package var onReplacement: (() -> Void)?
     var moves: [TopicPartition: ReplicaMove] = [:]
     var waitingMoves = RingQueue<ReplicaMove>()
     var runningMoves = 0

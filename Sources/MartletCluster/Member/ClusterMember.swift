@@ -57,6 +57,7 @@ package final class ClusterMember: @unchecked Sendable {
     var random: SeededRandom
     private var registration = BrokerNode(endpoints: [], rack: nil, timestamp: -1)
     private var hasNews = false
+    private var imageObservers: [() -> Void] = []
     private(set) var isClosed = false
     private var isRejoining = false
 
@@ -98,8 +99,17 @@ package final class ClusterMember: @unchecked Sendable {
             onImage: { [unowned self] in
                 hasNews = true
                 conditions.changed()
+                for observer in imageObservers { observer() }
             })
+        replicas.onReplacement = { [weak self] in
+            guard let self else { return }
+            for observer in imageObservers { observer() }
+        }
     }
+
+    /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has taken the place of one. On
+    /// the first loop.
+    package func observeImage(_ observer: @escaping () -> Void) { imageObservers.append(observer) }
 
     // MARK: Start and end
 
