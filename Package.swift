@@ -58,12 +58,13 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster",
             ]),
+        library("MartletClient", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
         library("MartletSimulation", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
         .executableTarget(
             name: "martlet",
             dependencies: [
                 "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
-                "MartletBroker",
+                "MartletBroker", "MartletClient",
             ], swiftSettings: strict),
         .executableTarget(
             name: "martlet-bench",
@@ -93,6 +94,9 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper",
                 "MartletCluster", "MartletBroker", "MartletSimulation",
             ]),
+        tests(
+            "MartletClientTests",
+            ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletClient", "MartletSimulation"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",

@@ -77,16 +77,115 @@ import Testing
         #expect(refusal(arguments) == expected)
     }
 
-    @Test func helpTellsEveryFlag() {
+    // MARK: Commands of several words
+
+    let topics = [
+        CommandLineArguments.Command(
+            "topic", "Creates and lists topics.",
+            subcommands: [
+                .init(
+                    "create", "Creates topics.",
+                    flags: [
+                        Flag("partitions", value: "N", "How many partitions each has."),
+                        Flag("acks", value: "HOW", choices: ["0", "1", "all"], "What is waited for."),
+                    ],
+                    commonFlags: [Flag("json", "Prints JSON.")],
+                    operands: [.init("TOPIC", mayRepeat: true, "Their names.")],
+                    notes: ["Settings are those of the broker."], examples: ["martlet topic create orders"]),
+                .init("list", "Lists topics."),
+            ])
+    ]
+
+    func refusalOfTopics(_ arguments: [String]) -> String {
+        do throws(CommandLineArguments.Fault) {
+            _ = try CommandLineArguments(arguments, commands: topics)
+            return ""
+        } catch {
+            return error.description
+        }
+    }
+
+    @Test func aSubcommandIsReadWithItsOwnFlagsAndAllOperands() throws {
+        let line = try CommandLineArguments(
+            ["topic", "create", "a", "--partitions", "3", "b", "--json", "c"], commands: topics)
+        #expect(line.command == "topic create")
+        #expect(line.operands == ["a", "b", "c"])
+        #expect(try line.number("partitions", in: 1...10) == 3)
+        #expect(try line.number("acks", in: 0...1) == nil)
+        #expect(line.has("json"))
+        #expect(throws: CommandLineArguments.Fault("--partitions needs a whole number between 4 and 10, not '3'")) {
+            try line.number("partitions", in: 4...10)
+        }
+    }
+
+    @Test(arguments: [
+        (["topc"], "there is no command 'topc'; the nearest is 'topic': there are topic"),
+        (["topic"], "a command after 'topic' is missing: one of create, list"),
+        (["topic", "--json"], "a command after 'topic' is missing: one of create, list"),
+        (["topic", "creat", "a"], "there is no command 'topic creat'; the nearest is 'create': there are create, list"),
+        (["topic", "create"], "'topic create' needs TOPIC: topic create [flags] TOPIC..."),
+        (["topic", "list", "a"], "'a' is one argument too many for 'topic list'"),
+        (["topic", "create", "a", "--jsn"], "'topic create' has no flag '--jsn'; the nearest is '--json'"),
+        (["topic", "create", "a", "--acks", "al"], "--acks cannot be 'al'; the nearest is 'all': it is one of 0, 1, all"),
+    ] as [([String], String)])
+    func aMistakeInASubcommandIsAnsweredWithASentence(_ arguments: [String], _ expected: String) {
+        #expect(refusalOfTopics(arguments) == expected)
+    }
+
+    @Test func helpTellsEverythingAtEveryLevel() {
         #expect(commands[0].help(program: "martlet") == """
             Runs a broker.
 
             usage: martlet server [flags] [directory]
+
+            flags:
               --config FILE     The file of settings.
               --set NAME=VALUE  One setting. (may be repeated)
               --help-config     Prints all settings.
 
             """)
+        #expect(topics[0].help(program: "martlet") == """
+            Creates and lists topics.
+
+            usage: martlet topic COMMAND
+
+            commands:
+              create  Creates topics.
+              list    Lists topics.
+
+            'martlet topic COMMAND --help' says more of one.
+
+            """)
+        #expect(topics[0].subcommands[0].help(program: "martlet topic") == """
+            Creates topics.
+
+            usage: martlet topic create [flags] TOPIC...
+
+            arguments:
+              TOPIC  Their names.
+
+            flags:
+              --partitions N  How many partitions each has.
+              --acks HOW      What is waited for. One of 0, 1, all.
+
+            flags of every command that speaks to a broker:
+              --json  Prints JSON.
+
+            Settings are those of the broker.
+
+            examples:
+              martlet topic create orders
+
+            """)
+    }
+
+    @Test func aLongLineOfHelpIsBrokenBetweenWords() {
+        let words = Array(repeating: "word", count: 40).joined(separator: " ")
+        let help = CommandLineArguments.Command("a", "A.", flags: [Flag("long", words)]).help(program: "p")
+        let lines = help.split(separator: "\n").drop { !$0.contains("--long") }
+        #expect(lines.count == 3)
+        #expect(lines.allSatisfy { $0.count <= 100 && $0.hasSuffix("word") })
+        #expect(lines.joined(separator: " ").split(separator: " ").count { $0 == "word" } == 40)
     }
 }
 

@@ -16,6 +16,7 @@ enum ImportTable {
         "MartletBroker": [
             "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
         ],
+        "MartletClient": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"],
         "MartletSimulation": [
             "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
             "MartletBroker",
@@ -25,7 +26,7 @@ enum ImportTable {
         "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
         "martlet": [
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",
-            "Glibc",
+            "MartletClient", "Glibc",
         ],
     ]
 }
