@@ -6,7 +6,8 @@ import Testing
 
 extension MemberWorld {
     /// Alters settings as a client does; the error.
-    func alter(_ target: ConfigTarget, _ changes: ConfigChange..., at location: SourceLocation = #_sourceLocation) -> ErrorCode {
+    func alter(_ target: ConfigTarget, _ changes: ConfigChange..., at location: SourceLocation = #_sourceLocation) -> ErrorCode
+    {
         final class Said: @unchecked Sendable { var error = ErrorCode.none }
         let said = Said()
         run(at: location) { world in
@@ -107,7 +108,8 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.start()
         world.create("t")
         world.asAnotherBroker { session in
-            let all = #"{"version":1,"config":{"log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x"}}"#
+            let all =
+                #"{"version":1,"config":{"log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x"}}"#
             _ = try await session.create("/config/brokers/<default>", Array(all.utf8))
             let change = #"{"version":2,"entity_path":"brokers/<default>"}"#
             _ = try await session.create("/config/changes/config_change_", Array(change.utf8), .persistentSequential)
@@ -115,7 +117,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.simulated.run(for: .seconds(1))
         #expect(world.retention(of: "t") == 77)
         #expect(world.member.running.current.partitions == 1 && world.member.running.current.connectionLimit == .max)
-        #expect(world.alter(.brokers, set("log.flush.interval.messages", "4")) == .none, "what it does not know stays, and is in nobody's way")
+        #expect(
+            world.alter(.brokers, set("log.flush.interval.messages", "4")) == .none,
+            "what it does not know stays, and is in nobody's way")
         #expect(world.tree().contains { $0.contains("of.the.future") && $0.contains("log.flush.interval.messages") })
     }
 
@@ -125,7 +129,8 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("t")
         world.asAnotherBroker { session in
             for text in [
-                "", "{", #"{"version":2}"#, #"{"version":2,"entity_path":"topics/absent"}"#, #"{"version":2,"entity_path":"topics/t/x"}"#,
+                "", "{", #"{"version":2}"#, #"{"version":2,"entity_path":"topics/absent"}"#,
+                #"{"version":2,"entity_path":"topics/t/x"}"#,
                 #"{"version":2,"entity_path":"brokers/x"}"#, #"{"version":2,"entity_path":"brokers/2"}"#,
                 #"{"version":2,"entity_path":"users/alice/clients/app"}"#,
             ] {
@@ -147,7 +152,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
             await withTaskGroup(of: ConfigFault?.self) { group in
                 for name in names {
                     group.addTask {
-                        await world.member.alterConfig(of: .topic("t"), validateOnly: false) { $0.changing($1, [set(name, "1000000")]) }
+                        await world.member.alterConfig(of: .topic("t"), validateOnly: false) {
+                            $0.changing($1, [set(name, "1000000")])
+                        }
                     }
                 }
                 for await fault in group { #expect(fault == nil) }
@@ -171,11 +178,15 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
             #expect(await world.member.growTopic("t", to: 5, assignments: [[1]], validateOnly: false) == nil)
             for (count, assignments, error) in [
                 (5, nil, ErrorCode.invalidPartitions), (1, nil, .invalidPartitions), (20_000, nil, .policyViolation),
-                (6, [[7]], .invalidReplicaAssignment), (7, [[1]], .invalidReplicaAssignment), (6, [[]], .invalidReplicaAssignment),
+                (6, [[7]], .invalidReplicaAssignment), (7, [[1]], .invalidReplicaAssignment),
+                (6, [[]], .invalidReplicaAssignment),
             ] as [(Int32, [[BrokerID]]?, ErrorCode)] {
-                #expect(await world.member.growTopic("t", to: count, assignments: assignments, validateOnly: false)?.error == error)
+                #expect(
+                    await world.member.growTopic("t", to: count, assignments: assignments, validateOnly: false)?.error == error)
             }
-            #expect(await world.member.growTopic("no", to: 5, assignments: nil, validateOnly: false)?.error == .unknownTopicOrPartition)
+            #expect(
+                await world.member.growTopic("no", to: 5, assignments: nil, validateOnly: false)?.error
+                    == .unknownTopicOrPartition)
         }
         world.stop()
         world.start()

@@ -26,7 +26,9 @@ extension Broker {
         }
     }
 
-    fileprivate func otherDirectory() -> String { partition().directory.path == directories[0] ? directories[1] : directories[0] }
+    fileprivate func otherDirectory() -> String {
+        partition().directory.path == directories[0] ? directories[1] : directories[0]
+    }
 
     fileprivate func move(to path: String) throws -> ErrorCode {
         final class Said: @unchecked Sendable { var error = ErrorCode.none }
@@ -46,8 +48,11 @@ extension Broker {
             // the machine may be without power before the loop comes to it
             onLoop {
                 let request = AppendRequest(
-                    .committed, owner: producer, token: AppendToken(answer: 0, index: Int(sequence)), deadline: now + .seconds(30))
-                if case .refused(let error, _) = partition.append(bytes.all, request) { producer.refused[Int(sequence)] = error }
+                    .committed, owner: producer, token: AppendToken(answer: 0, index: Int(sequence)),
+                    deadline: now + .seconds(30))
+                if case .refused(let error, _) = partition.append(bytes.all, request) {
+                    producer.refused[Int(sequence)] = error
+                }
                 var effects = PartitionEffects()
                 partition.writeReserved(&effects)
                 effects.deliver()
@@ -126,8 +131,11 @@ extension Broker {
         #expect(partition.highWatermark >= Int64(acknowledged), "cut after \(operations): \(left)")
         let found = try broker.read(from: 4).map { $0.filter { $0 != "x" } }
         #expect(found == (4..<partition.highWatermark).map { "\($0):\($0)" }, "cut after \(operations): \(left)")
-        #expect(broker.folders.filter { $0.hasSuffix("live") }.count == 1, "cut after \(operations): \(left) became \(broker.folders)")
-        #expect(!broker.folders.contains { $0.hasSuffix("future") }, "cut after \(operations): \(left) became \(broker.folders)")
+        #expect(
+            broker.folders.filter { $0.hasSuffix("live") }.count == 1,
+            "cut after \(operations): \(left) became \(broker.folders)")
+        #expect(
+            !broker.folders.contains { $0.hasSuffix("future") }, "cut after \(operations): \(left) became \(broker.folders)")
         if wasAlive, left.contains("\(target) live") { return "moved before the cut" }
         if left.contains("\(target) live") { return "moved" }
         if !left.contains("\(source) live") { return "between the renames" }
@@ -155,7 +163,8 @@ extension Broker {
         try disk.replace("data/missing", with: [0])
         try broker.start()
         broker.world.run(for: .seconds(200))
-        #expect(broker.folders == ["\(source) delete", "\(target) future"].sorted(), "nothing goes while a directory is missing")
+        #expect(
+            broker.folders == ["\(source) delete", "\(target) future"].sorted(), "nothing goes while a directory is missing")
         try broker.run { await $0.close() }
         broker.crash(powerCut: false)
         broker.config = whole

@@ -36,7 +36,8 @@ struct ConfigWish: Sendable {
     /// The changes are all that is to be set.
     var isWhole: Bool
 
-    /// Alters one resource after the other, each whole or not at all. One that is named twice is not altered, and its wishes are refused.
+    /// Alters one resource after the other, each whole or not at all. One that is named twice is not altered, and its
+    /// wishes are refused.
     static func carryOut<R: WireResponse & Sendable>(
         _ wishes: [ConfigWish], validateOnly: Bool, _ request: Request,
         _ response: @escaping @Sendable ([(ConfigWish, ConfigFault?)]) -> R
@@ -62,7 +63,8 @@ struct ConfigWish: Sendable {
         case .fault(let fault): return fault
         case .loggers:
             return ConfigFault(
-                .invalidRequest, "The levels of the log are set by martlet.log.level, in the broker's file, and changed by a restart.")
+                .invalidRequest,
+                "The levels of the log are set by martlet.log.level, in the broker's file, and changed by a restart.")
         case .settings(let target):
             let (changes, isWhole) = (changes, isWhole)
             let fault = await broker.cluster.alterConfig(of: target, validateOnly: validateOnly) { alteration, stored in

@@ -26,11 +26,12 @@ extension BrokerSettings {
         ["log.roll.jitter.ms", "log.roll.jitter.hours"], ["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
     ]
 
-    /// Every value that a setting, or one that stands for it, has in some layer. What is told begins, as Kafka has it, with the first that
-    /// goes by the name asked for.
+    /// Every value that a setting, or one that stands for it, has in some layer. What is told begins, as Kafka has
+    /// it, with the first that goes by the name asked for.
     package func synonyms(of name: String) -> [ConfigSynonym] {
         var names = [name]
-        if let family = Self.alternatives.first(where: { $0.contains(name) }), family[0] == name || !name.hasPrefix("log.flush") {
+        if let family = Self.alternatives.first(where: { $0.contains(name) }), family[0] == name || !name.hasPrefix("log.flush")
+        {
             names = family
         }
         var found: [ConfigSynonym] = []
