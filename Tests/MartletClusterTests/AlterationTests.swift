@@ -6,7 +6,7 @@ import Testing
 
 extension MemberWorld {
     /// Alters settings as a client does; the error.
-    func alter(_ target: ConfigTarget, _ changes: ConfigChange..., at location: SourceLocation = #_sourceLocation) -> ErrorCode
+    func alter(_ target: ConfigTarget, _ changes: ConfigEdit..., at location: SourceLocation = #_sourceLocation) -> ErrorCode
     {
         final class Said: @unchecked Sendable { var error = ErrorCode.none }
         let said = Said()
@@ -29,7 +29,7 @@ extension MemberWorld {
     func retention(of topic: String) -> Int64? { replicas.configs[topic]?.retentionMs }
 }
 
-private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChange(name, .set, value) }
+private func set(_ name: String, _ value: String?) -> ConfigEdit { ConfigEdit(name, .set, value) }
 
 @Suite struct SettingsAlteredAtRunTime {
     @Test func aTopicsSettingActsWhenItIsAnsweredAndAfterARestart() {
@@ -38,7 +38,7 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("t")
         #expect(world.alter(.topic("t"), set("retention.ms", "5000")) == .none)
         #expect(world.retention(of: "t") == 5000)
-        #expect(world.alter(.topic("t"), set("flush.ms", "7"), ConfigChange("retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.topic("t"), set("flush.ms", "7"), ConfigEdit("retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "t") == 604_800_000 && world.replicas.configs["t"]?.flushMs == 7)
         world.stop()
         world.start()
@@ -59,9 +59,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("new")
         #expect(world.retention(of: "plain") == 3000 && world.retention(of: "new") == 3000 && world.retention(of: "own") == 1)
         #expect(world.member.running.current.connectionLimit == 5)
-        #expect(world.alter(.broker(1), ConfigChange("log.retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.broker(1), ConfigEdit("log.retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "plain") == 2000)
-        #expect(world.alter(.brokers, ConfigChange("log.retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.brokers, ConfigEdit("log.retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "plain") == 3_600_000, "the file's again")
     }
 
@@ -99,7 +99,7 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         ] {
             #expect(lines.contains(line), "\(line) is not among \(lines)")
         }
-        #expect(world.alter(.group("../a b"), ConfigChange("share.auto.offset.reset", .delete, nil)) == .none)
+        #expect(world.alter(.group("../a b"), ConfigEdit("share.auto.offset.reset", .delete, nil)) == .none)
         #expect(!world.tree().contains { $0.hasPrefix("/config/groups/") }, "a group without settings is not there")
     }
 

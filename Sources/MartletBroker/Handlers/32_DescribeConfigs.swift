@@ -50,7 +50,7 @@ enum DescribeConfigsHandler {
     }
 
     /// Nil while the tree cannot be read.
-    private static func settings(of target: ConfigTarget, _ broker: Broker) async -> [DescribedConfig]? {
+    private static func settings(of target: ConfigTarget, _ broker: Broker) async -> [ConfigDescription]? {
         let config = broker.cluster.running
         switch target {
         case .broker: return config.current.describeBroker()
@@ -66,7 +66,7 @@ enum DescribeConfigsHandler {
     }
 
     private static func answer(
-        _ described: DescribedConfig, _ asked: DescribeConfigsRequest
+        _ described: ConfigDescription, _ asked: DescribeConfigsRequest
     ) -> DescribeConfigsResponse.DescribeConfigsResourceResult {
         var config = DescribeConfigsResponse.DescribeConfigsResourceResult()
         config.name = described.name

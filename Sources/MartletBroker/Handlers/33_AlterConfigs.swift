@@ -11,7 +11,7 @@ enum AlterConfigsHandler {
         let wishes = asked.resources.map { resource in
             ConfigWish(
                 type: resource.resourceType, name: resource.resourceName,
-                changes: resource.configs.map { ConfigChange($0.name, .set, $0.value) }, isWhole: true)
+                changes: resource.configs.map { ConfigEdit($0.name, .set, $0.value) }, isWhole: true)
         }
         try ConfigWish.carryOut(wishes, validateOnly: asked.validateOnly, request) { answers in
             var response = AlterConfigsResponse()
@@ -32,7 +32,7 @@ enum AlterConfigsHandler {
 struct ConfigWish: Sendable {
     var type: Int8
     var name: String
-    var changes: [ConfigChange]
+    var changes: [ConfigEdit]
     /// The changes are all that is to be set.
     var isWhole: Bool
 

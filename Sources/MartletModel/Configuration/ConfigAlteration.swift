@@ -1,5 +1,5 @@
 /// One wish in a request to alter settings.
-package struct ConfigChange: Sendable, Equatable {
+package struct ConfigEdit: Sendable, Equatable {
     package enum Operation: Int8, Sendable {
         case set, delete, append, subtract
     }
@@ -61,7 +61,7 @@ package struct ConfigAlteration: Sendable {
     }
 
     /// IncrementalAlterConfigs: what is not named stays.
-    package func changing(_ stored: Stored, _ changes: [ConfigChange]) -> Result<Stored, ConfigFault> {
+    package func changing(_ stored: Stored, _ changes: [ConfigEdit]) -> Result<Stored, ConfigFault> {
         if let fault = faultOfShape(changes) { return .failure(fault) }
         var wanted = Dictionary(stored.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
         var changed: Set<String> = []
@@ -83,7 +83,7 @@ package struct ConfigAlteration: Sendable {
     }
 
     /// AlterConfigs: what is not named goes.
-    package func replacing(_ stored: Stored, by settings: [ConfigChange]) -> Result<Stored, ConfigFault> {
+    package func replacing(_ stored: Stored, by settings: [ConfigEdit]) -> Result<Stored, ConfigFault> {
         if let fault = faultOfShape(settings) { return .failure(fault) }
         let wanted = Dictionary(settings.map { ($0.name, $0.value!) }, uniquingKeysWith: { $1 })
         return judge(wanted, Set(wanted.keys))
@@ -91,7 +91,7 @@ package struct ConfigAlteration: Sendable {
 
     // MARK: The request
 
-    private func faultOfShape(_ changes: [ConfigChange]) -> ConfigFault? {
+    private func faultOfShape(_ changes: [ConfigEdit]) -> ConfigFault? {
         var names: Set<String> = []
         for change in changes {
             guard names.insert(change.name).inserted else {
@@ -110,7 +110,7 @@ package struct ConfigAlteration: Sendable {
     private func shown(_ name: String) -> String { String(name.prefix(ConfigTable.shownLength)) }
 
     /// A list with more, or fewer, elements than it has, or inherits, now.
-    private func combined(_ change: ConfigChange, _ present: String?) -> Result<String, ConfigFault> {
+    private func combined(_ change: ConfigEdit, _ present: String?) -> Result<String, ConfigFault> {
         guard let definition = ConfigTable.shared.definition(change.name, for: target.scope) else {
             return .failure(fault(ConfigTable.shared.unknownName(change.name, for: target.scope, kind: kind)))
         }

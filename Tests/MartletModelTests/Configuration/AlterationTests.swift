@@ -7,7 +7,7 @@ private func broker(_ settings: [(name: String, value: String)] = []) throws -> 
     try BrokerConfig.resolve(overrides: settings)
 }
 
-private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChange(name, .set, value) }
+private func set(_ name: String, _ value: String?) -> ConfigEdit { ConfigEdit(name, .set, value) }
 
 /// What is to be stored, as `name=value`.
 private func stored(_ result: Result<Stored, ConfigFault>) throws -> [String] {
@@ -27,12 +27,12 @@ private func error(_ result: Result<Stored, ConfigFault>) -> ErrorCode {
         let present = [(name: "flush.ms", value: "5")]
         for bad in [
             set("retention.ms", "x"), set("segment.bytes", "1"), set("no.such", "1"),
-            ConfigChange("retention.ms", .append, "5"),
-            ConfigChange("cleanup.policy", .append, "shred"),
+            ConfigEdit("retention.ms", .append, "5"),
+            ConfigEdit("cleanup.policy", .append, "shred"),
         ] {
             #expect(error(alteration.changing(present, [set("flush.messages", "9"), bad])) == .invalidConfig, "\(bad)")
         }
-        for bad in [set("retention.ms", nil), ConfigChange("retention.ms", nil, "1"), set("flush.messages", "8")] {
+        for bad in [set("retention.ms", nil), ConfigEdit("retention.ms", nil, "1"), set("flush.messages", "8")] {
             #expect(error(alteration.changing(present, [set("flush.messages", "9"), bad])) == .invalidRequest, "\(bad)")
         }
         #expect(try stored(alteration.changing(present, [set("flush.messages", "9")])) == ["flush.messages=9", "flush.ms=5"])
@@ -49,9 +49,9 @@ private func error(_ result: Result<Stored, ConfigFault>) -> ErrorCode {
     @Test func listsGrowFromWhatCountsNow() throws {
         let compacting = try broker([("log.cleanup.policy", "compact")])
         let alteration = ConfigAlteration(of: .topic("t"), compacting)
-        let append = ConfigChange("cleanup.policy", .append, "delete")
+        let append = ConfigEdit("cleanup.policy", .append, "delete")
         #expect(try stored(alteration.changing([], [append])) == ["cleanup.policy=compact,delete"])
-        let subtract = ConfigChange("cleanup.policy", .subtract, "compact")
+        let subtract = ConfigEdit("cleanup.policy", .subtract, "compact")
         #expect(
             try stored(alteration.changing([(name: "cleanup.policy", value: "compact,delete")], [subtract])) == [
                 "cleanup.policy=delete"
