@@ -59,7 +59,8 @@ extension Partition {
 
     // MARK: Moving to another log directory
 
-    /// What can be copied of the log while it is in use, and the generation of truncations that this holds for. Nil where it is offline.
+    /// What can be copied of the log while it is in use, and the generation of truncations that this holds for. Nil
+    /// where it is offline.
     func copyPlan() -> (extents: [SegmentExtent], generation: UInt64)? {
         lock.withLock { offlineReason == nil ? (log.extents, log.generation) : nil }
     }
@@ -79,7 +80,8 @@ extension Partition {
     /// Whether everybody who was promised something has it.
     var isSettled: Bool {
         lock.withLock {
-            guard !log.hasReservations, writtenWaiters.isEmpty, committedWaiters.isEmpty, durableWaiters.isEmpty else { return false }
+            let nobodyWaits = writtenWaiters.isEmpty && committedWaiters.isEmpty && durableWaiters.isEmpty
+            guard nobodyWaits, !log.hasReservations else { return false }
             return !leadership.isLeader || leadership.highWatermark == log.logEndOffset
         }
     }

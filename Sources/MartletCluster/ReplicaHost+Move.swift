@@ -7,16 +7,19 @@ import MartletReactor
 ///
 /// *Waiting*: others are copied first. Can become *copying*.
 /// *Copying*: the files go over, what is appended meanwhile too. Can become *swapping*, when little is left.
-/// *Swapping*: nothing is appended (clients are told to look again, and come back); the log is closed, the rest goes over and is synced, and
-/// two renames make the copy the replica. Can become *copying* again, where what is promised does not settle.
-/// Each can end, *copying* and *waiting* also because somebody wants the replica elsewhere, or deletes it.
+/// *Swapping*: nothing is appended (clients are told to look again, and come back); the log is closed, the rest goes
+/// over and is synced, and two renames make the copy the replica. Can become *copying* again, where what is promised
+/// does not settle.
+/// Each can end, *copying* and *waiting* also because somebody wants the replica elsewhere, or
+/// deletes it.
 ///
-///     copying     from/t-0                  to/t-0.<id>-future
-///     swapping    from/t-0.<id>-delete      to/t-0.<id>-future     one rename done, the other not: a start that finds this does it
-///     moved       from/t-0.<id>-delete      to/t-0
+///     copying     from/t-0                to/t-0.<id>-future
+///     swapping    from/t-0.<id>-delete    to/t-0.<id>-future    one rename done, the other not: the next start does it
+///     moved       from/t-0.<id>-delete    to/t-0
 ///
-/// The copy is complete and on the disk before the first rename, and nothing is appended before the second is there to stay: at every moment
-/// exactly one folder is the replica, or is made it by the next start. A copy that a crash left unfinished is thrown away, and begun anew.
+/// The copy is complete and on the disk before the first rename, and nothing is appended before the second is there
+/// to stay: at every moment exactly one folder is the replica, or is made it by the next start. A copy that a crash
+/// left unfinished is thrown away, and begun anew.
 final class ReplicaMove: @unchecked Sendable {
     let id: TopicPartition
     let partition: Partition
@@ -35,7 +38,8 @@ final class ReplicaMove: @unchecked Sendable {
         self.to = to
         future = PartitionFolder(id, .future, unique: unique)
         doomed = PartitionFolder(id, .deleted, unique: unique)
-        copy = FolderCopy(disk, from: partition.directory.path + "/" + PartitionFolder(id).name, to: to.path + "/" + future.name)
+        copy = FolderCopy(
+            disk, from: partition.directory.path + "/" + PartitionFolder(id).name, to: to.path + "/" + future.name)
     }
 
     var from: LogDirectoryUnit { partition.directory }
@@ -67,10 +71,13 @@ extension ReplicaHost {
                     lag: max(0, partition.highWatermark - partition.logEndOffset), isFuture: false)
             }
             for partition in partitions {
-                guard let move = moves[partition.id], move.to === unit, let progress = move.progress else { continue }
-                replicas.append(LogDirDescription.Replica(
-                    id: move.id, sizeBytes: progress.copiedBytes,
-                    lag: max(0, move.partition.logEndOffset - progress.copiedUpTo), isFuture: true))
+                guard let move = moves[partition.id], move.partition === partition, move.to === unit,
+                    let progress = move.progress
+                else { continue }
+                replicas.append(
+                    LogDirDescription.Replica(
+                        id: move.id, sizeBytes: progress.copiedBytes,
+                        lag: max(0, move.partition.logEndOffset - progress.copiedUpTo), isFuture: true))
             }
             replicas.sort { ($0.id.topic, $0.id.partition) < ($1.id.topic, $1.id.partition) }
             return LogDirDescription(path: path, isOnline: true, space: space, replicas: replicas)
@@ -81,7 +88,9 @@ extension ReplicaHost {
 
     package func move(_ id: TopicPartition, to path: String) async -> ErrorCode {
         guard let partition = topics.partition(id) else { return .unknownTopicOrPartition }
-        guard let wanted = config.logDirs.first(where: { plainPath($0) == plainPath(path) }), !path.isEmpty else { return .logDirNotFound }
+        guard let wanted = config.logDirs.first(where: { plainPath($0) == plainPath(path) }), !path.isEmpty else {
+            return .logDirNotFound
+        }
         guard let unit = unit(wanted), !unit.directory.isOffline, !partition.isOffline else { return .kafkaStorageError }
         if moves[id]?.to === unit { return .none }
         cancelMove(of: id)
@@ -97,7 +106,8 @@ extension ReplicaHost {
         let move = ReplicaMove(partition, to: unit, unique: host.randomBytes(16), disk: host.disk)
         // by the folders' names a start has to tell whose they are
         guard move.future.partition == partition.id else {
-            logger.error("a replica cannot be moved: the name of its topic is too long", ("partition", partition.id.description))
+            logger.error(
+                "a replica cannot be moved: the name of its topic is too long", ("partition", partition.id.description))
             return false
         }
         moves[partition.id] = move
@@ -193,7 +203,8 @@ extension ReplicaHost {
     private func swap(_ move: ReplicaMove) async throws(LogError) -> Bool {
         await beginChange(of: move.id)
         defer { endChange(of: move.id) }
-        guard isWanted(move), move.partition.copyPlan()?.generation == move.generation, let assignment = move.partition.pause() else {
+        guard isWanted(move), move.partition.copyPlan()?.generation == move.generation, let assignment = move.partition.pause()
+        else {
             return false
         }
         guard await settles(move.partition), isWanted(move) else {
@@ -234,9 +245,11 @@ extension ReplicaHost {
 
     private func parameters(of move: ReplicaMove) -> LogParameters {
         var parameters = LogParameters(
-            partition: move.id, folder: "", config: move.partition.topicConfig, disk: host.disk, descriptors: descriptors, clock: clock,
+            partition: move.id, folder: "", config: move.partition.topicConfig, disk: host.disk, descriptors: descriptors,
+            clock: clock,
             logger: logger, cutDirectory: config.cutDir)
         parameters.seed = seeds.next()
+        parameters.activity = activity
         parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.directory.found.offset(.cleaner, move.id) != nil
         return parameters
     }
@@ -251,24 +264,28 @@ extension ReplicaHost {
             id: move.id, topicID: old.topicID, log: handover.log, brokerID: brokerID, highWatermark: handover.highWatermark,
             directory: unit, durableMark: mark, config: old.topicConfig, clock: clock, logger: logger)
         try partition.apply(assignment)
-        guard let topic = topics.table.topic(move.id.topic) else { preconditionFailure("a topic is stopped by one change at a time") }
+        guard let topic = topics.table.topic(move.id.topic) else {
+            preconditionFailure("a topic is stopped by one change at a time")
+        }
         topic.replace(with: partition)
         // settings may have changed meanwhile
         partition.configChanged(topic.config)
         topics.renew()
         unit.add(move.live)
         unit.opened(move.id)
+        onReplacement?()
         guard unit === move.to else { return }
         let (from, id) = (move.from, move.id)
         from.forget(move.live)
         removeLater([from.path + "/" + move.doomed.name], after: .milliseconds(partition.topicConfig.fileDeleteDelayMs))
         // the rows of what is there no more: they do no harm, but would for a replica that comes back
-        let lowered: LogError? = (try? await onBulk { () -> LogError? in
-            do throws(LogError) {
-                try from.lower(id, to: nil)
-                return nil
-            } catch { return error }
-        }) ?? nil
+        let lowered: LogError? =
+            (try? await onBulk { () -> LogError? in
+                do throws(LogError) {
+                    try from.lower(id, to: nil)
+                    return nil
+                } catch { return error }
+            }) ?? nil
         if let lowered { from.refused(lowered) { "the checkpoints keep the rows of a replica that was moved" } }
     }
 
@@ -283,7 +300,9 @@ extension ReplicaHost {
                 guard !isLive, folders.contains(where: { $0.kind == .deleted && $0.isTwin(of: future) }) else { continue }
                 do throws(LogError) {
                     try directory.completeMove(of: future)
-                    logger.info("a replica's move to another log directory was completed", ("folder", directory.path + "/" + future.name))
+                    logger.info(
+                        "a replica's move to another log directory was completed",
+                        ("folder", directory.path + "/" + future.name))
                 } catch {
                     logger.error("a replica's move cannot be completed", ("folder", directory.path), ("reason", "\(error)"))
                 }
@@ -291,8 +310,8 @@ extension ReplicaHost {
         }
     }
 
-    /// Copies of replicas that are there are thrown away, to be begun anew. A copy of one that is not there may be all that there is of it: it
-    /// stays.
+    /// Copies of replicas that are there are thrown away, to be begun anew. A copy of one that is not there may be
+    /// all that there is of it: it stays.
     func findInterruptedMoves() {
         let live = Set(units.flatMap { $0.directory.found.partitions.filter { $0.kind == .live }.map(\.partition) })
         for unit in units {
@@ -303,13 +322,14 @@ extension ReplicaHost {
                     continue
                 }
                 interruptedMoves[future.partition] = unit
-                removeLater([path], after: .zero)
+                abandonedCopies.append(path)
             }
         }
     }
 
     func resumeMove(of partition: Partition) {
-        guard let unit = interruptedMoves.removeValue(forKey: partition.id), partition.directory !== unit, moves[partition.id] == nil
+        guard let unit = interruptedMoves.removeValue(forKey: partition.id), partition.directory !== unit,
+            moves[partition.id] == nil
         else { return }
         _ = begin(partition, to: unit)
     }
@@ -317,11 +337,16 @@ extension ReplicaHost {
 
 /// What happens on a lane while nothing is appended to a replica that is moved.
 private struct ReplicaExchange: @unchecked Sendable {
-    struct Outcome: Sendable {
+    final class Outcome: Sendable {
         /// What was opened in the end; nil where nothing could be.
-        var log: LogHandover?
+        let log: LogHandover?
         /// Why that lies in the old directory.
-        var fault: LogError?
+        let fault: LogError?
+
+        init(log: LogHandover?, fault: LogError?) {
+            self.log = log
+            self.fault = fault
+        }
     }
 
     let move: ReplicaMove
@@ -341,12 +366,14 @@ private struct ReplicaExchange: @unchecked Sendable {
             return Outcome(log: open(in: move.from), fault: error)
         }
         guard let log = open(in: move.to) else {
-            return Outcome(log: nil, fault: .closed("the copy, which is the replica now and cannot be opened: the log of \(move.id)"))
+            return Outcome(
+                log: nil, fault: .closed("the copy, which is the replica now and cannot be opened: the log of \(move.id)"))
         }
         return Outcome(log: log, fault: nil)
     }
 
-    /// The new directory's checkpoints know of the replica before it is there: from where its log begins no crash must lead back.
+    /// The new directory's checkpoints know of the replica before it is there: from where its log begins no crash
+    /// must lead back.
     private func announce(_ closed: ClosedReplica) throws(LogError) {
         move.to.keep(move.id, closed)
         for checkpoint in [LogDirectory.Checkpoint.logStart, .recoveryPoint, .highWatermark] {
@@ -385,7 +412,9 @@ private struct ReplicaExchange: @unchecked Sendable {
         do throws(LogError) {
             return LogHandover(log: try PartitionLog.open(parameters), highWatermark: closed.highWatermark ?? 0)
         } catch {
-            logger.error("a replica cannot be opened", ("partition", move.id.description), ("folder", parameters.folder), ("reason", "\(error)"))
+            logger.error(
+                "a replica cannot be opened", ("partition", move.id.description), ("folder", parameters.folder),
+                ("reason", "\(error)"))
             return nil
         }
     }

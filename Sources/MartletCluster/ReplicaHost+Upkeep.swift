@@ -75,8 +75,10 @@ extension ReplicaHost {
         if !queued { removeLater(paths, after: .seconds(1)) }
     }
 
-    /// Folders that an earlier run marked as deleted. While a directory is missing they stay: it may have the copy that replaces one.
+    /// Folders that an earlier run marked as deleted. While a directory is missing they stay: it may have the copy
+    /// that replaces one.
     private func removeLeftovers() {
+        removeLater(abandonedCopies, after: .zero)
         guard units.count == config.logDirs.count else { return }
         for unit in units {
             let paths = unit.directory.found.partitions.filter { $0.kind == .deleted }.map { unit.path + "/" + $0.name }

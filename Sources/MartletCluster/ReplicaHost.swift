@@ -32,12 +32,14 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var seeds: SeededRandom
     var isClosed = false
     // moves between log directories: `ReplicaHost+Move.swift`
+    package var onReplacement: (() -> Void)?
     var moves: [TopicPartition: ReplicaMove] = [:]
     var waitingMoves = RingQueue<ReplicaMove>()
     var runningMoves = 0
     var swapsUnderway = 0
     /// Copies that an earlier run had begun: where they were to go.
     var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
+    var abandonedCopies: [String] = []
 
     private init(host: any Host, config: BrokerConfig, sink: any LogSink) {
         self.host = host
@@ -204,15 +206,19 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
     }
 
+    /// The usable directory that the replica lies in.
+    private func holder(of folder: PartitionFolder) throws(LogError) -> LogDirectoryUnit? {
+        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
+        guard holders.count > 1 else { return holders.first }
+        let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
+        throw .refused(
+            .kafkaStorageError,
+            "\(folder.name) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
+    }
+
     private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig, isNew: Bool) async throws(LogError) -> Partition {
         let folder = PartitionFolder(id)
-        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
-        if holders.count > 1 {
-            let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
-            throw .refused(
-                .kafkaStorageError, "\(id) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
-        }
-        let existing = holders.first
+        let existing = try holder(of: folder)
         let canLieElsewhere = units.count < self.config.logDirs.count || units.contains { $0.directory.isOffline }
         guard let unit = existing ?? emptiest(), existing != nil || isNew || !canLieElsewhere else {
             throw .directoryOffline(

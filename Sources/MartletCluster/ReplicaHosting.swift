@@ -85,6 +85,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica which is not served,
     /// because it was stopped before (the controller first stops, then deletes) or not opened since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
+    /// Called when another `Partition` has taken the place of one, under the same leadership.
+    var onReplacement: (() -> Void)? { get set }
     /// In the order of `log.dirs`.
     func describeLogDirs() async -> [LogDirDescription]
     /// Begins to move a replica to another log directory, or takes the wish for a move back where it lies there already.
@@ -97,6 +99,10 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 
 extension ReplicaHosting {
     package func configChanged(_ config: BrokerConfig) {}
+    package var onReplacement: (() -> Void)? {
+        get { nil }
+        set {}
+    }
     package func describeLogDirs() async -> [LogDirDescription] { [] }
     package func move(_ id: TopicPartition, to path: String) async -> ErrorCode { .logDirNotFound }
     package var wasStoppedUncleanly: Bool { false }

@@ -52,11 +52,13 @@ package struct TopicPlacement: Sendable {
     ) -> Result<TopicNode, TopicFault> {
         let present = Int32(node.partitions.count)
         guard node.adding.isEmpty, node.removing.isEmpty else {
-            return .failure(TopicFault(.reassignmentInProgress, "A reassignment of the topic's replicas is under way: wait for its end."))
+            return .failure(TopicFault(
+                .reassignmentInProgress, "A reassignment of the topic's replicas is under way: wait for its end."))
         }
         guard count > present else {
             return .failure(TopicFault(
-                .invalidPartitions, "The topic has \(present) partitions, and \(count) are not more: partitions can only be added."))
+                .invalidPartitions,
+                "The topic has \(present) partitions, and \(count) are not more: partitions can only be added."))
         }
         guard count <= partitionLimit else { return .failure(tooMany(Int(count))) }
         let added = count - present
@@ -65,7 +67,8 @@ package struct TopicPlacement: Sendable {
         if let hand {
             guard hand.count == Int(added) else {
                 return .failure(TopicFault(
-                    .invalidReplicaAssignment, "\(added) partitions are added, and replicas are assigned to \(hand.count): name each."))
+                    .invalidReplicaAssignment,
+                    "\(added) partitions are added, and replicas are assigned to \(hand.count): name each."))
             }
             let live = Set(brokers.map(\.id))
             for (place, brokers) in hand.enumerated() {
@@ -78,7 +81,7 @@ package struct TopicPlacement: Sendable {
             guard factor <= brokers.count else {
                 return .failure(TopicFault(
                     .invalidReplicationFactor,
-                    "The topic has \(factor) replicas of each partition, and \(brokers.count) brokers are there: start the others."))
+                    "A partition of the topic has \(factor) replicas, and \(brokers.count) brokers are there: start the others."))
             }
             placed = spread(partitions: added, factor: factor, over: brokers, &random)
         }
@@ -92,7 +95,9 @@ package struct TopicPlacement: Sendable {
     private static func fault(of replicas: [BrokerID], _ live: Set<BrokerID>, _ factor: Int) -> String? {
         if replicas.isEmpty { return "has no replica" }
         if Set(replicas).count != replicas.count { return "has two replicas on one broker" }
-        if let unknown = replicas.first(where: { !live.contains($0) }) { return "is to have a replica on broker \(unknown), which is not registered" }
+        if let unknown = replicas.first(where: { !live.contains($0) }) {
+            return "is to have a replica on broker \(unknown), which is not registered"
+        }
         return replicas.count == factor ? nil : "has \(replicas.count) replicas, the topic's others have \(factor)"
     }
 

@@ -149,7 +149,8 @@ package final class FolderCopy: @unchecked Sendable {
                 let count = try original.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<wanted]), at: position)
                 guard count > 0 else {
                     throw SystemError(
-                        .inputOutput, code: 0, operation: "read", subject: original.path, reason: "it ends before its batches do")
+                        .inputOutput, code: 0, operation: "read", subject: original.path,
+                        reason: "it ends before its batches do")
                 }
                 try copy.write(UnsafeRawBufferPointer(rebasing: buffer[..<count]), at: position)
                 position += Int64(count)

@@ -209,7 +209,8 @@ package final class LogDirectory: @unchecked Sendable {
 
     // MARK: Moves that were interrupted
 
-    /// A crash ended the move of a replica into this directory between its two renames: the copy, which is complete, takes its place.
+    /// A crash ended the move of a replica into this directory between its two renames: the copy, which is complete,
+    /// takes its place.
     package func completeMove(of future: PartitionFolder) throws(LogError) {
         precondition(future.kind == .future, "only a copy takes the place of another replica")
         let live = PartitionFolder(future.partition)

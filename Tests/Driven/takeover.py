@@ -181,7 +181,7 @@ def taken_over(archive):
     kafka = reader()
     taken = Taken(archive).write_settings()
     whose = taken.metadata_files()
-    leftovers = [f for d in taken.directories for f in d.iterdir() if f.name.endswith(("-future", "-stray"))]
+    leftovers = [f for d in taken.directories for f in d.iterdir() if f.name.endswith("-stray")]
     taken.start()
     connection = Connection(taken.broker.port)
     records = sum(compare_partition(kafka, connection, topic, partition, said, archive) for topic, partition, said in taken.partitions())

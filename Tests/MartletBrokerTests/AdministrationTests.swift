@@ -9,7 +9,8 @@ import Testing
 
 extension BrokerWorld {
     /// One request on a connection of its own, and its answer.
-    func ask<R: WireRequest>(_ request: R, version: Int16, at location: SourceLocation = #_sourceLocation) throws -> R.Response {
+    func ask<R: WireRequest>(_ request: R, version: Int16, at location: SourceLocation = #_sourceLocation) throws -> R.Response
+    {
         let client = try connect(at: location)
         client.send(frame(request, version: version, id: 1))
         try #require(until { client.frames.count == 1 || client.hasEnded }, "no answer comes", sourceLocation: location)
@@ -51,10 +52,10 @@ extension BrokerWorld {
     func logDirs() throws -> [String] {
         var request = DescribeLogDirsRequest()
         request.topics = nil
-        return try ask(request, version: 4).results.flatMap { directory in
-            directory.topics.flatMap { topic in
+        return try ask(request, version: 4).results.flatMap { dir in
+            dir.topics.flatMap { topic in
                 topic.partitions.map { partition in
-                    "\(directory.logDir) \(topic.name)-\(partition.partitionIndex) \(partition.partitionSize) \(partition.offsetLag)"
+                    "\(dir.logDir) \(topic.name)-\(partition.partitionIndex) \(partition.partitionSize) \(partition.offsetLag)"
                         + (partition.isFutureKey ? " future" : "")
                 }
             }
@@ -103,7 +104,8 @@ extension BrokerWorld {
     @Test func theFirstLookAtRetentionComesAfterItsDelay() throws {
         for (delay, isGone) in [("200", true), ("20000", false)] {
             let world = try BrokerWorld([
-                ("log.initial.task.delay.ms", delay), ("log.retention.check.interval.ms", "86400000"), ("log.retention.ms", "1"),
+                ("log.initial.task.delay.ms", delay), ("log.retention.check.interval.ms", "86400000"),
+                ("log.retention.ms", "1"),
             ])
             try world.createTopic("t")
             let client = try world.connect()
@@ -119,9 +121,15 @@ extension BrokerWorld {
         try world.createTopic("t")
         let client = try world.connect()
         for id: Int32 in 1...4 {
-            if id == 3 { #expect(try world.alter(2, "t", ("segment.bytes", "100")) == .none) }
+            if id == 3 { #expect(try world.alter(2, "t", ("segment.bytes", "200")) == .none) }
             client.send(produce("t", batch(["a record of some length, longer than half a segment"]), id: id))
             #expect(world.until { client.frames.count == Int(id) })
+        }
+        for (place, frame) in client.frames.enumerated() {
+            let answer = try client.answer(ProduceResponse.self, place, version: 9)
+            #expect(
+                answer.responses[0].partitionResponses[0].errorCode == .none,
+                "\(frame.count) \(world.partition("t")!.sizeBytes)")
         }
         let names = try world.host.disk.list("/data/t-0").filter { $0.hasSuffix(".log") }
         #expect(names.count == 3, "\(names)")

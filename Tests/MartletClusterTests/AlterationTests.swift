@@ -6,7 +6,8 @@ import Testing
 
 extension MemberWorld {
     /// Alters settings as a client does; the error.
-    func alter(_ target: ConfigTarget, _ changes: ConfigChange..., at location: SourceLocation = #_sourceLocation) -> ErrorCode {
+    func alter(_ target: ConfigTarget, _ changes: ConfigEdit..., at location: SourceLocation = #_sourceLocation) -> ErrorCode
+    {
         final class Said: @unchecked Sendable { var error = ErrorCode.none }
         let said = Said()
         run(at: location) { world in
@@ -28,7 +29,7 @@ extension MemberWorld {
     func retention(of topic: String) -> Int64? { replicas.configs[topic]?.retentionMs }
 }
 
-private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChange(name, .set, value) }
+private func set(_ name: String, _ value: String?) -> ConfigEdit { ConfigEdit(name, .set, value) }
 
 @Suite struct SettingsAlteredAtRunTime {
     @Test func aTopicsSettingActsWhenItIsAnsweredAndAfterARestart() {
@@ -37,7 +38,7 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("t")
         #expect(world.alter(.topic("t"), set("retention.ms", "5000")) == .none)
         #expect(world.retention(of: "t") == 5000)
-        #expect(world.alter(.topic("t"), set("flush.ms", "7"), ConfigChange("retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.topic("t"), set("flush.ms", "7"), ConfigEdit("retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "t") == 604_800_000 && world.replicas.configs["t"]?.flushMs == 7)
         world.stop()
         world.start()
@@ -58,9 +59,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("new")
         #expect(world.retention(of: "plain") == 3000 && world.retention(of: "new") == 3000 && world.retention(of: "own") == 1)
         #expect(world.member.running.current.connectionLimit == 5)
-        #expect(world.alter(.broker(1), ConfigChange("log.retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.broker(1), ConfigEdit("log.retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "plain") == 2000)
-        #expect(world.alter(.brokers, ConfigChange("log.retention.ms", .delete, nil)) == .none)
+        #expect(world.alter(.brokers, ConfigEdit("log.retention.ms", .delete, nil)) == .none)
         #expect(world.retention(of: "plain") == 3_600_000, "the file's again")
     }
 
@@ -98,7 +99,7 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         ] {
             #expect(lines.contains(line), "\(line) is not among \(lines)")
         }
-        #expect(world.alter(.group("../a b"), ConfigChange("share.auto.offset.reset", .delete, nil)) == .none)
+        #expect(world.alter(.group("../a b"), ConfigEdit("share.auto.offset.reset", .delete, nil)) == .none)
         #expect(!world.tree().contains { $0.hasPrefix("/config/groups/") }, "a group without settings is not there")
     }
 
@@ -107,7 +108,8 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.start()
         world.create("t")
         world.asAnotherBroker { session in
-            let all = #"{"version":1,"config":{"log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x"}}"#
+            let all =
+                #"{"version":1,"config":{"log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x"}}"#
             _ = try await session.create("/config/brokers/<default>", Array(all.utf8))
             let change = #"{"version":2,"entity_path":"brokers/<default>"}"#
             _ = try await session.create("/config/changes/config_change_", Array(change.utf8), .persistentSequential)
@@ -115,7 +117,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.simulated.run(for: .seconds(1))
         #expect(world.retention(of: "t") == 77)
         #expect(world.member.running.current.partitions == 1 && world.member.running.current.connectionLimit == .max)
-        #expect(world.alter(.brokers, set("log.flush.interval.messages", "4")) == .none, "what it does not know stays, and is in nobody's way")
+        #expect(
+            world.alter(.brokers, set("log.flush.interval.messages", "4")) == .none,
+            "what it does not know stays, and is in nobody's way")
         #expect(world.tree().contains { $0.contains("of.the.future") && $0.contains("log.flush.interval.messages") })
     }
 
@@ -125,7 +129,8 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
         world.create("t")
         world.asAnotherBroker { session in
             for text in [
-                "", "{", #"{"version":2}"#, #"{"version":2,"entity_path":"topics/absent"}"#, #"{"version":2,"entity_path":"topics/t/x"}"#,
+                "", "{", #"{"version":2}"#, #"{"version":2,"entity_path":"topics/absent"}"#,
+                #"{"version":2,"entity_path":"topics/t/x"}"#,
                 #"{"version":2,"entity_path":"brokers/x"}"#, #"{"version":2,"entity_path":"brokers/2"}"#,
                 #"{"version":2,"entity_path":"users/alice/clients/app"}"#,
             ] {
@@ -147,7 +152,9 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
             await withTaskGroup(of: ConfigFault?.self) { group in
                 for name in names {
                     group.addTask {
-                        await world.member.alterConfig(of: .topic("t"), validateOnly: false) { $0.changing($1, [set(name, "1000000")]) }
+                        await world.member.alterConfig(of: .topic("t"), validateOnly: false) {
+                            $0.changing($1, [set(name, "1000000")])
+                        }
                     }
                 }
                 for await fault in group { #expect(fault == nil) }
@@ -171,11 +178,15 @@ private func set(_ name: String, _ value: String?) -> ConfigChange { ConfigChang
             #expect(await world.member.growTopic("t", to: 5, assignments: [[1]], validateOnly: false) == nil)
             for (count, assignments, error) in [
                 (5, nil, ErrorCode.invalidPartitions), (1, nil, .invalidPartitions), (20_000, nil, .policyViolation),
-                (6, [[7]], .invalidReplicaAssignment), (7, [[1]], .invalidReplicaAssignment), (6, [[]], .invalidReplicaAssignment),
+                (6, [[7]], .invalidReplicaAssignment), (7, [[1]], .invalidReplicaAssignment),
+                (6, [[]], .invalidReplicaAssignment),
             ] as [(Int32, [[BrokerID]]?, ErrorCode)] {
-                #expect(await world.member.growTopic("t", to: count, assignments: assignments, validateOnly: false)?.error == error)
+                #expect(
+                    await world.member.growTopic("t", to: count, assignments: assignments, validateOnly: false)?.error == error)
             }
-            #expect(await world.member.growTopic("no", to: 5, assignments: nil, validateOnly: false)?.error == .unknownTopicOrPartition)
+            #expect(
+                await world.member.growTopic("no", to: 5, assignments: nil, validateOnly: false)?.error
+                    == .unknownTopicOrPartition)
         }
         world.stop()
         world.start()

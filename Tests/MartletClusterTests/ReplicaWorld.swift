@@ -87,6 +87,8 @@ final class Producer: AppendOwner, @unchecked Sendable {
     private(set) var outcomes: [Int: AppendOutcome] = [:]
     private(set) var order: [Int] = []
     var told: ((Int, AppendOutcome) -> Void)?
+    /// What was refused at once, where the test notes that.
+    var refused: [Int: ErrorCode] = [:]
     /// Bytes stay until they are written.
     var kept: [BatchBytes] = []
 

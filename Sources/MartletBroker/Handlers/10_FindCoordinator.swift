@@ -51,9 +51,23 @@ enum FindCoordinatorHandler {
                 "a client asked for the coordinator of transactions, which are not served yet", ("key", key),
                 ("client", request.connection.socket.peer.description))
             return Found(error: .transactionalIDAuthorizationFailed, message: "Transactions are not served by this broker yet.")
-        case 2: return Found(error: .invalidRequest, message: "Share groups are not served by this broker.")
+        case 2 where request.version >= 6: return findShare(key, request)
         default: return Found(error: .invalidRequest, message: "\(kind) is no kind of coordinator.")
         }
+    }
+
+    /// Brokers ask this of each other, by `group:topic id:partition`. What a share group's partition keeps would be kept by the controller of a
+    /// cluster, which is where all of it is.
+    private static func findShare(_ key: String, _ request: Request) -> Found {
+        let parts = key.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count >= 3, let partition = Int32(parts[parts.count - 1]), partition >= 0, UUID(String(parts[parts.count - 2])) != nil,
+            parts.dropLast(2).contains(where: { !$0.isEmpty })
+        else { return Found(error: .invalidRequest, message: "A share group's partition is asked for as group:topic id:partition.") }
+        let image = request.broker.metadata.current
+        guard let info = image.brokers.first(where: { $0.id == image.controllerID }) else {
+            return Found(error: .coordinatorNotAvailable, message: "No controller is elected.")
+        }
+        return Found(broker: info.id, endpoint: info.endpoint(for: request.connection))
     }
 
     private static func findGroup(_ group: String, _ request: Request) -> Found {

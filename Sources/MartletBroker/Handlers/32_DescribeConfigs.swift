@@ -4,9 +4,9 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// DescribeConfigs 1-4: what is set on topics, on this broker, on all brokers (a broker without a name), on groups and on subscriptions to
-/// clients' metrics, and where each value comes from. No keys, or an empty list of them, ask for every setting; keys that are none are
-/// passed over.
+/// DescribeConfigs 1-4: what is set on topics, on this broker, on all brokers (a broker without a name), on groups
+/// and on subscriptions to clients' metrics, and where each value comes from. No keys, or an empty list of them, ask
+/// for every setting; keys that are none are passed over.
 ///
 /// Version 3 adds types and, where it is asked for, documentation; 4 is flexible.
 enum DescribeConfigsHandler {
@@ -50,7 +50,7 @@ enum DescribeConfigsHandler {
     }
 
     /// Nil while the tree cannot be read.
-    private static func settings(of target: ConfigTarget, _ broker: Broker) async -> [DescribedConfig]? {
+    private static func settings(of target: ConfigTarget, _ broker: Broker) async -> [ConfigDescription]? {
         let config = broker.cluster.running
         switch target {
         case .broker: return config.current.describeBroker()
@@ -66,7 +66,7 @@ enum DescribeConfigsHandler {
     }
 
     private static func answer(
-        _ described: DescribedConfig, _ asked: DescribeConfigsRequest
+        _ described: ConfigDescription, _ asked: DescribeConfigsRequest
     ) -> DescribeConfigsResponse.DescribeConfigsResourceResult {
         var config = DescribeConfigsResponse.DescribeConfigsResourceResult()
         config.name = described.name

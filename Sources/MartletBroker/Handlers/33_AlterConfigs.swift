@@ -11,7 +11,7 @@ enum AlterConfigsHandler {
         let wishes = asked.resources.map { resource in
             ConfigWish(
                 type: resource.resourceType, name: resource.resourceName,
-                changes: resource.configs.map { ConfigChange($0.name, .set, $0.value) }, isWhole: true)
+                changes: resource.configs.map { ConfigEdit($0.name, .set, $0.value) }, isWhole: true)
         }
         try ConfigWish.carryOut(wishes, validateOnly: asked.validateOnly, request) { answers in
             var response = AlterConfigsResponse()
@@ -32,11 +32,12 @@ enum AlterConfigsHandler {
 struct ConfigWish: Sendable {
     var type: Int8
     var name: String
-    var changes: [ConfigChange]
+    var changes: [ConfigEdit]
     /// The changes are all that is to be set.
     var isWhole: Bool
 
-    /// Alters one resource after the other, each whole or not at all. One that is named twice is not altered, and its wishes are refused.
+    /// Alters one resource after the other, each whole or not at all. One that is named twice is not altered, and its
+    /// wishes are refused.
     static func carryOut<R: WireResponse & Sendable>(
         _ wishes: [ConfigWish], validateOnly: Bool, _ request: Request,
         _ response: @escaping @Sendable ([(ConfigWish, ConfigFault?)]) -> R
@@ -62,7 +63,8 @@ struct ConfigWish: Sendable {
         case .fault(let fault): return fault
         case .loggers:
             return ConfigFault(
-                .invalidRequest, "The levels of the log are set by martlet.log.level, in the broker's file, and changed by a restart.")
+                .invalidRequest,
+                "The levels of the log are set by martlet.log.level, in the broker's file, and changed by a restart.")
         case .settings(let target):
             let (changes, isWhole) = (changes, isWhole)
             let fault = await broker.cluster.alterConfig(of: target, validateOnly: validateOnly) { alteration, stored in

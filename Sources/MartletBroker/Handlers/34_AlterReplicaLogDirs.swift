@@ -4,8 +4,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// AlterReplicaLogDirs 1-2: moves replicas of this broker to other log directories. Answered when the move is decided upon; DescribeLogDirs
-/// tells how far the copy is.
+/// AlterReplicaLogDirs 1-2: moves replicas of this broker to other log directories. Answered when the move is decided
+/// upon; DescribeLogDirs tells how far the copy is.
 enum AlterReplicaLogDirsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(AlterReplicaLogDirsRequest.self)
@@ -19,7 +19,8 @@ enum AlterReplicaLogDirsHandler {
                     for index in topic.partitions {
                         var result = AlterReplicaLogDirsResponse.AlterReplicaLogDirPartitionResult()
                         result.partitionIndex = index
-                        result.errorCode = await broker.cluster.moveReplica(TopicPartition(topic.name, index), to: directory.path)
+                        result.errorCode = await broker.cluster.moveReplica(
+                            TopicPartition(topic.name, index), to: directory.path)
                         answered.partitions.append(result)
                     }
                     response.results.append(answered)

@@ -4,8 +4,9 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// DescribeLogDirs 1-5: the log directories, and the replicas in them: also the copies (`isFutureKey`) that are to replace one in another
-/// directory. Version 4 tells the room on the disk; 5 whether new replicas may come, which they always may.
+/// DescribeLogDirs 1-5: the log directories, and the replicas in them: also the copies (`isFutureKey`) that are to
+/// replace one in another directory. Version 4 tells the room on the disk; 5 whether new replicas may come, which
+/// they always may.
 enum DescribeLogDirsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DescribeLogDirsRequest.self)

@@ -4,7 +4,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// CreatePartitions 0-3: adds partitions to topics, placed like the others or by hand. A topic that is named twice is refused, once.
+/// CreatePartitions 0-3: adds partitions to topics, placed like the others or by hand. A topic that is named twice is
+/// refused, once.
 enum CreatePartitionsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(CreatePartitionsRequest.self)
@@ -21,7 +22,8 @@ enum CreatePartitionsHandler {
                     result.errorCode = .invalidRequest
                     result.errorMessage = "The topic is named \(counts[topic.name]!) times in one request."
                 } else if let fault = await broker.cluster.growTopic(
-                    topic.name, to: topic.count, assignments: topic.assignments?.map(\.brokerIDs), validateOnly: asked.validateOnly)
+                    topic.name, to: topic.count, assignments: topic.assignments?.map(\.brokerIDs),
+                    validateOnly: asked.validateOnly)
                 {
                     result.errorCode = fault.error
                     // Kafka says nothing more of a topic that is not

@@ -3,11 +3,11 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// ElectLeaders 0-2: makes the first replica lead (type 0), or any that is there where none leads (type 1). Where there is nothing to do,
-/// ELECTION_NOT_NEEDED says so; who asks for all partitions (null) is told of others only.
+/// ElectLeaders 0-2: makes the first replica lead (type 0), or any that is there where none leads (type 1). Where
+/// there is nothing to do, ELECTION_NOT_NEEDED says so; who asks for all partitions (null) is told of others only.
 ///
-/// Leaders change only with the brokers that are there, and then at once: of a partition that could be led better, or at all, the replica that
-/// it takes is not there.
+/// Leaders change only with the brokers that are there, and then at once: of a partition that could be led better, or
+/// at all, the replica that it takes is not there.
 enum ElectLeadersHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(ElectLeadersRequest.self)

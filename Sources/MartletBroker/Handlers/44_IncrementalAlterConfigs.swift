@@ -10,7 +10,8 @@ enum IncrementalAlterConfigsHandler {
         let wishes = asked.resources.map { resource in
             ConfigWish(
                 type: resource.resourceType, name: resource.resourceName,
-                changes: resource.configs.map { ConfigChange($0.name, .init(rawValue: $0.configOperation), $0.value) }, isWhole: false)
+                changes: resource.configs.map { ConfigEdit($0.name, .init(rawValue: $0.configOperation), $0.value) },
+                isWhole: false)
         }
         try ConfigWish.carryOut(wishes, validateOnly: asked.validateOnly, request) { answers in
             var response = IncrementalAlterConfigsResponse()

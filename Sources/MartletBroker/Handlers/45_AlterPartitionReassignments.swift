@@ -3,8 +3,8 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// AlterPartitionReassignments 0-1: other brokers for the replicas of a partition. A broker that is alone can only be asked for what is so
-/// already; everything else names a broker that is not there.
+/// AlterPartitionReassignments 0-1: other brokers for the replicas of a partition. A broker that is alone can only be
+/// asked for what is so already; everything else names a broker that is not there.
 enum AlterPartitionReassignmentsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(AlterPartitionReassignmentsRequest.self)

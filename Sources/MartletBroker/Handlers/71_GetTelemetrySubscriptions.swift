@@ -4,9 +4,9 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// GetTelemetrySubscriptions 0 and PushTelemetry 0. Nothing here receives what clients measure, so neither is advertised; who asks all the
-/// same is answered as by a Kafka without a receiver: an id, and no metrics wanted. Nothing is remembered of a client: its subscription
-/// follows from its id.
+/// GetTelemetrySubscriptions 0 and PushTelemetry 0. Nothing here receives what clients measure, so neither is
+/// advertised; who asks all the same is answered as by a Kafka without a receiver: an id, and no metrics wanted.
+/// Nothing is remembered of a client: its subscription follows from its id.
 enum TelemetryHandler {
     private static let pushIntervalMs: Int32 = 300_000
     private static let bytesLimit: Int32 = 1 << 20

@@ -4,8 +4,9 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// ListConfigResources 0-1: the names of what has settings. Version 0 knows subscriptions to clients' metrics only (and was called
-/// ListClientMetricsResources); in version 1 kinds are named, and none means all. A kind that there is not: UNSUPPORTED_VERSION.
+/// ListConfigResources 0-1: the names of what has settings. Version 0 knows subscriptions to clients' metrics only
+/// (and was called ListClientMetricsResources); in version 1 kinds are named, and none means all. A kind that there
+/// is not: UNSUPPORTED_VERSION.
 enum ListConfigResourcesHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(ListConfigResourcesRequest.self)

@@ -3,8 +3,9 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// DescribeTopicPartitions 0: topics in the order of their names, a page of partitions at a time. No topics means all of them; the cursor of
-/// one answer is where the next begins. A page has at least one partition, and never more than `max.request.partition.size.limit`.
+/// DescribeTopicPartitions 0: topics in the order of their names, a page of partitions at a time. No topics means all
+/// of them; the cursor of one answer is where the next begins. A page has at least one partition, and never more than
+/// `max.request.partition.size.limit`.
 enum DescribeTopicPartitionsHandler {
     private typealias Response = DescribeTopicPartitionsResponse
 
@@ -21,7 +22,8 @@ enum DescribeTopicPartitionsHandler {
         var room = Int(max(1, min(asked.responsePartitionLimit, request.broker.config.describedPartitionsLimit)))
         for name in names {
             guard let info = image.topic(name) else {
-                response.topics.append(failed(name, TopicName.isValid(name) ? .unknownTopicOrPartition : .invalidTopicException))
+                response.topics.append(
+                    failed(name, TopicName.isValid(name) ? .unknownTopicOrPartition : .invalidTopicException))
                 continue
             }
             guard room > 0 else {

@@ -36,7 +36,8 @@ enum ConfigResource {
         case .broker where name.isEmpty: self = .settings(.brokers)
         case .broker, .brokerLogger:
             guard let id = BrokerID(name), id == broker.cluster.brokerID, String(id) == name else {
-                self = refused(.invalidRequest, "This is broker \(broker.cluster.brokerID): ask the broker that is meant, by its id.")
+                self = refused(
+                    .invalidRequest, "This is broker \(broker.cluster.brokerID): ask the broker that is meant, by its id.")
                 return
             }
             self = type == ConfigResourceType.broker.rawValue ? .settings(.broker(id)) : .loggers

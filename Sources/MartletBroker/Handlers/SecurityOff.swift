@@ -41,7 +41,8 @@ enum AclsHandler {
     }
 }
 
-/// SaslHandshake 0-1 and SaslAuthenticate 0-2 on a listener that authenticates nobody: ILLEGAL_SASL_STATE, and the connection goes on.
+/// SaslHandshake 0-1 and SaslAuthenticate 0-2 on a listener that authenticates nobody: ILLEGAL_SASL_STATE, and the
+/// connection goes on.
 enum SaslHandler {
     static func handshake(_ request: Request) throws {
         _ = try request.decode(SaslHandshakeRequest.self)
@@ -73,7 +74,8 @@ enum DescribeUserScramCredentialsHandler {
             result.user = user.name
             let isRepeated = counts[user.name]! > 1
             result.errorCode = isRepeated ? .duplicateResource : .resourceNotFound
-            result.errorMessage = isRepeated ? "The user is named more than once in one request." : "The user has no SCRAM credentials."
+            result.errorMessage =
+                isRepeated ? "The user is named more than once in one request." : "The user has no SCRAM credentials."
             response.results.append(result)
         }
         try request.answer(response)
@@ -97,7 +99,9 @@ enum DescribeClientQuotasHandler {
     private static func fault(_ components: [DescribeClientQuotasRequest.ComponentData]) -> (ErrorCode, String)? {
         var types: Set<String> = []
         for component in components {
-            if component.entityType.isEmpty { return (.invalidRequest, "The type of an entity is empty: say user, client-id or ip.") }
+            if component.entityType.isEmpty {
+                return (.invalidRequest, "The type of an entity is empty: say user, client-id or ip.")
+            }
             guard ["user", "client-id", "ip"].contains(component.entityType) else {
                 return (.unsupportedVersion, "There is no type of entity '\(component.entityType.prefix(100))'.")
             }

@@ -1,7 +1,7 @@
 package import MartletModel
 
-/// Where settings are kept in the tree. Names of groups and subscriptions are free, and stand there percent-encoded, as Kafka has those of
-/// users and clients.
+/// Where settings are kept in the tree. Names of groups and subscriptions are free, and stand there percent-encoded,
+/// as Kafka has those of users and clients.
 extension ConfigTarget {
     private static let everyBroker = "<default>"
 
@@ -45,7 +45,8 @@ package enum NodeName {
         let isDots = name == "." || name == ".."
         for byte in name.utf8 {
             switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                UInt8(ascii: "0")...UInt8(ascii: "9"),
                 UInt8(ascii: "-"), UInt8(ascii: "_"):
                 bytes.append(byte)
             case UInt8(ascii: ".") where !isDots: bytes.append(byte)
@@ -66,7 +67,9 @@ package enum NodeName {
                 bytes.append(byte)
                 continue
             }
-            guard rest.count >= 2, let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16) else { return nil }
+            guard rest.count >= 2, let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16) else {
+                return nil
+            }
             rest.removeFirst(2)
             bytes.append(value)
         }

@@ -3,6 +3,10 @@ import MartletKeeper
 package import MartletModel
 import MartletReactor
 
+/// What is to be set, of what is.
+package typealias ConfigDecision =
+    @Sendable (ConfigAlteration, ConfigAlteration.Stored) -> Result<ConfigAlteration.Stored, ConfigFault>
+
 /// Settings of topics, brokers, groups and subscriptions to clients' metrics, as the tree has them.
 extension ClusterMember {
     /// Notifications older than this are removed, by any broker.
@@ -61,7 +65,8 @@ extension ClusterMember {
         do throws(KeeperError) {
             let (data, stat) = try await session.get(target.path)
             guard let node = ConfigNode(data) else {
-                logger.error("a node of the coordination tree cannot be read, and is passed over: correct it", ("path", target.path))
+                logger.error(
+                    "a node of the coordination tree cannot be read, and is passed over: correct it", ("path", target.path))
                 return ([], stat.version)
             }
             return (node.overrides, stat.version)
@@ -76,14 +81,14 @@ extension ClusterMember {
     /// Alters settings as `decide` says, whole or not at all, and answers when they act on this broker. From any loop.
     package func alterConfig(
         of target: ConfigTarget, validateOnly: Bool,
-        _ decide: @escaping @Sendable (ConfigAlteration, ConfigAlteration.Stored) -> Result<ConfigAlteration.Stored, ConfigFault>
+        _ decide: @escaping ConfigDecision
     ) async -> ConfigFault? {
         await atHome { [self] in await alter(target, validateOnly: validateOnly, decide) }
     }
 
     private func alter(
         _ target: ConfigTarget, validateOnly: Bool,
-        _ decide: (ConfigAlteration, ConfigAlteration.Stored) -> Result<ConfigAlteration.Stored, ConfigFault>
+        _ decide: ConfigDecision
     ) async -> ConfigFault? {
         for _ in 0..<Self.alterationAttempts {
             guard let session else { return ConfigFault(.unknownServerError, "This broker is being stopped.") }
@@ -115,7 +120,9 @@ extension ClusterMember {
     }
 
     /// The settings and the notification of them, both or none.
-    private static func writing(_ wanted: ConfigAlteration.Stored, _ target: ConfigTarget, _ version: Int32?) -> [KeeperOperation] {
+    private static func writing(
+        _ wanted: ConfigAlteration.Stored, _ target: ConfigTarget, _ version: Int32?
+    ) -> [KeeperOperation] {
         var operations: [KeeperOperation] = []
         if case .topic(let name) = target { operations.append(.check(path: ClusterPath.topic(name), version: -1)) }
         let isKeptEmpty = target.entityPath != nil
@@ -141,7 +148,8 @@ extension ClusterMember {
             _ = try await session.create(parent, nil)
             return nil
         } catch {
-            return error.code == .nodeExists ? nil : ConfigFault(.unknownServerError, "The coordination service refused: \(error).")
+            if error.code == .nodeExists { return nil }
+            return ConfigFault(.unknownServerError, "The coordination service refused: \(error).")
         }
     }
 
@@ -228,14 +236,15 @@ extension ClusterMember {
         }
     }
 
-    /// Takes over what was altered of this broker's settings; false where nothing is new. What cannot be taken is passed over, and said: a
-    /// broker of another release may have written it.
+    /// Takes over what was altered of this broker's settings; false where nothing is new. What cannot be taken is
+    /// passed over, and said: a broker of another release may have written it.
     @discardableResult
     func readBrokerConfig(_ session: any KeeperSession) async throws(KeeperError) -> Bool {
         let clusterWide = values(try await stored(.brokers, session).overrides, of: .brokers)
         let own = values(try await stored(.broker(brokerID), session).overrides, of: .broker(brokerID))
         let settings = config.settings
-        guard clusterWide != settings.values(in: .dynamicDefaultBroker) || own != settings.values(in: .dynamicBroker) else { return false }
+        let isNew = clusterWide != settings.values(in: .dynamicDefaultBroker) || own != settings.values(in: .dynamicBroker)
+        guard isNew else { return false }
         do throws(ConfigError) {
             running.current = try startConfig.altered(clusterWide: clusterWide, own: own)
         } catch {
@@ -249,7 +258,9 @@ extension ClusterMember {
         var values: [String: ConfigValue] = [:]
         for (name, text) in overrides {
             guard let definition = ConfigTable.shared.definition(name, for: .broker), !definition.isReadOnly else {
-                logger.warning("a setting of the tree is none that can be altered, and is passed over", ("setting", name), ("path", target.path))
+                logger.warning(
+                    "a setting of the tree is none that can be altered, and is passed over", ("setting", name),
+                    ("path", target.path))
                 continue
             }
             do throws(ConfigError) { values[name] = try definition.parse(text) } catch {

@@ -169,7 +169,8 @@ extension ClusterMember {
 
     // MARK: Growth
 
-    /// Adds partitions to a topic, placed by hand where `assignments` says so, and answers when they have leaders. From any loop.
+    /// Adds partitions to a topic, placed by hand where `assignments` says so, and answers when they have leaders.
+    /// From any loop.
     package func growTopic(
         _ name: String, to count: Int32, assignments: [[BrokerID]]?, validateOnly: Bool
     ) async -> TopicFault? {
@@ -183,14 +184,17 @@ extension ClusterMember {
             guard let known = state.topics[name], !state.isBeingDeleted(name) else { return .unknownTopic }
             do throws(KeeperError) {
                 let reader = TopicReader(session: session, config: config, logger: logger)
-                guard let (node, version) = try await reader.node(name, watch: nil), node.id == known.id else { return .unknownTopic }
+                guard let (node, version) = try await reader.node(name, watch: nil), node.id == known.id
+                else { return .unknownTopic }
                 let grown: TopicNode
                 switch TopicPlacement.grow(node, to: count, by: assignments, brokers: placementBrokers, random: &random) {
                 case .failure(let fault): return fault
                 case .success(let decided): grown = decided
                 }
                 if validateOnly { return nil }
-                _ = try await session.multi([check, .setData(path: ClusterPath.topic(name), data: grown.bytes, version: version)])
+                _ = try await session.multi([
+                    check, .setData(path: ClusterPath.topic(name), data: grown.bytes, version: version),
+                ])
             } catch {
                 reason = "\(error)"
                 switch error.code {

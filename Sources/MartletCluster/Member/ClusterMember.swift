@@ -104,9 +104,14 @@ package final class ClusterMember: @unchecked Sendable {
                 conditions.changed()
                 for observer in imageObservers { observer() }
             })
+        replicas.onReplacement = { [weak self] in
+            guard let self else { return }
+            for observer in imageObservers { observer() }
+        }
     }
 
-    /// Calls whenever `metadata` has changed, after what this broker leads has. On the first loop.
+    /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has taken the place of one. On
+    /// the first loop.
     package func observeImage(_ observer: @escaping () -> Void) { imageObservers.append(observer) }
 
     // MARK: Start and end

@@ -100,7 +100,7 @@ package enum ActingConfigs {
     private static let topic: [(name: String, documentation: String)] = [
         (
             "cleanup.policy",
-            "What is done to old segments: they are deleted. With `compact` every record needs a key; alone, it keeps all of them."
+            "What is done to old segments: they are deleted. With `compact` records need keys; alone, it keeps all of them."
         ),
         ("file.delete.delay.ms", "How long the files of a deleted segment remain on disk."),
         ("flush.messages", "Records of a partition after which it is synced to disk, whatever else syncs it."),

@@ -90,12 +90,8 @@ extension BrokerConfig {
             settings.warn("log.cleanup.policy: nothing is compacted yet, and topics to be compacted keep every record")
         }
         func time(_ name: String) -> Interval { .milliseconds(settings.int64(name)) }
-        func limit(_ name: String) -> Int64? {
-            let value = settings.int64(name)
-            return value > 0 ? value : nil
-        }
+        func limit(_ name: String) -> Int64? { settings.int64(name) > 0 ? settings.int64(name) : nil }
         func bufferBytes(_ name: String) -> Int32? { limit(name).map(Int32.init) }
-        let idle = settings.int64("connections.max.idle.ms")
         return BrokerConfig(
             settings: settings,
             topics: topics,
@@ -128,7 +124,7 @@ extension BrokerConfig {
             sendBufferBytes: bufferBytes("socket.send.buffer.bytes"),
             receiveBufferBytes: bufferBytes("socket.receive.buffer.bytes"),
             listenBacklog: settings.int32("socket.listen.backlog.size"),
-            connectionIdleLimit: idle < 0 ? nil : .milliseconds(idle),
+            connectionIdleLimit: settings.int64("connections.max.idle.ms") < 0 ? nil : time("connections.max.idle.ms"),
             connectionLimit: settings.int32("max.connections"),
             connectionLimitPerAddress: settings.int32("max.connections.per.ip"),
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
@@ -141,7 +137,8 @@ extension BrokerConfig {
 }
 
 extension BrokerConfig {
-    /// With what was altered at run time, for all brokers and for this one. Whatever is not dynamic stays as it was resolved at the start.
+    /// With what was altered at run time, for all brokers and for this one. Whatever is not dynamic stays as it was
+    /// resolved at the start.
     package func altered(clusterWide: [String: ConfigValue], own: [String: ConfigValue]) throws(ConfigError) -> BrokerConfig {
         var altered = self
         altered.settings = settings.altered(clusterWide: clusterWide, own: own)

@@ -1,5 +1,5 @@
 /// One wish in a request to alter settings.
-package struct ConfigChange: Sendable, Equatable {
+package struct ConfigEdit: Sendable, Equatable {
     package enum Operation: Int8, Sendable {
         case set, delete, append, subtract
     }
@@ -61,7 +61,7 @@ package struct ConfigAlteration: Sendable {
     }
 
     /// IncrementalAlterConfigs: what is not named stays.
-    package func changing(_ stored: Stored, _ changes: [ConfigChange]) -> Result<Stored, ConfigFault> {
+    package func changing(_ stored: Stored, _ changes: [ConfigEdit]) -> Result<Stored, ConfigFault> {
         if let fault = faultOfShape(changes) { return .failure(fault) }
         var wanted = Dictionary(stored.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
         var changed: Set<String> = []
@@ -83,7 +83,7 @@ package struct ConfigAlteration: Sendable {
     }
 
     /// AlterConfigs: what is not named goes.
-    package func replacing(_ stored: Stored, by settings: [ConfigChange]) -> Result<Stored, ConfigFault> {
+    package func replacing(_ stored: Stored, by settings: [ConfigEdit]) -> Result<Stored, ConfigFault> {
         if let fault = faultOfShape(settings) { return .failure(fault) }
         let wanted = Dictionary(settings.map { ($0.name, $0.value!) }, uniquingKeysWith: { $1 })
         return judge(wanted, Set(wanted.keys))
@@ -91,7 +91,7 @@ package struct ConfigAlteration: Sendable {
 
     // MARK: The request
 
-    private func faultOfShape(_ changes: [ConfigChange]) -> ConfigFault? {
+    private func faultOfShape(_ changes: [ConfigEdit]) -> ConfigFault? {
         var names: Set<String> = []
         for change in changes {
             guard names.insert(change.name).inserted else {
@@ -110,13 +110,16 @@ package struct ConfigAlteration: Sendable {
     private func shown(_ name: String) -> String { String(name.prefix(ConfigTable.shownLength)) }
 
     /// A list with more, or fewer, elements than it has, or inherits, now.
-    private func combined(_ change: ConfigChange, _ present: String?) -> Result<String, ConfigFault> {
+    private func combined(_ change: ConfigEdit, _ present: String?) -> Result<String, ConfigFault> {
         guard let definition = ConfigTable.shared.definition(change.name, for: target.scope) else {
             return .failure(fault(ConfigTable.shared.unknownName(change.name, for: target.scope, kind: kind)))
         }
         guard definition.type == .list else {
-            return .failure(fault(ConfigError(
-                .invalidValue, change.name, "\(change.name) is no list: nothing can be appended to it or subtracted from it")))
+            return .failure(
+                fault(
+                    ConfigError(
+                        .invalidValue, change.name,
+                        "\(change.name) is no list: nothing can be appended to it or subtracted from it")))
         }
         var elements = present.map { commaSeparated($0[...]) } ?? inherited(definition)?.list ?? []
         let named = commaSeparated(change.value![...])
@@ -157,8 +160,8 @@ package struct ConfigAlteration: Sendable {
         }
     }
 
-    /// `changed` are the names that were given a value; the others were there before and are not judged alone: another release may have
-    /// set what this one does not know.
+    /// `changed` are the names that were given a value; the others were there before and are not judged alone:
+    /// another release may have set what this one does not know.
     private func judge(_ wanted: [String: String], _ changed: Set<String>) -> Result<Stored, ConfigFault> {
         var values: [String: ConfigValue] = [:]
         var stored: [String: String] = [:]
@@ -168,7 +171,8 @@ package struct ConfigAlteration: Sendable {
                     let definition = try alterable(name)
                     if let fault = range(definition, text) { return .failure(fault) }
                     values[name] = try definition.parse(text)
-                } else if let known = ConfigTable.shared.definition(name, for: target.scope), let value = try? known.parse(text) {
+                } else if let known = ConfigTable.shared.definition(name, for: target.scope), let value = try? known.parse(text)
+                {
                     values[name] = value
                 }
                 stored[name] = values[name]?.text ?? text
@@ -188,14 +192,16 @@ package struct ConfigAlteration: Sendable {
         guard target.scope == .broker else { return definition }
         guard !definition.isReadOnly, !Self.fixed.contains(name) else {
             throw ConfigError(
-                .unsupported, name, "\(name) cannot be altered while the broker runs: change it in the broker's file and restart")
+                .unsupported, name,
+                "\(name) cannot be altered while the broker runs: change it in the broker's file and restart")
         }
         guard target != .brokers || definition.flags.contains(.dynamic) else {
             throw ConfigError(.unsupported, name, "\(name) can be altered for one broker at a time only: name the broker")
         }
         guard !definition.isSecret else {
             throw ConfigError(
-                .unsupported, name, "\(name) is a secret, has no effect in this release, and is not stored: keep it out of the cluster")
+                .unsupported, name,
+                "\(name) is a secret, has no effect in this release, and is not stored: keep it out of the cluster")
         }
         return definition
     }
@@ -266,7 +272,8 @@ private struct GroupBounds {
         if word.hasPrefix(prefix), isDuration(Array(word.utf8.dropFirst(prefix.utf8.count))) { return }
         throw ConfigError(
             .invalidValue, name,
-            "\(name) cannot be '\(word.prefix(ConfigTable.shownLength))': it must be earliest, latest, or by_duration:P1DT2H3M4.5S")
+            "\(name) cannot be '\(word.prefix(ConfigTable.shownLength))': it must be earliest, latest, or by_duration:P1DT2H3M"
+        )
     }
 
     private func isDuration(_ text: [UInt8]) -> Bool {
@@ -310,8 +317,8 @@ private enum ClientMatches {
             guard parts.count == 2, keys.contains(String(javaTrimmed(parts[0]))), !javaTrimmed(parts[1]).isEmpty else {
                 throw ConfigError(
                     .invalidValue, "match",
-                    "match cannot have '\(match.prefix(ConfigTable.shownLength))': it must be pairs key=pattern, where the key is "
-                        + "one of \(keys.joined(separator: ", "))")
+                    "match cannot have '\(match.prefix(ConfigTable.shownLength))': it must be pairs key=pattern, where the "
+                        + "key is one of \(keys.joined(separator: ", "))")
             }
         }
     }

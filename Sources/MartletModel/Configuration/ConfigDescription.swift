@@ -7,7 +7,7 @@ package struct ConfigSynonym: Sendable, Equatable {
 }
 
 /// A setting as DescribeConfigs tells it.
-package struct DescribedConfig: Sendable {
+package struct ConfigDescription: Sendable {
     package var definition: ConfigDefinition
     /// Nil for a secret, and where there is none.
     package var value: String?
@@ -26,11 +26,12 @@ extension BrokerSettings {
         ["log.roll.jitter.ms", "log.roll.jitter.hours"], ["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
     ]
 
-    /// Every value that a setting, or one that stands for it, has in some layer. What is told begins, as Kafka has it, with the first that
-    /// goes by the name asked for.
+    /// Every value that a setting, or one that stands for it, has in some layer. What is told begins, as Kafka has
+    /// it, with the first that goes by the name asked for.
     package func synonyms(of name: String) -> [ConfigSynonym] {
         var names = [name]
-        if let family = Self.alternatives.first(where: { $0.contains(name) }), family[0] == name || !name.hasPrefix("log.flush") {
+        if let family = Self.alternatives.first(where: { $0.contains(name) }), family[0] == name || !name.hasPrefix("log.flush")
+        {
             names = family
         }
         var found: [ConfigSynonym] = []
@@ -47,7 +48,7 @@ extension BrokerSettings {
 
 /// What DescribeConfigs tells, by kind of resource; each in order of name.
 extension BrokerConfig {
-    package func describeTopic(_ overrides: TopicConfigResolver.Overrides) -> [DescribedConfig] {
+    package func describeTopic(_ overrides: TopicConfigResolver.Overrides) -> [ConfigDescription] {
         topics.entries(overrides).compactMap { entry in
             guard let definition = ConfigTable.shared[entry.name] else { return nil }
             let ofBroker = definition.scopes.contains(.broker) ? definition.name : definition.inherits.first
@@ -55,54 +56,54 @@ extension BrokerConfig {
             if entry.source == .dynamicTopic {
                 synonyms.insert(ConfigSynonym(name: entry.name, value: entry.value, source: .dynamicTopic), at: 0)
             }
-            return DescribedConfig(
+            return ConfigDescription(
                 definition: definition, value: entry.value, source: synonyms.first?.source ?? .defaultValue, isReadOnly: false,
                 synonyms: synonyms)
         }
     }
 
     /// This broker's: all that Kafka 4.3 has, and what else was given.
-    package func describeBroker() -> [DescribedConfig] {
+    package func describeBroker() -> [ConfigDescription] {
         ConfigTable.shared.definitions(for: .broker).compactMap { definition in
             let isToldOnlyWhereGiven = definition.isOurs || !definition.flags.isDisjoint(with: [.old, .internal])
             guard !isToldOnlyWhereGiven || settings.given(definition.name) != nil else { return nil }
             let synonyms = settings.synonyms(of: definition.name)
-            return DescribedConfig(
+            return ConfigDescription(
                 definition: definition, value: definition.isSecret ? nil : settings.value(definition.name)?.text,
                 source: synonyms.first?.source ?? .defaultValue, isReadOnly: definition.isReadOnly, synonyms: synonyms)
         }
     }
 
     /// What was altered for all brokers, and nothing else.
-    package func describeClusterWide() -> [DescribedConfig] {
+    package func describeClusterWide() -> [ConfigDescription] {
         settings.alteredClusterWide.compactMap { name, value in
             guard let definition = ConfigTable.shared[name] else { return nil }
             let told = definition.isSecret ? nil : value.text
-            return DescribedConfig(
+            return ConfigDescription(
                 definition: definition, value: told, source: .dynamicDefaultBroker, isReadOnly: definition.isReadOnly,
                 synonyms: [ConfigSynonym(name: name, value: told, source: .dynamicDefaultBroker)])
         }
     }
 
     /// A group's: its own, else the broker's.
-    package func describeGroup(_ overrides: TopicConfigResolver.Overrides) -> [DescribedConfig] {
+    package func describeGroup(_ overrides: TopicConfigResolver.Overrides) -> [ConfigDescription] {
         describe(.group, overrides, as: .group) { definition in
             definition.inherits.first.flatMap { settings.value($0) } ?? definition.parsedDefault
         }
     }
 
-    package func describeClientMetrics(_ overrides: TopicConfigResolver.Overrides) -> [DescribedConfig] {
+    package func describeClientMetrics(_ overrides: TopicConfigResolver.Overrides) -> [ConfigDescription] {
         describe(.clientMetrics, overrides, as: .clientMetrics, inherited: \.parsedDefault)
     }
 
     private func describe(
         _ scope: ConfigScopes, _ overrides: TopicConfigResolver.Overrides, as source: ConfigSource,
         inherited: (ConfigDefinition) -> ConfigValue?
-    ) -> [DescribedConfig] {
+    ) -> [ConfigDescription] {
         ConfigTable.shared.definitions(for: scope).map { definition in
             let own = overrides.first { $0.name == definition.name }.flatMap { try? definition.parse($0.value) }
             let fromBroker = definition.inherits.first.map { settings.synonyms(of: $0) } ?? []
-            var described = DescribedConfig(
+            var described = ConfigDescription(
                 definition: definition, value: (own ?? inherited(definition))?.text,
                 source: fromBroker.first?.source ?? .defaultValue, isReadOnly: false, synonyms: fromBroker)
             if let own {
