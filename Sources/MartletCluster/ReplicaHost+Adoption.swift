@@ -69,7 +69,9 @@ extension ReplicaHost {
         say("folders of no partition are left alone", found.unknownFolders)
         say("moves of replicas into this directory were under way, and end here; their copies are left alone", names(.future))
         say("replicas that were put aside as stray are left alone: remove them when nobody wants them", names(.stray))
-        say("the log of a KRaft controller is left alone: this cluster's state is kept elsewhere", found.metadataFolders, isUsual: true)
+        say(
+            "the log of a KRaft controller is left alone: this cluster's state is kept elsewhere", found.metadataFolders,
+            isUsual: true)
         say("folders of deleted partitions are removed soon", names(.deleted), isUsual: true)
     }
 }

@@ -29,7 +29,10 @@ package enum ClusterError: Error, Sendable, CustomStringConvertible {
         case .wrongBrokerID(let found, let configured):
             "broker.id is \(configured), but the log directories belong to broker \(found): set broker.id=\(found), or correct log.dirs."
         case .otherBrokersTree(let id, let expected):
-            "The coordination tree belongs to broker \(expected), and this is broker \(id): correct log.dirs, broker.id or martlet.keeper.dir, so that all are of one broker."
+            """
+            The coordination tree belongs to broker \(expected), and this is broker \(id): \
+            correct log.dirs, broker.id or martlet.keeper.dir, so that all are of one broker.
+            """
         case .topicSettings(let path, let line, let reason):
             "\(path), line \(line): \(reason). A line is 'topic name=value', one for each setting of a topic."
         case .brokerIDTaken(let id):

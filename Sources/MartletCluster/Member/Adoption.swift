@@ -68,7 +68,8 @@ struct Adoption {
         }
         let node = TopicNode(partitions: topic.partitions.map { .init(partition: $0, brokers: [brokerID]) }, id: id)
         var operations = [
-            create(ClusterPath.topic(topic.name), node.bytes), create(ClusterPath.topicConfig(topic.name), settings(of: topic).bytes),
+            create(ClusterPath.topic(topic.name), node.bytes),
+            create(ClusterPath.topicConfig(topic.name), settings(of: topic).bytes),
             create(ClusterPath.partitions(topic.name), nil),
         ]
         for partition in topic.partitions {
@@ -125,7 +126,7 @@ struct Adoption {
         let gaps = taken.filter { Int($0.partitions.last!) != $0.partitions.count - 1 }
         if !gaps.isEmpty {
             logger.warning(
-                "of some topics the log directories do not hold every partition: those that are here are served, the others lay on other brokers",
+                "of some topics the log directories do not hold every partition: those that are here are served",
                 ("topics", "\(gaps.count)"), ("first", gaps[0].name),
                 ("partitions", gaps[0].partitions.prefix(Self.namesToldLimit).map(String.init).joined(separator: ",")))
         }

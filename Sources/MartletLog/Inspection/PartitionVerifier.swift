@@ -70,7 +70,11 @@ final class PartitionVerifier {
         let (disk, path) = (disk, path)
         files = try onDisk { () throws(SystemError) in try disk.list(path) }
         for name in files where !Self.isKnown(name) {
-            if Self.isLeftover(name) { note(name, "left by work that a stop interrupted") } else { damage(name, "not a file of a partition") }
+            if Self.isLeftover(name) {
+                note(name, "left by work that a stop interrupted")
+            } else {
+                damage(name, "not a file of a partition")
+            }
         }
         try checkMetadata()
         try findSegments()
