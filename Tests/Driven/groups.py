@@ -1,0 +1,208 @@
+"""Consumer groups of confluent-kafka (librdkafka): members share, commit, leave, and go on after the broker was killed."""
+import collections, contextlib, queue, threading, time
+from confluent import QUIET, create, produce
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
+from driving import Broker, seeded, test, wait_until
+
+# No test waits three seconds for members that do not come.
+AT_ONCE = {"group.initial.rebalance.delay.ms": "0"}
+IMPATIENT = {"reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20, "heartbeat.interval.ms": 200}
+
+
+class Member(threading.Thread):
+    """A consumer that polls in a thread, and remembers what it was assigned and what it read."""
+
+    def __init__(self, broker, group, topic, **config):
+        super().__init__(daemon=True)
+        self.ended, self.rebalances, self.read, self.partitions, self.faults = threading.Event(), 0, [], set(), []
+        self.wanted, self.told = queue.Queue(), queue.Queue()
+        self.consumer = Consumer({
+            "bootstrap.servers": broker.address, "group.id": group, "auto.offset.reset": "earliest", "session.timeout.ms": 6000,
+            "enable.auto.commit": False, **QUIET, **IMPATIENT, **{k.replace("_", "."): v for k, v in config.items()}})
+        self.consumer.subscribe([topic], on_assign=self.assigned, on_revoke=self.revoked, on_lost=self.revoked)
+
+    def assigned(self, _, partitions):
+        self.rebalances += 1
+        self.partitions |= {p.partition for p in partitions}
+
+    def revoked(self, _, partitions):
+        self.partitions -= {p.partition for p in partitions}
+
+    def run(self):
+        while not self.ended.is_set():
+            self.commit_what_is_wanted()
+            for message in self.consumer.consume(200, 0.05):
+                if message.error():
+                    if message.error().fatal():
+                        self.faults.append(str(message.error()))
+                    continue
+                self.read.append((message.partition(), message.offset(), message.value()))
+
+    def commit_what_is_wanted(self):
+        with contextlib.suppress(queue.Empty):
+            offsets = self.wanted.get_nowait()
+            try:
+                self.told.put(self.consumer.commit(offsets=offsets, asynchronous=False))
+            except Exception as error:
+                self.told.put(error)
+
+    def commit(self, offsets):
+        """In the thread that polls: this client lets no other commit meanwhile."""
+        self.wanted.put(offsets)
+        told = self.told.get(timeout=30)
+        assert isinstance(told, list) and not any(p.error for p in told), told
+
+    def leave(self):
+        self.ended.set()
+        self.join(30)
+        self.consumer.close()
+
+
+def members(broker, group, topic, count, **config):
+    made = [Member(broker, group, topic, **config) for _ in range(count)]
+    for member in made:
+        member.start()
+    return made
+
+
+def share(made, partitions):
+    """Waits until each partition is somebody's, and nobody's twice."""
+    def shared():
+        owned = [p for m in made for p in set(m.partitions)]
+        return sorted(owned) == list(range(partitions)) and all(m.partitions for m in made)
+    wait_until(shared, 30, what=f"a share of {partitions} partitions for each of {len(made)} members")
+
+
+def fill(broker, topic, partitions, each):
+    create(broker, topic, partitions)
+    for partition in range(partitions):
+        produce(broker, topic, [dict(value=b"%d-%d" % (partition, i)) for i in range(each)], partition=partition)
+
+
+def committed(broker, group, topic, partitions):
+    admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
+    return {p.partition: p.offset for p in admin.list_consumer_group_offsets([asked])[group].result(20).topic_partitions}
+
+
+def members_share_whatever_their_protocol(strategy):
+    broker = Broker(AT_ONCE).start()
+    fill(broker, "shared", 6, 50)
+    made = members(broker, "g", "shared", 3, partition_assignment_strategy=strategy)
+    share(made, 6)
+    wait_until(lambda: sum(len(m.read) for m in made) >= 300, 20, what="every record")
+    made[0].leave()
+    share(made[1:], 6)
+    late = members(broker, "g", "shared", 1, partition_assignment_strategy=strategy)
+    share(made[1:] + late, 6)
+    for member in made[1:] + late:
+        member.leave()
+        assert not member.faults, member.faults
+
+
+@test
+def eager_members_share_the_partitions_as_they_come_and_go():
+    members_share_whatever_their_protocol("range,roundrobin")
+
+
+@test
+def cooperative_members_share_the_partitions_as_they_come_and_go():
+    members_share_whatever_their_protocol("cooperative-sticky")
+
+
+@test
+def who_comes_back_goes_on_where_it_committed():
+    broker = Broker(AT_ONCE).start()
+    fill(broker, "work", 1, 100)
+    first, = members(broker, "g", "work", 1)
+    wait_until(lambda: len(first.read) == 100, 20, what="the records")
+    first.commit([TopicPartition("work", 0, 40, metadata="up to here")])
+    first.leave()
+    broker.kill()
+    broker.start()
+    assert committed(broker, "g", "work", 1) == {0: 40}
+    second, = members(broker, "g", "work", 1)
+    wait_until(lambda: second.read, 20, what="a record")
+    assert second.read[0][1] == 40
+    second.leave()
+
+
+@test
+def a_stable_group_goes_on_without_a_rebalance_when_the_broker_was_killed():
+    broker = Broker(AT_ONCE).start()
+    fill(broker, "kept", 4, 10)
+    made = members(broker, "g", "kept", 2, session_timeout_ms=20_000)
+    share(made, 4)
+    before = [(m.rebalances, set(m.partitions)) for m in made]
+    for _ in range(3):
+        broker.kill()
+        broker.start()
+        produce(broker, "kept", [dict(value=b"more")], partition=0)
+        time.sleep(1)
+    wait_until(lambda: sum(len(m.read) for m in made) >= 43, 20, what="what was sent after the kills")
+    for member in made:
+        member.commit([TopicPartition("kept", p, 9) for p in member.partitions])
+    assert [(m.rebalances, set(m.partitions)) for m in made] == before, "the group rebalanced"
+    assert committed(broker, "g", "kept", 4) == {p: 9 for p in range(4)}
+    for member in made:
+        member.leave()
+        assert not member.faults, member.faults
+
+
+@test
+def no_acknowledged_commit_goes_back_over_ten_kills():
+    broker = Broker(AT_ONCE).start()
+    create(broker, "progress", 2)
+    random = seeded("groups.commits")
+    told, ended, down = collections.defaultdict(lambda: -1), threading.Event(), threading.Lock()
+
+    def commit(group):
+        consumer = Consumer({"bootstrap.servers": broker.address, "group.id": group, "enable.auto.commit": False, **QUIET, **IMPATIENT})
+        offset = 0
+        while not ended.is_set():
+            offset += 1
+            try:
+                consumer.commit(offsets=[TopicPartition("progress", p, offset) for p in (0, 1)], asynchronous=False)
+                told[group] = offset
+            except Exception:
+                time.sleep(0.02)
+        consumer.close()
+
+    groups = [f"g-{i}" for i in range(8)]
+    threads = [threading.Thread(target=commit, args=(g,), daemon=True) for g in groups]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: all(told[g] > 3 for g in groups), 30, what="the first commits")
+    for _ in range(10):
+        time.sleep(random.uniform(0.2, 0.8))
+        broker.kill()
+        known = {g: told[g] for g in groups}
+        broker.start()
+        for group in groups:
+            now = committed(broker, group, "progress", 2)
+            assert now[0] >= known[group] and now[1] >= known[group], (group, now, known[group])
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+    for group in groups:
+        assert committed(broker, group, "progress", 2) == {0: told[group], 1: told[group]} or committed(broker, group, "progress", 2)[0] > told[group]
+
+
+@test
+def a_group_that_is_killed_while_it_joins_joins_again():
+    broker = Broker(AT_ONCE).start()
+    fill(broker, "joined", 6, 20)
+    random = seeded("groups.joins")
+    made = members(broker, "g", "joined", 3)
+    for _ in range(4):
+        made += members(broker, "g", "joined", 1)
+        time.sleep(random.uniform(0.05, 0.6))
+        broker.kill()
+        broker.start()
+        made[0].leave()
+        made = made[1:]
+    share(made, 6)
+    for member in made:
+        member.leave()
+        assert not member.faults, member.faults
