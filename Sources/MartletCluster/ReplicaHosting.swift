@@ -36,6 +36,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     var topics: LocalTopics { get }
     /// Topics found in the log directories, by name.
     var foundTopics: [FoundTopic] { get }
+    /// Log directories that are set and cannot be used.
+    var missingDirectories: [String] { get }
     /// From `meta.properties`; nil where no log directory has any.
     var foundClusterID: String? { get }
     var foundBrokerID: BrokerID? { get }
@@ -58,5 +60,6 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 
 extension ReplicaHosting {
     package var wasStoppedUncleanly: Bool { false }
+    package var missingDirectories: [String] { [] }
     package func survey() async throws(LogError) -> ReplicaSurvey { ReplicaSurvey() }
 }

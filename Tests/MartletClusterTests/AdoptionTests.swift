@@ -82,7 +82,7 @@ import Testing
         #expect(world.image.topic("__consumer_offsets")?.partitions.count == 5)
         #expect(world.replicas.configs["t5"]?.cleanupPolicy == .compact)
         #expect(world.sink.all.contains { $0.contains("taken-as-compacted=t5") && $0.contains("settings=those of topics") })
-        #expect(world.sink.all.contains { $0.contains("names topics that the log directories do not hold") && $0.contains("missing") })
+        #expect(world.sink.all.contains { $0.contains("topics that the log directories do not hold") && $0.contains("missing") })
         world.stop()
         world.start()
         // a file that is given again has no effect
@@ -131,6 +131,44 @@ import Testing
             } catch let error as ClusterError {
                 guard case .otherBrokersTree(8, 1) = error else { throw error }
             }
+        }
+    }
+
+    /// What lies in it would stay unknown to the tree for ever.
+    @Test func waitsForEveryLogDirectory() {
+        let world = MemberWorld()
+        filled(world)
+        world.disk.missing = ["/mnt/second"]
+        world.run { world in
+            do {
+                try await world.startMember()
+                Issue.record("it started")
+            } catch let error as ClusterError {
+                #expect("\(error)".contains("/mnt/second"))
+            }
+        }
+        world.stop()
+        world.disk.missing = []
+        world.start()
+        #expect(world.image.topics.count == 15)
+        world.stop()
+        // a tree that knows its topics can do without
+        world.disk.missing = ["/mnt/second"]
+        world.start()
+        #expect(world.image.topics.count == 15)
+    }
+
+    @Test func warnsOfTheDefaultsWhereNoFileOfSettingsIsGiven() throws {
+        for isGiven in [true, false] {
+            let world = MemberWorld()
+            filled(world)
+            if isGiven {
+                world.topicSettings = try TopicSettingsFile(parsing: [], path: "f", topics: BrokerConfig.resolve().topics)
+            }
+            world.start()
+            let said = world.sink.all.filter { $0.contains("the defaults count") }
+            #expect(said.count == (isGiven ? 0 : 1))
+            #expect(said.allSatisfy { $0.contains("retention.ms=604800000") })
         }
     }
 

@@ -18,6 +18,7 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
         var lastEpochs: [TopicPartition: LeaderEpoch] = [:]
         var highestProducerID: ProducerID = -1
         var compacted: Set<String> = []
+        var missing: [String] = []
     }
 
     let topics = LocalTopics()
@@ -42,6 +43,7 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
     }
     var foundClusterID: String? { disk.clusterID }
     var foundBrokerID: BrokerID? { disk.brokerID }
+    var missingDirectories: [String] { disk.missing }
     var wasStoppedUncleanly: Bool { disk.wasStoppedUncleanly }
     func survey() async throws(LogError) -> ReplicaSurvey {
         var survey = ReplicaSurvey()

@@ -25,6 +25,7 @@ struct Adoption {
     func run() async throws(ClusterError) {
         let found = member.replicas.foundTopics.filter { !$0.partitions.isEmpty && TopicName.isValid($0.name) }
         guard !found.isEmpty else { return sayUnused([]) }
+        if let missing = member.replicas.missingDirectories.first { throw .directoryMissing(missing) }
         let survey: ReplicaSurvey
         do throws(LogError) { survey = try await member.replicas.survey() } catch { throw .log(error) }
         let ids = chooseIDs(found)
@@ -123,6 +124,13 @@ struct Adoption {
             ("broker", "\(brokerID)"),
             ("settings", file.map { "those of \($0.path), else the broker's defaults" } ?? "the broker's defaults"),
             ("taken-as-compacted", compacted.isEmpty ? "none" : told(compacted.map(\.name))))
+        let defaults = member.config.topics.defaults
+        if file == nil, taken.contains(where: { InternalTopics.adopted($0.name, member.config) == nil }) {
+            logger.warning(
+                "what was set for topics is not in log directories: the defaults count, also for deleting what is old",
+                ("retention.ms", "\(defaults.retentionMs)"), ("retention.bytes", "\(defaults.retentionBytes)"),
+                ("to-give-others", "--topic-settings, with a new coordination tree"))
+        }
         let gaps = taken.filter { Int($0.partitions.last!) != $0.partitions.count - 1 }
         if !gaps.isEmpty {
             logger.warning(
