@@ -3,7 +3,7 @@ import importlib.util, json, pathlib, shutil, struct, subprocess, sys, tarfile, 
 from driving import Broker, run_program, seeded, shared, test, wait_until
 from wire import FETCH, Connection, crc32c, frame, produce, string, varint
 
-OFFSET_FETCH, INIT_PRODUCER_ID = 9, 22
+OFFSET_FETCH, DELETE_TOPICS, INIT_PRODUCER_ID = 9, 20, 22
 LONG = 2147483647
 
 
@@ -353,6 +353,49 @@ def unknown_folders_and_a_controllers_log_stay_as_they_are_and_are_named_once():
         assert (directory / name / "00000000000000000000.log").read_bytes() == text
 
 
+@test
+def the_copy_of_a_move_that_kafka_had_begun_goes_with_its_topic():
+    taken = Taken("zk39-jbod").start()
+    copy, = (f for d in taken.directories for f in d.iterdir() if f.name.endswith("-future"))
+    assert taken.broker.log().count(copy.name) == 1
+    connection = Connection(taken.broker.port)
+    answer = connection.ask(frame(DELETE_TOPICS, 1, struct.pack(">i", 1) + string("moving") + struct.pack(">i", 10_000)))
+    answer.take("ii")
+    assert (answer.string(), answer.take("h")) == ("moving", 0)
+    assert not copy.exists()
+    taken.broker.stop()
+    taken.expect_sound()
+
+
+@test
+def a_partition_in_two_directories_is_offline_and_the_sentence_names_both():
+    kafka = reader()
+    taken = Taken("zk39-jbod")
+    one, other = (d / "alpha-0" for d in taken.directories)
+    shutil.copytree(one, other)
+    before = contents([one, other])
+    taken.broker.start()
+    wait_until(lambda: str(one) in taken.broker.log() and str(other) in taken.broker.log(), 10, what="the sentence that names both")
+    connection = Connection(taken.broker.port)
+    assert fetched(connection, "alpha", 0, 0)[0] != 0
+    compare_partition(kafka, connection, "alpha", 1, taken.listing["topics"]["alpha"]["1"], "zk39-jbod")
+    taken.broker.stop()
+    assert contents([one, other]) == before
+
+
+@test
+def a_directory_that_cannot_be_used_stops_the_first_start_and_no_later_one():
+    taken = Taken("zk39-jbod")
+    checkpoint = taken.directories[1] / "replication-offset-checkpoint"
+    good = checkpoint.read_bytes()
+    checkpoint.write_bytes(good[:-3])
+    text = refused(taken)
+    assert str(taken.directories[1]) in text and str(checkpoint) in text, text[-1500:]
+    checkpoint.write_bytes(good)
+    taken.start().broker.stop()
+    taken.expect_sound("--expect", taken.listing_path)
+
+
 def old_message(value):
     """A message of format 1, as Kafka 0.10 wrote it."""
     import zlib
@@ -391,7 +434,7 @@ def a_part_of(archive, names):
 
 def verified(*paths):
     """(exit code, findings) of `martlet log verify`."""
-    got = run_program("log", "verify", "--json", "--notes", *map(str, paths))
+    got = run_program("log", "verify", "--json", "--notes", *map(str, paths), seconds=60)
     assert got.returncode in (0, 1) and not got.stderr, got
     lines = [json.loads(line) for line in got.stdout.splitlines()]
     assert lines[-1]["sound"] == (got.returncode == 0)

@@ -118,6 +118,20 @@ import Testing
         #expect(said.count == 1 && said[0].contains("first=part partitions=1,4"))
     }
 
+    /// Groups are spread over all partitions by their names: one that is missing would leave some without a coordinator.
+    @Test func makesThePartitionsOfCoordinatorsThatLayOnOtherBrokers() {
+        let world = MemberWorld(seed: 1, loops: 1, [("offsets.topic.num.partitions", "8")])
+        world.disk.folders = [
+            "__consumer_offsets": (UUID(high: 1, low: 1), [1, 4]), "__transaction_state": (UUID(high: 1, low: 2), [0, 1]),
+        ]
+        world.disk.lastEpochs = [TopicPartition("__consumer_offsets", 4): 5]
+        world.start()
+        #expect(world.image.topic("__consumer_offsets")?.partitions.count == 8)
+        #expect(world.image.topic("__transaction_state")?.partitions.count == 2)
+        #expect(world.told.contains("__consumer_offsets-4 1/6") && world.told.contains("__consumer_offsets-7 1/1"))
+        #expect(world.sink.all.contains { $0.contains("topic=__consumer_offsets partitions=8 here=2") })
+    }
+
     @Test func doesNotMixTheTreeOfOneBrokerWithTheDirectoriesOfAnother() {
         let world = MemberWorld()
         world.start()

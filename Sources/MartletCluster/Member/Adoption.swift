@@ -23,7 +23,7 @@ struct Adoption {
     private var logger: Logger { member.logger }
 
     func run() async throws(ClusterError) {
-        let found = member.replicas.foundTopics.filter { !$0.partitions.isEmpty && TopicName.isValid($0.name) }
+        let found = member.replicas.foundTopics.filter { !$0.partitions.isEmpty && TopicName.isValid($0.name) }.map(completed)
         guard !found.isEmpty else { return sayUnused([]) }
         if let missing = member.replicas.missingDirectories.first { throw .directoryMissing(missing) }
         let survey: ReplicaSurvey
@@ -39,6 +39,22 @@ struct Adoption {
     }
 
     // MARK: Topics
+
+    /// A coordinator is found by a hash of a name and the number of its topic's partitions: where some are missing the broker
+    /// was one of several, and those that lay elsewhere begin empty here, or their groups would have no coordinator.
+    private func completed(_ topic: FoundTopic) -> FoundTopic {
+        guard Self.hasGaps(topic), let own = InternalTopics.definition(of: topic.name, member.config, brokersCount: 1)
+        else { return topic }
+        let count = max(topic.partitions.last! + 1, own.partitionCount)
+        logger.warning(
+            "of a topic of the brokers' own not every partition is here; the others are made, and empty",
+            ("topic", topic.name), ("partitions", "\(count)"), ("here", "\(topic.partitions.count)"))
+        var completed = topic
+        completed.partitions = Array(0..<count)
+        return completed
+    }
+
+    private static func hasGaps(_ topic: FoundTopic) -> Bool { Int(topic.partitions.last!) != topic.partitions.count - 1 }
 
     /// By name. Of two topics with one id neither can be told to be the right one: both are left alone.
     private func chooseIDs(_ found: [FoundTopic]) -> [String: UUID] {
@@ -131,7 +147,7 @@ struct Adoption {
                 ("retention.ms", "\(defaults.retentionMs)"), ("retention.bytes", "\(defaults.retentionBytes)"),
                 ("to-give-others", "--topic-settings, with a new coordination tree"))
         }
-        let gaps = taken.filter { Int($0.partitions.last!) != $0.partitions.count - 1 }
+        let gaps = taken.filter(Self.hasGaps)
         if !gaps.isEmpty {
             logger.warning(
                 "of some topics the log directories do not hold every partition: those that are here are served",
