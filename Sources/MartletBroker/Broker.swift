@@ -40,6 +40,7 @@ package final class Broker: @unchecked Sendable {
     let clock: any Clock
     let requestMemory: RequestMemory
     let fetchSessions: FetchSessionCache
+    package let groups: GroupCoordinator
     let connections: Connections
     let coldReads: any Lane
     let codec: CodecLane
@@ -63,6 +64,7 @@ package final class Broker: @unchecked Sendable {
         requestMemory = RequestMemory(limit: Int(min(config.queuedRequestBytesLimit ?? most, config.memoryBytesLimit ?? most)))
         let seed = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
+        groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: Int(most), sink: sink)
         connections = Connections(config: config, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
         codec = CodecLane(host)
@@ -96,6 +98,7 @@ package final class Broker: @unchecked Sendable {
         }
         for loop in host.loops { connections.watch(loop) }
         sweepSessions()
+        groups.start()
     }
 
     /// The addresses that the listeners really have, for those that were given port 0.
@@ -186,6 +189,7 @@ package final class Broker: @unchecked Sendable {
     /// Stops listening and closes the connections; the cluster member is closed by who made it.
     package func stop() async {
         isStopped = true
+        groups.stop()
         for (socket, _) in early { socket.close() }
         early.removeAll()
         for socket in sockets { socket.close() }

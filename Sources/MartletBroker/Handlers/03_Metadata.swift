@@ -120,5 +120,8 @@ enum AuthorizedOperations {
     /// Read 3, Write 4, Create 5, Delete 6, Alter 7, Describe 8, DescribeConfigs 10, AlterConfigs 11.
     static let topic: Int32 = bits(3, 4, 5, 6, 7, 8, 10, 11)
 
+    /// Read 3, Delete 6, Describe 8, DescribeConfigs 10, AlterConfigs 11.
+    static let group: Int32 = bits(3, 6, 8, 10, 11)
+
     private static func bits(_ operations: Int32...) -> Int32 { operations.reduce(0) { $0 | 1 << $1 } }
 }

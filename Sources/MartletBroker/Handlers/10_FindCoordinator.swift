@@ -1,46 +1,70 @@
 import MartletBasics
+import MartletCluster
 import MartletModel
 import MartletWire
 
-/// FindCoordinator 0-6. Neither groups nor transactions are coordinated here yet; who asks is told so by an error that ends the attempt, for a
-/// retriable one would make clients ask for ever.
+/// FindCoordinator 0-6: who coordinates a group. From version 4 on several are asked for at once.
+///
+/// `__consumer_offsets` is made when the first group is asked for; until its partitions have leaders the answer is COORDINATOR_NOT_AVAILABLE, and the
+/// client asks again. Transactions and share groups are coordinated by nobody here: who asks is told so by an error that ends the attempt, for a retriable
+/// one would make clients ask for ever.
 enum FindCoordinatorHandler {
+    private struct Found {
+        var error = ErrorCode.none
+        var message: String?
+        var broker: BrokerID = -1
+        var endpoint = BrokerEndpoint(listener: "", host: "", port: -1)
+    }
+
     static func handle(_ request: Request) throws {
         let asked = try request.decode(FindCoordinatorRequest.self)
         var response = FindCoordinatorResponse()
-        let keys = request.version >= 4 ? asked.coordinatorKeys : [asked.key]
-        let (error, message) = fault(kind: asked.keyType)
-        for key in keys {
-            request.broker.log.requests.warning(
-                "a client asked for a coordinator: groups and transactions are not served yet", ("key", key),
-                ("client", request.connection.socket.peer.description))
+        guard request.version >= 4 else {
+            let found = find(asked.key, kind: asked.keyType, request)
+            response.errorCode = found.error
+            response.errorMessage = found.message ?? "NONE"
+            response.nodeID = found.broker
+            response.host = found.endpoint.host
+            response.port = found.endpoint.port
+            return try request.answer(response)
         }
-        if request.version >= 4 {
-            response.coordinators = keys.map { key in
-                var coordinator = FindCoordinatorResponse.Coordinator()
-                coordinator.key = key
-                coordinator.nodeID = -1
-                coordinator.port = -1
-                coordinator.errorCode = error
-                coordinator.errorMessage = message
-                return coordinator
-            }
-        } else {
-            response.nodeID = -1
-            response.port = -1
-            response.errorCode = error
-            response.errorMessage = message
+        response.coordinators = asked.coordinatorKeys.map { key in
+            let found = find(key, kind: asked.keyType, request)
+            var coordinator = FindCoordinatorResponse.Coordinator()
+            coordinator.key = key
+            coordinator.errorCode = found.error
+            coordinator.errorMessage = found.message
+            coordinator.nodeID = found.broker
+            coordinator.host = found.endpoint.host
+            coordinator.port = found.endpoint.port
+            return coordinator
         }
         try request.answer(response)
     }
 
     /// Key types: 0 group, 1 transaction, 2 share group; what has no number is no request.
-    private static func fault(kind: Int8) -> (ErrorCode, String) {
+    private static func find(_ key: String, kind: Int8, _ request: Request) -> Found {
         switch kind {
-        case 0: (.groupAuthorizationFailed, "Consumer groups are not served by this broker yet.")
-        case 1: (.transactionalIDAuthorizationFailed, "Transactions are not served by this broker yet.")
-        case 2: (.groupAuthorizationFailed, "Share groups are not served by this broker yet.")
-        default: (.invalidRequest, "\(kind) is no kind of coordinator.")
+        case 0: return findGroup(key, request)
+        case 1:
+            request.broker.log.requests.warning(
+                "a client asked for the coordinator of transactions, which are not served yet", ("key", key),
+                ("client", request.connection.socket.peer.description))
+            return Found(error: .transactionalIDAuthorizationFailed, message: "Transactions are not served by this broker yet.")
+        case 2: return Found(error: .invalidRequest, message: "Share groups are not served by this broker.")
+        default: return Found(error: .invalidRequest, message: "\(kind) is no kind of coordinator.")
         }
+    }
+
+    private static func findGroup(_ group: String, _ request: Request) -> Found {
+        let broker = request.broker
+        guard let partition = broker.groups.partition(of: group) else {
+            broker.cluster.createAutomatically(InternalTopics.offsets)
+            return Found(error: .coordinatorNotAvailable, message: "The topic of committed offsets is being made.")
+        }
+        guard let info = broker.metadata.current.brokers.first(where: { $0.id == partition.leader }) else {
+            return Found(error: .coordinatorNotAvailable, message: "The group's partition of __consumer_offsets has no leader.")
+        }
+        return Found(broker: info.id, endpoint: info.endpoint(for: request.connection))
     }
 }

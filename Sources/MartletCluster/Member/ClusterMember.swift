@@ -54,6 +54,7 @@ package final class ClusterMember: @unchecked Sendable {
     var random: SeededRandom
     private var registration = BrokerNode(endpoints: [], rack: nil, timestamp: -1)
     private var hasNews = false
+    private var imageObservers: [() -> Void] = []
     private(set) var isClosed = false
     private var isRejoining = false
 
@@ -92,8 +93,12 @@ package final class ClusterMember: @unchecked Sendable {
             onImage: { [unowned self] in
                 hasNews = true
                 conditions.changed()
+                for observer in imageObservers { observer() }
             })
     }
+
+    /// Calls whenever `metadata` has changed, after what this broker leads has. On the first loop.
+    package func observeImage(_ observer: @escaping () -> Void) { imageObservers.append(observer) }
 
     // MARK: Start and end
 

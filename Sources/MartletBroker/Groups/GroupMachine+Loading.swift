@@ -1,0 +1,96 @@
+import MartletBasics
+package import MartletModel
+
+/// What is read from the log, before anything else is handled.
+extension GroupMachine {
+    /// Whose transaction a record is of, if it is of one.
+    package mutating func load(_ record: GroupRecord, at offset: Offset, transactionOf producer: ProducerID? = nil) {
+        switch record {
+        case .offset(let key, let value):
+            let committed = value.map { CommittedOffset($0, recordOffset: offset) }
+            // a tombstone makes no group
+            guard groups[key.group] != nil || committed != nil else { return }
+            let group = groups[key.group] ?? Group(ClassicGroup(id: key.group))
+            groups[key.group] = group
+            if let producer {
+                group.offsets.hold(TopicPartition(key.topic, key.partition), committed, of: producer)
+            } else {
+                group.offsets.apply(key.topic, key.partition, committed, recordOffset: offset)
+            }
+        case .group(let key, let value): load(key.group, value)
+        case .tombstone(let key): _ = key.withUnsafeBytes { load(foreign: $0, exists: false) }
+        }
+    }
+
+    private mutating func load(_ id: String, _ value: GroupMetadataValue?) {
+        let known = groups[id]
+        if let value {
+            let classic = ClassicGroup(id: id, value)
+            if let known { known.kind = .classic(classic) } else { groups[id] = Group(classic) }
+        } else if let known, known.classic != nil {
+            // its offsets went before it, where all of it was deleted
+            if known.offsets.isEmpty, !known.offsets.hasOpenTransactions { groups[id] = nil } else { known.kind = .classic(ClassicGroup(id: id)) }
+        }
+    }
+
+    /// A record of another type of group, by its key alone. False where the key is none that is known.
+    @discardableResult
+    package mutating func load(foreign raw: UnsafeRawBufferPointer, exists: Bool) -> Bool {
+        guard let key = ForeignKey(raw) else { return false }
+        var foreign = ForeignGroup(key.type)
+        if let known = groups[key.group] {
+            switch known.kind {
+            case .foreign(let before) where before.type == key.type: foreign = before
+            case .foreign: break
+            // the end of what the group was before it became classic
+            case .classic(let classic): guard exists, classic.members.isEmpty else { return true }
+            }
+            foreign.apply(key, bytes: Array(raw), exists: exists)
+            known.kind = .foreign(foreign)
+        } else if exists {
+            foreign.apply(key, bytes: Array(raw), exists: true)
+            groups[key.group] = Group(key.group, foreign)
+        }
+        return true
+    }
+
+    /// The end of a transaction in this partition.
+    package mutating func loadTransactionEnd(of producer: ProducerID, commits: Bool) {
+        // in any order: they have nothing to do with each other
+        for group in groups.values where group.offsets.hasOpenTransactions { group.offsets.end(producer, commits: commits) }
+    }
+
+    /// All is read: from now on sessions count, each as a whole, for nobody could be heard meanwhile.
+    package mutating func finishLoading(at moment: GroupMoment) -> [GroupAction] {
+        self.moment = moment
+        for id in sortedIDs {
+            guard let group = groups[id] else { continue }
+            if case .foreign(let foreign) = group.kind {
+                if foreign.isGone {
+                    guard !group.offsets.isEmpty || group.offsets.hasOpenTransactions else {
+                        groups[id] = nil
+                        continue
+                    }
+                    group.kind = .classic(ClassicGroup(id: id))
+                }
+                if foreign.hasMembers { foreignMembersUntil = moment.now + settings.foreignMembersTimeout }
+            }
+            if let classic = group.classic {
+                for member in classic.members { deadlines.set(member, due: moment.now + member.sessionTimeout) }
+                if classic.members.count > settings.sizeLimit { prepareRebalance(classic) }
+            }
+            recount(group)
+        }
+        defer { actions = [] }
+        return actions
+    }
+
+    mutating func foreignMembersAreGone() {
+        foreignMembersUntil = nil
+        for id in sortedIDs {
+            guard let group = groups[id], case .foreign(var foreign) = group.kind else { continue }
+            foreign.membersAreGone()
+            group.kind = .foreign(foreign)
+        }
+    }
+}

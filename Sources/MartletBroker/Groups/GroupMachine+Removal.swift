@@ -1,0 +1,131 @@
+import MartletBasics
+import MartletModel
+
+/// What goes: offsets that are deleted or have expired, those of topics that are gone, and groups.
+extension GroupMachine {
+    // MARK: OffsetDelete
+
+    mutating func deleteOffsets(_ event: OffsetDeleteEvent, _ ticket: GroupTicket) {
+        guard !event.group.isEmpty else { return answer(ticket, .failed(.invalidGroupID)) }
+        guard let group = groups[event.group], !group.isBeingDeleted else { return answer(ticket, .failed(.groupIDNotFound)) }
+        // of a live group that is not of consumers nobody knows what it reads
+        guard group.isEmpty || group.classic?.usesConsumerProtocol ?? true else { return answer(ticket, .failed(.nonEmptyGroup)) }
+        var codes: [ErrorCode] = []
+        var removed: [TopicPartition] = []
+        for id in event.partitions {
+            guard !group.isSubscribed(to: id.topic) else {
+                codes.append(.groupSubscribedToTopic)
+                continue
+            }
+            codes.append(.none)
+            if has(group, id) { removed.append(id) }
+        }
+        guard !removed.isEmpty else { return answer(ticket, .partitions(codes)) }
+        append(tombstones(group, removed), .removal(group: group, partitions: removed, (ticket, codes)))
+    }
+
+    /// Whether there is an offset, or one is on its way to the log.
+    private func has(_ group: Group, _ id: TopicPartition) -> Bool {
+        group.offsets.committed(id.topic, id.partition) != nil || partitionsUnderWay(group).contains(id)
+    }
+
+    /// For which partitions commits of a group are on their way.
+    private func partitionsUnderWay(_ group: Group) -> Set<TopicPartition> {
+        var found: Set<TopicPartition> = []
+        // in any order: it is a set
+        for write in writes.values {
+            if case .commit(let other, let partitions, _, _) = write, other === group { found.formUnion(partitions.map(\.id)) }
+        }
+        return found
+    }
+
+    private func tombstones(_ group: Group, _ partitions: some Sequence<TopicPartition>) -> [GroupRecord] {
+        partitions.map { .offset(Self.key(group.id, $0), nil) }
+    }
+
+    /// Writes tombstones for many offsets, some at a time.
+    private mutating func remove(_ partitions: [TopicPartition], of group: Group) {
+        for first in stride(from: 0, to: partitions.count, by: Self.tombstonesPerAppend) {
+            let some = Array(partitions[first..<min(first + Self.tombstonesPerAppend, partitions.count)])
+            append(tombstones(group, some), .removal(group: group, partitions: some, nil))
+        }
+    }
+
+    // MARK: DeleteGroups
+
+    mutating func deleteGroup(_ id: String, _ ticket: GroupTicket) {
+        guard let group = groups[id], !group.isBeingDeleted else { return answer(ticket, .failed(.groupIDNotFound)) }
+        guard group.isEmpty else { return answer(ticket, .failed(.nonEmptyGroup)) }
+        delete(group, ticket)
+    }
+
+    /// Writes a group's end; with a ticket, for somebody who asked for it.
+    private mutating func delete(_ group: Group, _ ticket: GroupTicket?) {
+        group.isBeingDeleted = true
+        if let classic = group.classic { endPhase(of: classic) }
+        let partitions = Set(group.offsets.sorted.map(\.id)).union(partitionsUnderWay(group)).sorted()
+        remove(partitions, of: group)
+        var last: [GroupRecord] = []
+        switch group.kind {
+        case .classic:
+            var key = GroupMetadataKey()
+            key.group = group.id
+            last = [.group(key, nil)]
+        case .foreign(let foreign): last = foreign.sortedKeys.map { .tombstone($0) }
+        }
+        append(last, .deletion(group: group, ticket))
+    }
+
+    mutating func deletionWritten(_ group: Group, _ ticket: GroupTicket?, _ failure: ErrorCode?) {
+        group.isBeingDeleted = false
+        if failure == nil, groups[group.id] === group { forget(group) }
+        if let ticket { answer(ticket, failure.map { .failed($0) } ?? .done) }
+    }
+
+    // MARK: Topics that are gone
+
+    mutating func topicsDeleted(_ topics: [DeletedTopic]) {
+        for id in sortedIDs {
+            guard let group = groups[id], !group.isBeingDeleted else { continue }
+            let underWay = partitionsUnderWay(group)
+            var gone: [TopicPartition] = []
+            for topic in topics {
+                // one of the same name may have been made since
+                let offsets = group.offsets.partitions(of: topic.name).filter { $0.committed.topicID == .zero || $0.committed.topicID == topic.id }
+                gone += offsets.map { TopicPartition(topic.name, $0.partition) }
+                gone += underWay.filter { id in id.topic == topic.name && !offsets.contains { $0.partition == id.partition } }.sorted()
+            }
+            remove(gone, of: group)
+        }
+    }
+
+    // MARK: Expiry
+
+    mutating func expireOffsets() {
+        for id in sortedIDs {
+            guard let group = groups[id], !group.isBeingDeleted, let classic = group.classic else { continue }
+            let expired = expiredPartitions(group, classic)
+            let isLast = expired.count == group.offsets.count && !group.offsets.hasOpenTransactions
+            if isLast, classic.state == .empty, !classic.hasNewcomers, partitionsUnderWay(group).isEmpty {
+                delete(group, nil)
+            } else {
+                remove(expired, of: group)
+            }
+        }
+    }
+
+    private func expiredPartitions(_ group: Group, _ classic: ClassicGroup) -> [TopicPartition] {
+        guard !group.offsets.isEmpty else { return [] }
+        let isSimple = classic.protocolType == nil
+        // members that are there keep what they read; of a group that is not of consumers nobody knows what that is
+        let mayExpire = isSimple || classic.state == .empty || (classic.state == .stable && classic.usesConsumerProtocol)
+        guard mayExpire else { return [] }
+        // from when the last member left, where there were members
+        let since = isSimple || classic.state != .empty ? nil : classic.stateTimestamp
+        return group.offsets.sorted.filter { id, committed in
+            guard !classic.isSubscribed(to: id.topic), !group.offsets.isUnstable(id) else { return false }
+            if committed.expireTimestamp >= 0 { return moment.wallMilliseconds >= committed.expireTimestamp }
+            return moment.wallMilliseconds &- (since ?? committed.commitTimestamp) >= settings.offsetsRetentionMs
+        }.map(\.id)
+    }
+}
