@@ -33,6 +33,7 @@ package final class Broker: @unchecked Sendable {
     /// Connections kept waiting until the broker serves; more are closed.
     private static let earlyLimit = 1024
 
+    /// As it was given at the start. What is dynamic is asked of `cluster.running`.
     package let config: BrokerConfig
     package let host: any Host
     package let cluster: ClusterMember
@@ -65,7 +66,7 @@ package final class Broker: @unchecked Sendable {
         let seed = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
         groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: Int(most), sink: sink)
-        connections = Connections(config: config, log: log.network)
+        connections = Connections(running: cluster.running, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
         codec = CodecLane(host)
         let memory = requestMemory

@@ -14,11 +14,11 @@ final class Connections: @unchecked Sendable {
     private var nextID: UInt64 = 1
     private var isClosing = false
 
-    private let config: BrokerConfig
+    private let running: RunningConfig
     private let log: Logger
 
-    init(config: BrokerConfig, log: Logger) {
-        self.config = config
+    init(running: RunningConfig, log: Logger) {
+        self.running = running
         self.log = log
     }
 
@@ -28,6 +28,7 @@ final class Connections: @unchecked Sendable {
 
     /// A place for a connection from this address: its number, or nil if there is none.
     func admit(_ peer: SocketAddress) -> UInt64? {
+        let config = running.current
         let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
         let (id, refusal): (UInt64?, String) = lock.withLock {
             if isClosing { return (nil, "the broker is stopping") }
@@ -72,7 +73,7 @@ final class Connections: @unchecked Sendable {
         let isOver = lock.withLock { isClosing }
         guard !isOver else { return }
         let now = loop.clock.now
-        let idle = config.connectionIdleLimit ?? .milliseconds(.max)
+        let idle = running.current.connectionIdleLimit ?? .milliseconds(.max)
         for connection in all(on: loop) { connection.checkPace(now: now, idleLimit: idle) }
         loop.schedule(after: Self.sweepInterval) { [weak self] in self?.sweep(loop) }
     }

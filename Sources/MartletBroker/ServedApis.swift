@@ -25,7 +25,32 @@ enum ServedApis {
         (.deleteGroups, DeleteGroupsHandler.handle),
         (.offsetDelete, OffsetDeleteHandler.handle),
         (.offsetForLeaderEpoch, OffsetForLeaderEpochHandler.handle),
+        (.saslHandshake, SaslHandler.handshake),
+        (.describeAcls, AclsHandler.describe),
+        (.createAcls, AclsHandler.create),
+        (.deleteAcls, AclsHandler.delete),
+        (.describeConfigs, DescribeConfigsHandler.handle),
+        (.alterConfigs, AlterConfigsHandler.handle),
+        (.alterReplicaLogDirs, AlterReplicaLogDirsHandler.handle),
+        (.describeLogDirs, DescribeLogDirsHandler.handle),
+        (.saslAuthenticate, SaslHandler.authenticate),
+        (.createPartitions, CreatePartitionsHandler.handle),
+        (.electLeaders, ElectLeadersHandler.handle),
+        (.incrementalAlterConfigs, IncrementalAlterConfigsHandler.handle),
+        (.alterPartitionReassignments, AlterPartitionReassignmentsHandler.handle),
+        (.listPartitionReassignments, ListPartitionReassignmentsHandler.handle),
+        (.describeClientQuotas, DescribeClientQuotasHandler.handle),
+        (.describeUserScramCredentials, DescribeUserScramCredentialsHandler.handle),
         (.describeCluster, DescribeClusterHandler.handle),
+        (.describeProducers, DescribeProducersHandler.handle),
+        (.listConfigResources, ListConfigResourcesHandler.handle),
+        (.describeTopicPartitions, DescribeTopicPartitionsHandler.handle),
+    ]
+
+    /// Answered, though no client is told of them.
+    private static let unadvertised: [(api: ApiKey, handle: Handler)] = [
+        (.getTelemetrySubscriptions, TelemetryHandler.subscriptions),
+        (.pushTelemetry, TelemetryHandler.push),
     ]
 
     /// By rising key, Produce (which connections handle themselves) included.
@@ -36,15 +61,18 @@ enum ServedApis {
     static func versions(of key: Int16) -> ClosedRange<Int16>? { advertised.first { $0.key == key }?.versions }
 
     private static let byKey: [Handler?] = {
-        var table = [Handler?](repeating: nil, count: Int(handlers.map(\.api.rawValue).max()!) + 1)
-        for (api, handle) in handlers { table[Int(api.rawValue)] = handle }
+        let all = handlers + unadvertised
+        var table = [Handler?](repeating: nil, count: Int(all.map(\.api.rawValue).max()!) + 1)
+        for (api, handle) in all { table[Int(api.rawValue)] = handle }
         return table
     }()
 
     /// The handler of a request; nil where the API or its version is not served. ApiVersions answers at every version.
     static func handler(of key: Int16, version: Int16) -> Handler? {
         guard key >= 0, Int(key) < byKey.count, let handle = byKey[Int(key)] else { return nil }
-        guard key == ApiKey.apiVersions.rawValue || versions(of: key)?.contains(version) == true else { return nil }
-        return handle
+        if let versions = versions(of: key) {
+            return key == ApiKey.apiVersions.rawValue || versions.contains(version) ? handle : nil
+        }
+        return ApiKey(rawValue: key)!.stableVersions.contains(version) ? handle : nil
     }
 }

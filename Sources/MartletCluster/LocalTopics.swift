@@ -46,6 +46,14 @@ package final class LocalTopic: @unchecked Sendable {
         }
     }
 
+    /// Puts a replica in the place of the one that was there before.
+    func replace(with partition: Partition) {
+        lock.withLock {
+            precondition(hosted[Int(partition.id.partition)] != nil, "what is replaced is there")
+            hosted[Int(partition.id.partition)] = partition
+        }
+    }
+
     package func remove(_ index: Int32) -> Partition? {
         lock.withLock {
             guard index >= 0, Int(index) < hosted.count else { return nil }
@@ -95,6 +103,11 @@ package final class LocalTopics: @unchecked Sendable {
 
     package func add(_ topics: [LocalTopic]) {
         lock.withLock { current = LocalTopicTable(generation: current.generation + 1, topics: current.sorted + topics) }
+    }
+
+    /// Who keeps partitions of the table looks them up anew.
+    func renew() {
+        lock.withLock { current = LocalTopicTable(generation: current.generation + 1, topics: current.sorted) }
     }
 
     package func remove(_ topic: LocalTopic) {

@@ -40,6 +40,7 @@ extension Partition {
         lock.withLock {
             let fault = leadershipFault(currentLeaderEpoch: -1)
             guard fault == .none else { return .refused(fault, nil) }
+            guard !isMoving else { return .refused(.notLeaderOrFollower, "the replica is moved to another log directory just now") }
             // min.insync.replicas beyond the number of replicas acts as that number: else such a topic could take nothing
             let needed = min(Int(config.minInsyncReplicas), leadership.replicas.count)
             if request.acknowledgement == .committed, leadership.inSyncReplicas.count < needed {

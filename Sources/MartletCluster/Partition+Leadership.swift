@@ -140,7 +140,7 @@ extension Partition {
         var effects = PartitionEffects()
         var mustSync = false
         let failure = lock.withLock { () -> LogError? in
-            guard case .follower = leadership.role, offlineReason == nil, isOfNow(answer.request) else { return nil }
+            guard case .follower = leadership.role, offlineReason == nil, !isMoving, isOfNow(answer.request) else { return nil }
             do throws(LogError) {
                 let end = log.logEndOffset
                 try carryOut(answer, records)

@@ -20,6 +20,14 @@ extension Partition {
         lock.withLock { log.expireProducers(now: now, olderThanMs: olderThanMs) }
     }
 
+    /// Who wrote of late, as a leader remembers.
+    package func describeProducers() -> Result<[ActiveProducer], ErrorCode> {
+        lock.withLock {
+            let fault = leadershipFault(currentLeaderEpoch: -1)
+            return fault == .none ? .success(log.producers.active) : .failure(fault)
+        }
+    }
+
     /// The log's start, where it has one. Kafka leaves out what the first segment's name says; but a segment that went may be back after a
     /// power cut, and with it records that were deleted.
     package var logStartToRemember: Offset? {
@@ -47,6 +55,33 @@ extension Partition {
         }
         effects.deliver()
         if let failure { throw failure }
+    }
+
+    // MARK: Moving to another log directory
+
+    /// What can be copied of the log while it is in use, and the generation of truncations that this holds for. Nil where it is offline.
+    func copyPlan() -> (extents: [SegmentExtent], generation: UInt64)? {
+        lock.withLock { offlineReason == nil ? (log.extents, log.generation) : nil }
+    }
+
+    /// From now on nothing is appended. What the controller decided last; nil where nothing can be moved.
+    func pause() -> PartitionLeadership.Assignment? {
+        lock.withLock {
+            guard offlineReason == nil, let assignment = leadership.assignment else { return nil }
+            isMoving = true
+            return assignment
+        }
+    }
+
+    /// It is not replaced after all; where it was stopped for that, it is a replica that failed.
+    func resume() { lock.withLock { isMoving = false } }
+
+    /// Whether everybody who was promised something has it.
+    var isSettled: Bool {
+        lock.withLock {
+            guard !log.hasReservations, writtenWaiters.isEmpty, committedWaiters.isEmpty, durableWaiters.isEmpty else { return false }
+            return !leadership.isLeader || leadership.highWatermark == log.logEndOffset
+        }
     }
 
     /// What has to be remembered of it once it is stopped.

@@ -43,6 +43,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var flushedSegmentBase: Offset
     /// When the oldest append that is not synced was written.
     var unsyncedSince: Instant?
+    /// It is about to be replaced by its copy in another log directory: nothing is appended, and clients look again.
+    var isMoving = false
     /// It was stopped, and its log closed so that nothing need be recovered.
     var wasClosedCleanly = false
     /// The log could not hand over what it wrote: the next look asks again.
@@ -99,7 +101,7 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
 
     /// The error for who wants something of the leader, in the order in which Kafka looks: what it serves, the epoch the client knows.
     func leadershipFault(currentLeaderEpoch: LeaderEpoch) -> ErrorCode {
-        if offlineReason != nil { return .kafkaStorageError }
+        if offlineReason != nil { return isMoving ? .notLeaderOrFollower : .kafkaStorageError }
         if currentLeaderEpoch >= 0 {
             if currentLeaderEpoch < leadership.leaderEpoch { return .fencedLeaderEpoch }
             if currentLeaderEpoch > leadership.leaderEpoch { return .unknownLeaderEpoch }

@@ -63,6 +63,19 @@ package struct PartitionLeadership: Sendable {
     /// what consumers may read would seem to go back.
     package var knowsWhatWasCommitted: Bool { highWatermark >= epochStart }
 
+    /// What the controller decided last; nil where it decided nothing that holds.
+    package var assignment: Assignment? {
+        let leader: BrokerID
+        switch role {
+        case .offline: return nil
+        case .leader: leader = brokerID
+        case .follower(let other): leader = other
+        }
+        return Assignment(
+            leader: leader, leaderEpoch: leaderEpoch, partitionEpoch: partitionEpoch, replicas: replicas,
+            inSyncReplicas: inSyncReplicas)
+    }
+
     /// What the controller decided for this partition.
     package struct Assignment: Sendable, Equatable {
         package var leader: BrokerID

@@ -7,8 +7,6 @@ import MartletReactor
 extension ReplicaHost {
     private static let waiterCheckInterval = Interval.milliseconds(100)
     private static let producerCheckInterval = Interval.seconds(600)
-    /// Kafka waits as long before its first look at retention.
-    private static let retentionFirstDelay = Interval.seconds(30)
 
     func startUpkeep() {
         repeatedly(Self.waiterCheckInterval) { host in
@@ -19,7 +17,7 @@ extension ReplicaHost {
             }
             if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
-        repeatedly(config.retentionCheckInterval, first: min(Self.retentionFirstDelay, config.retentionCheckInterval)) { host in
+        repeatedly(config.retentionCheckInterval, first: min(config.firstTaskDelay, config.retentionCheckInterval)) { host in
             host.applyRetention()
         }
         repeatedly(config.highWatermarkCheckpointInterval) { $0.checkpoint(.highWatermark) }
@@ -77,8 +75,9 @@ extension ReplicaHost {
         if !queued { removeLater(paths, after: .seconds(1)) }
     }
 
-    /// Folders that an earlier run marked as deleted.
+    /// Folders that an earlier run marked as deleted. While a directory is missing they stay: it may have the copy that replaces one.
     private func removeLeftovers() {
+        guard units.count == config.logDirs.count else { return }
         for unit in units {
             let paths = unit.directory.found.partitions.filter { $0.kind == .deleted }.map { unit.path + "/" + $0.name }
             removeLater(paths, after: .seconds(60))
@@ -101,7 +100,7 @@ extension ReplicaHost {
     }
 
     /// Of a unit's partitions; also those that are offline alone, whose rows must not be lost.
-    private static func write(_ checkpoint: LogDirectory.Checkpoint, _ unit: LogDirectoryUnit, _ topics: LocalTopics) -> LogError? {
+    static func write(_ checkpoint: LogDirectory.Checkpoint, _ unit: LogDirectoryUnit, _ topics: LocalTopics) -> LogError? {
         do throws(LogError) {
             try unit.write(checkpoint) {
                 offsets(checkpoint, of: topics.table.partitions.filter { $0.directory === unit })
@@ -130,6 +129,8 @@ extension ReplicaHost {
     package func close() async {
         guard !isClosed else { return }
         isClosed = true
+        // one that has begun ends soon, in one directory or the other
+        while swapsUnderway > 0 { await host.loops[0].sleep(for: Self.swapCheckInterval) }
         let (units, topics, logger) = (units, topics, logger)
         let ended: Void? = try? await onBulk {
             for unit in units { Self.close(unit, topics, logger) }

@@ -15,7 +15,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     package static let descriptorLimitDefault = 8192
 
     let host: any Host
-    let config: BrokerConfig
+    private(set) var config: BrokerConfig
     let logger: Logger
     let clock: any Clock
     let bulk: any Lane
@@ -23,11 +23,18 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     package let topics = LocalTopics()
     /// Those that could be opened, in the order of `log.dirs`.
     private(set) var units: [LogDirectoryUnit] = []
-    private var brokerID: BrokerID = -1
+    private(set) var brokerID: BrokerID = -1
     /// Replicas that are being opened or stopped, and who waits to do so next, in order.
     private var changing: [TopicPartition: [UnsafeContinuation<Void, Never>]] = [:]
-    private var seeds: SeededRandom
+    var seeds: SeededRandom
     var isClosed = false
+    // moves between log directories: `ReplicaHost+Move.swift`
+    var moves: [TopicPartition: ReplicaMove] = [:]
+    var waitingMoves = RingQueue<ReplicaMove>()
+    var runningMoves = 0
+    var swapsUnderway = 0
+    /// Copies that an earlier run had begun: where they were to go.
+    var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
 
     private init(host: any Host, config: BrokerConfig, sink: any LogSink) {
         self.host = host
@@ -46,26 +53,35 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     package static func open(host: any Host, config: BrokerConfig, sink: any LogSink) throws(LogError) -> ReplicaHost {
         let opened = ReplicaHost(host: host, config: config, sink: sink)
         var firstFault: LogError?
+        var directories: [LogDirectory] = []
         for path in config.logDirs {
             do throws(LogError) {
-                opened.units.append(try opened.openUnit(path))
+                directories.append(try opened.openDirectory(path))
             } catch {
                 if case .directoryLocked = error { throw error }
                 opened.logger.error("log directory cannot be used", ("directory", path), ("reason", "\(error)"))
                 firstFault = firstFault ?? error
             }
         }
-        if opened.units.isEmpty { throw firstFault ?? .closed("log.dirs is empty: every directory of it") }
+        if directories.isEmpty { throw firstFault ?? .closed("log.dirs is empty: every directory of it") }
+        opened.completeMoves(directories)
+        opened.units = directories.map(opened.makeUnit)
+        opened.findInterruptedMoves()
         return opened
     }
 
-    private func openUnit(_ path: String) throws(LogError) -> LogDirectoryUnit {
+    private func openDirectory(_ path: String) throws(LogError) -> LogDirectory {
         let directory = try LogDirectory.open(path, on: host.disk)
         let found = directory.found
         logger.info(
             "log directory opened", ("directory", path), ("partitions", "\(found.partitions.count)"),
             ("stopped", found.cleanStop != nil ? "cleanly" : found.metaProperties == nil ? "never started" : "uncleanly"))
         for name in found.unknownFolders { logger.warning("a folder of no partition is left alone", ("folder", path + "/" + name)) }
+        return directory
+    }
+
+    private func makeUnit(_ directory: LogDirectory) -> LogDirectoryUnit {
+        let path = directory.path
         var settings = Syncer.Settings()
         settings.delay = config.syncDelay
         let lane = host.makeLane("sync", threads: Self.syncThreads, limit: Self.laneLimit)
@@ -77,7 +93,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
     }
 
-    private func unit(_ path: String) -> LogDirectoryUnit? { units.first { $0.path == path } }
+    func unit(_ path: String) -> LogDirectoryUnit? { units.first { $0.path == path } }
 
     /// Every partition of the directory goes offline; the others serve on.
     private func directoryFailed(_ unit: LogDirectoryUnit, _ error: LogError) {
@@ -163,12 +179,15 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             topics.add(made)
         }
         partition.directory.opened(partitionID)
+        resumeMove(of: partition)
     }
 
     package func configChanged(topic: String, _ config: TopicConfig) { topics.table.topic(topic)?.config = config }
 
+    package func configChanged(_ config: BrokerConfig) { self.config = config }
+
     /// One change of a replica at a time: others wait, and come in their order.
-    private func beginChange(of partition: TopicPartition) async {
+    func beginChange(of partition: TopicPartition) async {
         guard changing[partition] != nil else {
             changing[partition] = []
             return
@@ -176,7 +195,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         await withUnsafeContinuation { changing[partition]!.append($0) }
     }
 
-    private func endChange(of partition: TopicPartition) {
+    func endChange(of partition: TopicPartition) {
         if changing[partition]!.isEmpty {
             changing[partition] = nil
         } else {
@@ -268,6 +287,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         defer { endChange(of: id) }
         guard !isClosed else { throw .closed("the broker's log") }
         let live = PartitionFolder(id)
+        cancelMove(of: id)
         let topic = topics.table.topic(name)
         let partition = topic?.remove(index)
         if let topic, topic.partitions.isEmpty { topics.remove(topic) }
@@ -304,7 +324,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
 }
 
 /// A log on its way from the lane that opened it to the partition that owns it: one thread has it at a time.
-private struct LogHandover: @unchecked Sendable {
+struct LogHandover: @unchecked Sendable {
     let log: PartitionLog
     let highWatermark: Offset
 }

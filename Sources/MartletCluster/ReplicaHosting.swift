@@ -1,5 +1,38 @@
 package import MartletLog
 package import MartletModel
+package import MartletReactor
+
+/// A log directory and what lies in it.
+package struct LogDirDescription: Sendable {
+    package struct Replica: Sendable, Equatable {
+        package var id: TopicPartition
+        package var sizeBytes: Int64
+        /// What a copy lacks of the replica that it is to replace; what a replica lacks of the high watermark.
+        package var lag: Int64
+        package var isFuture: Bool
+
+        package init(id: TopicPartition, sizeBytes: Int64, lag: Int64, isFuture: Bool) {
+            self.id = id
+            self.sizeBytes = sizeBytes
+            self.lag = lag
+            self.isFuture = isFuture
+        }
+    }
+
+    package var path: String
+    package var isOnline: Bool
+    /// Of its disk; nil where that cannot be said.
+    package var space: Space?
+    /// By topic, then partition.
+    package var replicas: [Replica]
+
+    package init(path: String, isOnline: Bool, space: Space?, replicas: [Replica]) {
+        self.path = path
+        self.isOnline = isOnline
+        self.space = space
+        self.replicas = replicas
+    }
+}
 
 /// A topic of which a broker found folders in its log directories.
 package struct FoundTopic: Sendable, Equatable {
@@ -34,9 +67,15 @@ package protocol ReplicaHosting: AnyObject, Sendable {
         topic: String, id: UUID, config: TopicConfig, partition: Int32, assignment: PartitionLeadership.Assignment, isNew: Bool
     ) async throws(LogError)
     func configChanged(topic: String, _ config: TopicConfig)
+    /// Settings of the broker were altered while it runs; those of topics follow by `configChanged`.
+    func configChanged(_ config: BrokerConfig)
     /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica which is not served,
     /// because it was stopped before (the controller first stops, then deletes) or not opened since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
+    /// In the order of `log.dirs`.
+    func describeLogDirs() async -> [LogDirDescription]
+    /// Begins to move a replica to another log directory, or takes the wish for a move back where it lies there already.
+    func move(_ id: TopicPartition, to path: String) async -> ErrorCode
     /// Whether the log directories were left without the marker of a clean stop (false where they were empty).
     var wasStoppedUncleanly: Bool { get }
     /// The last leader epoch in a found replica's log; nil where it has none. Asked when a directory is adopted.
@@ -44,6 +83,9 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 }
 
 extension ReplicaHosting {
+    package func configChanged(_ config: BrokerConfig) {}
+    package func describeLogDirs() async -> [LogDirDescription] { [] }
+    package func move(_ id: TopicPartition, to path: String) async -> ErrorCode { .logDirNotFound }
     package var wasStoppedUncleanly: Bool { false }
     package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { nil }
 }

@@ -46,6 +46,56 @@ package struct TopicPlacement: Sendable {
         return placed.map { TopicPlacement(replicas: $0, settings: settings) }
     }
 
+    /// A topic's node with `count` partitions, the new ones placed as the others were, or by hand.
+    package static func grow(
+        _ node: TopicNode, to count: Int32, by hand: [[BrokerID]]?, brokers: [Broker], random: inout SeededRandom
+    ) -> Result<TopicNode, TopicFault> {
+        let present = Int32(node.partitions.count)
+        guard node.adding.isEmpty, node.removing.isEmpty else {
+            return .failure(TopicFault(.reassignmentInProgress, "A reassignment of the topic's replicas is under way: wait for its end."))
+        }
+        guard count > present else {
+            return .failure(TopicFault(
+                .invalidPartitions, "The topic has \(present) partitions, and \(count) are not more: partitions can only be added."))
+        }
+        guard count <= partitionLimit else { return .failure(tooMany(Int(count))) }
+        let added = count - present
+        let factor = node.partitions.first?.brokers.count ?? 1
+        var placed: [TopicNode.Replicas]
+        if let hand {
+            guard hand.count == Int(added) else {
+                return .failure(TopicFault(
+                    .invalidReplicaAssignment, "\(added) partitions are added, and replicas are assigned to \(hand.count): name each."))
+            }
+            let live = Set(brokers.map(\.id))
+            for (place, brokers) in hand.enumerated() {
+                if let reason = fault(of: brokers, live, factor) {
+                    return .failure(TopicFault(.invalidReplicaAssignment, "Partition \(Int(present) + place) \(reason)."))
+                }
+            }
+            placed = hand.map { .init(partition: 0, brokers: $0) }
+        } else {
+            guard factor <= brokers.count else {
+                return .failure(TopicFault(
+                    .invalidReplicationFactor,
+                    "The topic has \(factor) replicas of each partition, and \(brokers.count) brokers are there: start the others."))
+            }
+            placed = spread(partitions: added, factor: factor, over: brokers, &random)
+        }
+        for place in placed.indices { placed[place].partition = present + Int32(place) }
+        var grown = node
+        grown.partitions += placed
+        return .success(grown)
+    }
+
+    /// What is wrong with the replicas of one partition that were placed by hand.
+    private static func fault(of replicas: [BrokerID], _ live: Set<BrokerID>, _ factor: Int) -> String? {
+        if replicas.isEmpty { return "has no replica" }
+        if Set(replicas).count != replicas.count { return "has two replicas on one broker" }
+        if let unknown = replicas.first(where: { !live.contains($0) }) { return "is to have a replica on broker \(unknown), which is not registered" }
+        return replicas.count == factor ? nil : "has \(replicas.count) replicas, the topic's others have \(factor)"
+    }
+
     // MARK: Names
 
     private static func faultOfName(_ name: String, _ existing: some Sequence<String>) -> TopicFault? {

@@ -60,7 +60,8 @@ package final class LogDirectory: @unchecked Sendable {
 
     package let path: String
     package let disk: any Disk
-    package let found: Found
+    /// Changes by `completeMove` only, before the directory is in use.
+    package private(set) var found: Found
     package let durableOffsets: DurableOffsets
 
     private let lockFile: any DiskLock
@@ -195,6 +196,21 @@ package final class LogDirectory: @unchecked Sendable {
             let key = meta.version == 0 ? "broker.id" : "node.id"
             throw .wrongIdentity(path: path, what: key, found: String(found), expected: String(expected))
         }
+    }
+
+    // MARK: Moves that were interrupted
+
+    /// A crash ended the move of a replica into this directory between its two renames: the copy, which is complete, takes its place.
+    package func completeMove(of future: PartitionFolder) throws(LogError) {
+        precondition(future.kind == .future, "only a copy takes the place of another replica")
+        let live = PartitionFolder(future.partition)
+        try onDisk { () throws(SystemError) in
+            try disk.rename(path + "/" + future.name, to: path + "/" + live.name)
+            try disk.syncDirectory(path)
+        }
+        found.partitions.removeAll { $0 == future }
+        found.partitions.append(live)
+        found.partitions.sort { $0.name < $1.name }
     }
 
     // MARK: Whose it is

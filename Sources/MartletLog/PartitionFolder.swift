@@ -47,6 +47,12 @@ package struct PartitionFolder: Hashable, Sendable {
         self.init(name: topic + suffix, kind: kind, partition: TopicPartition(topic, partition.partition))
     }
 
+    /// Whether the two got their names from the same partition and the same unique bytes.
+    package func isTwin(of other: PartitionFolder) -> Bool {
+        kind != .live && other.kind != .live
+            && name.dropLast(kind.rawValue.utf8.count) == other.name.dropLast(other.kind.rawValue.utf8.count)
+    }
+
     /// Nil for a name that is none of a partition.
     package init?(parsing name: String) {
         let bytes = Array(name.utf8)

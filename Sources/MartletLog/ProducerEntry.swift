@@ -16,6 +16,26 @@ struct ProducerBatch {
     }
 }
 
+/// What is told of a producer.
+package struct ActiveProducer: Sendable, Equatable {
+    package var id: ProducerID
+    package var epoch: ProducerEpoch
+    package var lastSequence: Int32
+    package var lastTimestamp: Int64
+    package var coordinatorEpoch: Int32
+    /// -1 where no transaction is open.
+    package var transactionStart: Offset
+
+    init(_ entry: ProducerEntry) {
+        id = entry.producerID
+        epoch = entry.epoch
+        lastSequence = entry.last.lastSequence
+        lastTimestamp = entry.lastTimestamp
+        coordinatorEpoch = entry.coordinatorEpoch
+        transactionStart = entry.transactionStart
+    }
+}
+
 /// What a partition knows of one producer. A plain value of fixed size, so that an older one is kept by a copy.
 struct ProducerEntry {
     /// Kafka's producers have at most five requests in flight, and so this many batches to send again.

@@ -48,6 +48,11 @@ package struct ProducerStateTable: Sendable {
     }
 
     package var producerCount: Int { slots.count }
+
+    /// Those that are remembered, by id.
+    package var active: [ActiveProducer] {
+        slots.sorted { $0.key < $1.key }.map { ActiveProducer(entries[Int($0.value)]) }
+    }
     package var isEmpty: Bool { slots.isEmpty }
 
     // MARK: Deciding

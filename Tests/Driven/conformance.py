@@ -5,7 +5,7 @@ An answer that differs fails, unless Tests/Driven/conformance-exceptions.txt nam
 import collections, pathlib, re, subprocess, sys
 from driving import Broker, family, shared, told_by
 
-SUBSETS = ["1-path"]
+SUBSETS = ["1-path", "2-broker"]
 # The broker that was recorded, and no retention: many records carry timestamps of years ago.
 SETTINGS = {
     "broker.id": "1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "1",

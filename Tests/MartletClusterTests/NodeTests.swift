@@ -52,7 +52,7 @@ private func comesBack<Node: ClusterNode>(_ type: Node.Type, _ text: String) -> 
         #expect(topic.partitions == [.init(partition: 0, brokers: [2, 3, 1])])
         #expect(topic.adding == [.init(partition: 0, brokers: [3])])
         #expect(topic.id?.description == "kFPQyXg-QDyBl7uNCvoeoQ")
-        #expect(try #require(ConfigChangeNode(Array(Seen.change.utf8))).topic == "events")
+        #expect(try #require(ConfigChangeNode(Array(Seen.change.utf8))).target == .topic("events"))
     }
 
     @Test func aBrokerWithoutAPlaintextListenerHasNoHostOfItsOwn() {

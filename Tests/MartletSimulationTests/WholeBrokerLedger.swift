@@ -71,6 +71,8 @@ final class Ledger {
     /// Everything that was told, in its order.
     private(set) var digest: UInt64 = 0
     private(set) var acknowledgedCount = 0
+    /// How often a replica was seen in another log directory than before.
+    var movesCount = 0
     private(set) var seenCount = 0
 
     func violated(_ sentence: String) {

@@ -22,6 +22,7 @@ private enum Seeds {
 
 @Suite struct WholeBrokerSimulation {
     @Test(arguments: Seeds.starts) func whatABrokerAcknowledgedIsThereAfterEveryEnd(from start: UInt64) throws {
+        var movesCount = 0
         for seed in Seeds.group(start) {
             let (story, ledger) = try WholeBrokerWorld.tell(seed: seed)
             let again = "make simulate FROM=\(seed) SEEDS=1"
@@ -29,6 +30,8 @@ private enum Seeds {
             #expect(ledger.acknowledgedCount > 0 && ledger.seenCount > 0, "seed \(seed) tried nothing: \(again)")
             let second = try WholeBrokerWorld.tell(seed: seed)
             #expect(second.story == story, "seed \(seed) told two stories: \(again)")
+            movesCount += ledger.movesCount
         }
+        #expect(movesCount > 0 || Seeds.group(start).count < Seeds.atOnce, "no replica of these seeds went to another directory")
     }
 }

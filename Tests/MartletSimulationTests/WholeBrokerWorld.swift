@@ -195,6 +195,11 @@ final class WholeBrokerWorld: @unchecked Sendable {
                 random: simulated.makeRandom("reader-\(index)"))
             audience.start("reader \(index)", on: host.loops[0]) { await reader.run() }
         }
+        guard config.logDirs.count > 1 else { return }
+        let mover = Mover(
+            audience, SimulatedClient("mover", on: clients[1]), directories: config.logDirs, topics: topics,
+            random: simulated.makeRandom("mover"))
+        audience.start("the mover", on: clients[1].loops[0]) { await mover.run() }
     }
 
     /// A topic is deleted once, and not made again.

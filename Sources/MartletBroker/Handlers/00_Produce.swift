@@ -116,7 +116,7 @@ extension Connection {
                     batch, config: partition.topicConfig, version: version, now: broker.clock.wallMilliseconds)
             }
         } catch {
-            refused(error, topic, part.index, &result)
+            refused(error, partition, &result)
             return AppendProgress()
         }
         var owned: FrameBuffer?
@@ -155,12 +155,14 @@ extension Connection {
         }
     }
 
-    private func refused(_ rejection: BatchRejection, _ topic: LocalTopic, _ index: Int32, _ result: inout ProduceResult) {
+    private func refused(_ rejection: BatchRejection, _ partition: Partition, _ result: inout ProduceResult) {
         result.error = rejection.code
         result.message = rejection.answerMessage
         result.recordErrors = rejection.recordErrors
+        // as Kafka, which tells it where it names the records
+        if !rejection.recordErrors.isEmpty { result.logStartOffset = partition.logStartOffset }
         broker.log.requests.info(
-            "a batch was refused", ("partition", "\(topic.name)-\(index)"), ("client", socket.peer.description),
+            "a batch was refused", ("partition", partition.id.description), ("client", socket.peer.description),
             ("error", rejection.code.description), ("reason", rejection.reason))
     }
 }

@@ -57,7 +57,7 @@ enum CreateTopicsHandler {
             result.topicID = created.id
             result.numPartitions = created.partitionCount
             result.replicationFactor = created.replicationFactor
-            result.configs = broker.config.topics.entries(created.settings).map { setting in
+            result.configs = broker.cluster.running.current.topics.entries(created.settings).map { setting in
                 var described = CreateTopicsResponse.CreatableTopicConfigs()
                 described.name = setting.name
                 described.value = setting.value

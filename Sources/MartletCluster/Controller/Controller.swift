@@ -7,13 +7,15 @@ import MartletReactor
 struct ControllerSurroundings {
     var brokerID: BrokerID
     var host: any Host
-    var config: BrokerConfig
+    var running: RunningConfig
     var logger: Logger
     /// The broker, the only one, was not stopped cleanly: told once, to the first failover.
     var wasStoppedUncleanly: Bool
     var channel: (LiveBroker) -> any ControllerChannel
     /// Called after each step: what somebody waits for may have come.
     var onStep: () -> Void
+
+    var config: BrokerConfig { running.current }
 }
 
 /// The shell around `ControllerState`: it stands for election, reads the tree, and carries out what was decided, all in one task at a time.

@@ -310,8 +310,8 @@ package struct ConfigChangeNode: ClusterNode {
 
     package var json: JSONValue { ["version": 2, "entity_path": .string(entityPath)] }
 
-    /// The topic whose settings changed, where it is a topic's.
-    package var topic: String? { entityPath.hasPrefix("topics/") ? String(entityPath.dropFirst("topics/".count)) : nil }
+    /// Whose settings changed; nil for an entity that brokers keep nothing of.
+    package var target: ConfigTarget? { ConfigTarget(entityPath: entityPath) }
 }
 
 /// The producer ids that were given out last, as a block; both ends belong to it.

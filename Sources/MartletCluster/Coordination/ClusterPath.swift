@@ -27,6 +27,9 @@ package enum ClusterPath {
     package static func partition(_ id: TopicPartition) -> String { "\(topics)/\(id.topic)/partitions/\(id.partition)" }
     package static func state(_ id: TopicPartition) -> String { "\(topics)/\(id.topic)/partitions/\(id.partition)/state" }
     package static func topicConfig(_ name: String) -> String { "/config/topics/\(name)" }
+    /// Of groups and of subscriptions to clients' metrics, which Kafka 3.9 keeps in no tree.
+    package static let groupConfigs = "/config/groups"
+    package static let clientMetricsConfigs = "/config/client-metrics"
     package static func deletion(_ name: String) -> String { "\(deletions)/\(name)" }
 
     /// The node above, nil for one at the top.

@@ -167,6 +167,47 @@ extension ClusterMember {
         }
     }
 
+    // MARK: Growth
+
+    /// Adds partitions to a topic, placed by hand where `assignments` says so, and answers when they have leaders. From any loop.
+    package func growTopic(
+        _ name: String, to count: Int32, assignments: [[BrokerID]]?, validateOnly: Bool
+    ) async -> TopicFault? {
+        await atHome { [self] in await grow(name, to: count, assignments, validateOnly: validateOnly) }
+    }
+
+    private func grow(_ name: String, to count: Int32, _ assignments: [[BrokerID]]?, validateOnly: Bool) async -> TopicFault? {
+        var reason = "another client changes the same topic"
+        for _ in 0..<Self.creationAttempts {
+            guard let check = controller?.epochCheck, let state = controller?.state, let session else { return .notController }
+            guard let known = state.topics[name], !state.isBeingDeleted(name) else { return .unknownTopic }
+            do throws(KeeperError) {
+                let reader = TopicReader(session: session, config: config, logger: logger)
+                guard let (node, version) = try await reader.node(name, watch: nil), node.id == known.id else { return .unknownTopic }
+                let grown: TopicNode
+                switch TopicPlacement.grow(node, to: count, by: assignments, brokers: placementBrokers, random: &random) {
+                case .failure(let fault): return fault
+                case .success(let decided): grown = decided
+                }
+                if validateOnly { return nil }
+                _ = try await session.multi([check, .setData(path: ClusterPath.topic(name), data: grown.bytes, version: version)])
+            } catch {
+                reason = "\(error)"
+                switch error.code {
+                case .noNode: return .unknownTopic
+                case .badVersion: continue
+                default: return .unavailable(reason)
+                }
+            }
+            let isServed = await conditions.wait(atMost: config.requestTimeout) { [self] in
+                guard let info = metadata.current.topic(known.id) else { return false }
+                return info.partitions.count >= Int(count) && info.partitions.allSatisfy { $0.leader >= 0 }
+            }
+            return isServed ? nil : TopicFault(.requestTimedOut, "The partitions are added, but have no leaders yet.")
+        }
+        return .unavailable(reason)
+    }
+
     // MARK: Deletion
 
     /// Deletes a topic, and answers when it is gone from every broker that is there; those that are not delete it when they return.
@@ -206,6 +247,8 @@ extension ControllerState {
 
 extension TopicFault {
     static let notController = TopicFault(.notController, "This is not the correct controller for this cluster.")
+
+    static let unknownTopic = TopicFault(.unknownTopicOrPartition, "This server does not host this topic.")
 
     static func unavailable(_ reason: String) -> TopicFault {
         TopicFault(.unknownServerError, "The coordination service refused: \(reason).")

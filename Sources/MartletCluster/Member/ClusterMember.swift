@@ -42,7 +42,10 @@ package final class ClusterMember: @unchecked Sendable {
 
     let host: any Host
     let loop: any EventLoop
-    let config: BrokerConfig
+    /// The settings that count now. From any loop.
+    package let running: RunningConfig
+    /// As the broker was started, without what was altered since.
+    let startConfig: BrokerConfig
     let access: CoordinationAccess
     let replicas: any ReplicaHosting
     let logger: Logger
@@ -73,13 +76,16 @@ package final class ClusterMember: @unchecked Sendable {
     var isReadingConfigChanges = false
     var hasConfigChanges = false
 
+    var config: BrokerConfig { running.current }
+
     package init(
         host: any Host, config: BrokerConfig, coordination: CoordinationAccess, replicas: any ReplicaHosting, sink: any LogSink,
         remoteChannel: ((LiveBroker) -> any ControllerChannel)? = nil
     ) {
         self.host = host
         loop = host.loops[0]
-        self.config = config
+        running = RunningConfig(config)
+        startConfig = config
         access = coordination
         self.replicas = replicas
         self.remoteChannel = remoteChannel
@@ -111,6 +117,8 @@ package final class ClusterMember: @unchecked Sendable {
         let found = try await start.identify()
         (brokerID, clusterID) = (found.brokerID, found.clusterID)
         metadata.current = MetadataImage(clusterID: clusterID, controllerID: nil, brokers: [], topics: [])
+        do throws(KeeperError) { try await readBrokerConfig(session) } catch { throw .keeper(error) }
+        replicas.configChanged(config)
         strangers = try await start.strangers()
         do throws(LogError) {
             try await replicas.claim(brokerID: brokerID, clusterID: clusterID)
@@ -119,7 +127,7 @@ package final class ClusterMember: @unchecked Sendable {
             endpoints: listeners.map(described), rack: config.rack, timestamp: host.clock.wallMilliseconds)
         requests.epochs.brokerEpoch = try await start.register(registration)
         controller = Controller(ControllerSurroundings(
-            brokerID: brokerID, host: host, config: config, logger: Logger("controller", to: logger.sink),
+            brokerID: brokerID, host: host, running: running, logger: Logger("controller", to: logger.sink),
             wasStoppedUncleanly: replicas.wasStoppedUncleanly,
             channel: { [unowned self] in channel(to: $0) },
             onStep: { [unowned self] in conditions.changed() }))
@@ -194,6 +202,16 @@ package final class ClusterMember: @unchecked Sendable {
         await withUnsafeContinuation { continuation in
             loop.spawn { continuation.resume(returning: await work()) }
         }
+    }
+
+    // MARK: Log directories
+
+    /// From any loop.
+    package func describeLogDirs() async -> [LogDirDescription] { await atHome { [self] in await replicas.describeLogDirs() } }
+
+    /// Begins to move a replica of this broker to another of its log directories. From any loop.
+    package func moveReplica(_ id: TopicPartition, to path: String) async -> ErrorCode {
+        await atHome { [self] in await replicas.move(id, to: path) }
     }
 
     // MARK: Producer ids

@@ -39,6 +39,7 @@ package enum ActingConfigs {
         ("log.flush.start.offset.checkpoint.interval.ms", "How often log start offsets are written down."),
         ("log.index.interval.bytes", "The bytes of log between two entries of its index."),
         ("log.index.size.max.bytes", "The largest an index grows before its segment is rolled."),
+        ("log.initial.task.delay.ms", "How long after the start segments are first looked through for those to delete."),
         ("log.message.timestamp.after.max.ms", "How far in the future a record's timestamp may lie."),
         ("log.message.timestamp.before.max.ms", "How far in the past a record's timestamp may lie."),
         ("log.message.timestamp.type", "Whether records keep the producer's timestamp or get that of their arrival."),
@@ -57,6 +58,7 @@ package enum ActingConfigs {
         ("max.connections.per.ip", "The most connections at a time from one address."),
         ("max.connections.per.ip.overrides", "Other such limits for some addresses, as `host:count`."),
         ("max.incremental.fetch.session.cache.slots", "The most fetch sessions that are remembered."),
+        ("max.request.partition.size.limit", "The most partitions in one answer to DescribeTopicPartitions."),
         ("message.max.bytes", "The largest batch taken, as it arrives."),
         ("min.insync.replicas", "The in-sync replicas without which `acks=all` is refused; at most all there are."),
         ("node.id", "Stands for `broker.id` where that is not set."),
@@ -67,6 +69,10 @@ package enum ActingConfigs {
         ("offsets.topic.segment.bytes", "The size at which its segments are rolled, from when it is made."),
         ("producer.id.expiration.ms", "How long an idempotent producer that writes nothing is remembered."),
         ("queued.max.request.bytes", "The most bytes of requests in memory; -1: as `martlet.memory.limit.bytes` says."),
+        (
+            "replica.alter.log.dirs.io.max.bytes.per.second",
+            "How fast replicas are copied that move to another data directory; each move for itself."
+        ),
         ("replica.high.watermark.checkpoint.interval.ms", "How often high watermarks are written down."),
         ("request.timeout.ms", "How long the broker waits for what it asked of others."),
         ("socket.listen.backlog.size", "The connections that may wait to be accepted."),
@@ -84,7 +90,10 @@ package enum ActingConfigs {
     ]
 
     private static let topic: [(name: String, documentation: String)] = [
-        ("cleanup.policy", "What is done to old segments: they are deleted."),
+        (
+            "cleanup.policy",
+            "What is done to old segments: they are deleted. With `compact` every record needs a key; alone, it keeps all of them."
+        ),
         ("file.delete.delay.ms", "How long the files of a deleted segment remain on disk."),
         ("flush.messages", "Records of a partition after which it is synced to disk, whatever else syncs it."),
         ("flush.ms", "The longest a record waits to be synced to disk, whatever else syncs it."),

@@ -27,6 +27,8 @@ package struct BrokerConfig: Sendable {
 
     // MARK: logs
     package var retentionCheckInterval: Interval
+    /// Before the first look at retention.
+    package var firstTaskDelay: Interval
     package var recoveryPointCheckpointInterval: Interval
     package var logStartCheckpointInterval: Interval
     package var highWatermarkCheckpointInterval: Interval
@@ -43,6 +45,8 @@ package struct BrokerConfig: Sendable {
     package var memoryBytesLimit: Int64?
     package var fetchBytesLimit: Int32
     package var fetchSessionLimit: Int32
+    /// Of partitions in one answer to DescribeTopicPartitions.
+    package var describedPartitionsLimit: Int32
     /// Nil where the system chooses.
     package var sendBufferBytes: Int32?
     package var receiveBufferBytes: Int32?
@@ -99,6 +103,7 @@ extension BrokerConfig {
             partitions: settings.int32("num.partitions"),
             replicationFactor: Int16(settings.int64("default.replication.factor")),
             retentionCheckInterval: time("log.retention.check.interval.ms"),
+            firstTaskDelay: time("log.initial.task.delay.ms"),
             recoveryPointCheckpointInterval: time("log.flush.offset.checkpoint.interval.ms"),
             logStartCheckpointInterval: time("log.flush.start.offset.checkpoint.interval.ms"),
             highWatermarkCheckpointInterval: time("replica.high.watermark.checkpoint.interval.ms"),
@@ -111,6 +116,7 @@ extension BrokerConfig {
             memoryBytesLimit: limit("martlet.memory.limit.bytes"),
             fetchBytesLimit: settings.int32("fetch.max.bytes"),
             fetchSessionLimit: settings.int32("max.incremental.fetch.session.cache.slots"),
+            describedPartitionsLimit: settings.int32("max.request.partition.size.limit"),
             sendBufferBytes: bufferBytes("socket.send.buffer.bytes"),
             receiveBufferBytes: bufferBytes("socket.receive.buffer.bytes"),
             listenBacklog: settings.int32("socket.listen.backlog.size"),
@@ -120,6 +126,23 @@ extension BrokerConfig {
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
             logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels())
+    }
+}
+
+extension BrokerConfig {
+    /// With what was altered at run time, for all brokers and for this one. Whatever is not dynamic stays as it was resolved at the start.
+    package func altered(clusterWide: [String: ConfigValue], own: [String: ConfigValue]) throws(ConfigError) -> BrokerConfig {
+        var altered = self
+        altered.settings = settings.altered(clusterWide: clusterWide, own: own)
+        let settings = altered.settings
+        try settings.checkTimes()
+        try settings.checkConnectionLimits()
+        altered.topics = TopicConfigResolver(settings)
+        altered.producerIDExpiration = .milliseconds(settings.int64("producer.id.expiration.ms"))
+        altered.connectionLimit = settings.int32("max.connections")
+        altered.connectionLimitPerAddress = settings.int32("max.connections.per.ip")
+        altered.connectionLimitOverrides = hostCounts(settings.string("max.connections.per.ip.overrides")) ?? []
+        return altered
     }
 }
 

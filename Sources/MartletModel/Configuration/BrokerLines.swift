@@ -53,6 +53,7 @@ extension ConfigTable {
         broker fetch.max.bytes int 57671680 >=1024
         broker fetch.purgatory.purge.interval.requests int 1000
         broker follower.fetch.last.tiered.offset.enable bool false dynamic
+        broker follower.replication.throttled.rate long 9223372036854775807 dynamic internal >=0
         broker group.consumer.assignment.interval.ms int 1000 dynamic >=0
         broker group.consumer.assignors list uniform,range
         broker group.consumer.heartbeat.interval.ms int 5000 >=1
@@ -114,6 +115,7 @@ extension ConfigTable {
         broker kafka.metrics.polling.interval.secs int 10 >=1
         broker kafka.metrics.reporters list ""
         broker leader.imbalance.check.interval.seconds long 300 >=1
+        broker leader.replication.throttled.rate long 9223372036854775807 dynamic internal >=0
         broker listener.security.protocol.map string SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT per-broker
         broker listeners list PLAINTEXT://127.0.0.1:9092 per-broker
         broker log.cleaner.backoff.ms long 15000 dynamic >=0
@@ -226,6 +228,7 @@ extension ConfigTable {
         broker remote.log.storage.manager.class.path string null
         broker remote.log.storage.manager.impl.prefix string rsm.config.
         broker remote.log.storage.system.enable bool false
+        broker replica.alter.log.dirs.io.max.bytes.per.second long 9223372036854775807 dynamic internal >=0
         broker replica.fetch.backoff.ms int 1000 >=0
         broker replica.fetch.max.bytes int 1048576 >=0
         broker replica.fetch.min.bytes int 1

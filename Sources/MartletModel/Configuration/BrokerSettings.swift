@@ -1,6 +1,9 @@
 /// The settings that a user gave a broker, checked one by one; the others have their defaults.
 package struct BrokerSettings: Sendable {
     private var given: [String: ConfigValue] = [:]
+    /// What was altered at run time for all brokers of the cluster, and for this one. Counts before what the user gave.
+    private var clusterWide: [String: ConfigValue] = [:]
+    private var own: [String: ConfigValue] = [:]
     /// A sentence for each setting given that has no effect, in the order in which they were given.
     package private(set) var warnings: [String] = []
     /// How many settings were given that have no effect.
@@ -30,14 +33,55 @@ package struct BrokerSettings: Sendable {
         }
     }
 
-    /// What the user gave, if anything.
-    package func given(_ name: String) -> ConfigValue? { given[name] }
+    /// What was altered at run time, for this broker or for all, or else what the user gave, if anything.
+    package func given(_ name: String) -> ConfigValue? { own[name] ?? clusterWide[name] ?? given[name] }
 
-    /// What counts: what the user gave, or else the default; nil where there is neither.
+    /// What counts: what was altered or given, or else the default; nil where there is neither.
     package func value(_ name: String) -> ConfigValue? {
-        if let value = given[name] { return value }
+        if let value = given(name) { return value }
         guard let definition = ConfigTable.shared[name] else { preconditionFailure("\(name) is no setting") }
         return definition.parsedDefault
+    }
+
+    /// The same file with other alterations on top.
+    package func altered(clusterWide: [String: ConfigValue], own: [String: ConfigValue]) -> BrokerSettings {
+        var altered = self
+        altered.clusterWide = clusterWide
+        altered.own = own
+        return altered
+    }
+
+    /// What one layer says.
+    package func value(_ name: String, in layer: ConfigSource) -> ConfigValue? {
+        switch layer {
+        case .dynamicBroker: own[name]
+        case .dynamicDefaultBroker: clusterWide[name]
+        case .staticBroker: given[name]
+        case .defaultValue: ConfigTable.shared[name]?.parsedDefault
+        default: nil
+        }
+    }
+
+    /// The layer that counts.
+    package func layer(of name: String) -> ConfigSource {
+        Self.layers.first { value(name, in: $0) != nil } ?? .defaultValue
+    }
+
+    /// From the one that counts before all others.
+    static let layers: [ConfigSource] = [.dynamicBroker, .dynamicDefaultBroker, .staticBroker, .defaultValue]
+
+    /// All that one of the layers of alterations says.
+    package func values(in layer: ConfigSource) -> [String: ConfigValue] {
+        switch layer {
+        case .dynamicBroker: own
+        case .dynamicDefaultBroker: clusterWide
+        default: preconditionFailure("only alterations are a layer as a whole")
+        }
+    }
+
+    /// What was altered for all brokers, by name.
+    package var alteredClusterWide: [(name: String, value: ConfigValue)] {
+        clusterWide.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }
 
     package mutating func warn(_ sentence: String) { warnings.append(sentence) }

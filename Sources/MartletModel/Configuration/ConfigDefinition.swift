@@ -77,7 +77,7 @@ package enum ConfigConstraint: Sendable, Hashable {
 
 /// Where a value comes from, by the numbers that DescribeConfigs and CreateTopics tell.
 package enum ConfigSource: Int8, Sendable {
-    case dynamicTopic = 1, dynamicBroker, dynamicDefaultBroker, staticBroker, defaultValue
+    case dynamicTopic = 1, dynamicBroker, dynamicDefaultBroker, staticBroker, defaultValue, dynamicLogger, clientMetrics, group
 }
 
 /// One setting: one line of `ConfigTable`.

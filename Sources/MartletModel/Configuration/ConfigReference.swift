@@ -19,7 +19,7 @@ package enum ConfigReference {
                 definitions: brokers.filter(\.acts)),
             Section(
                 title: "Settings of a topic that act",
-                introduction: "Given when a topic is created. Where a topic says nothing, the broker's setting counts.",
+                introduction: "Given when a topic is created, and altered at any time. Where a topic says nothing, the broker's setting counts.",
                 definitions: some(.topic).filter(\.acts)),
             Section(
                 title: "Settings of a broker that have no effect yet",
@@ -73,8 +73,10 @@ package enum ConfigReference {
             sees its effect; \(counts.inert) are accepted without effect. A setting of Kafka's without effect is taken and warned of; an unknown one stops the start.
 
             Three defaults are Martlet's: `log.dirs`, `listeners` (this machine only), and `broker.id`, which is 1 for a
-            new broker. *Changes* says whether a value can be changed while the broker runs: in this release
-            none of a broker's can, and the word is Kafka's.
+            new broker. *Changes* says whether a value can be changed while the broker runs (IncrementalAlterConfigs, or
+            `kafka-configs --alter`): *dynamic* is for one broker or for all, *per broker* for one. What is altered acts when it is
+            answered, and stays after a restart. Three that are dynamic in Kafka count from the start here: `listeners` and
+            `listener.security.protocol.map` refuse to be altered, `num.recovery.threads.per.data.dir` is taken from the file.
 
             This page is written from the table in `Sources/MartletModel/Configuration`, and a test compares the two.
 

@@ -117,7 +117,7 @@ package struct TopicConfigResolver: Sendable {
         let names = definition.scopes.contains(.broker) ? [definition.name] : definition.inherits
         for name in names {
             guard let value = settings.given(name) else { continue }
-            return (converted(value, from: name), .staticBroker)
+            return (converted(value, from: name), settings.layer(of: name))
         }
         guard let value = definition.parsedDefault else { preconditionFailure("each topic setting has a default") }
         return (value, .defaultValue)
