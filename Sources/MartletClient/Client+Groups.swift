@@ -171,7 +171,7 @@ extension Client {
     package func commit(
         _ offsets: [(partition: TopicPartition, offset: Offset)], for group: String
     ) async throws(ClientError) -> [Outcome] {
-        let names = Set(offsets.map(\.partition.topic)).sorted()
+        let names = offsets.map(\.partition).topicNames
         let answer = try await ask(
             .coordinator(of: group), atMost: 9,
             judging: { $0.topics.lazy.flatMap(\.partitions).map(\.errorCode).firstForAnotherTry }

@@ -33,7 +33,8 @@ package final class Client: @unchecked Sendable {
     private var connections: [BrokerEndpoint: BrokerConnection] = [:]
     /// Who waits for a connection that another task is making.
     private var opening: [BrokerEndpoint: [UnsafeContinuation<Result<BrokerConnection, ClientError>, Never>]] = [:]
-    private var coordinators: [String: BrokerEndpoint] = [:]
+    /// By group.
+    private var coordinatorEndpoints: [String: BrokerEndpoint] = [:]
     private var isClosed = false
 
     package init(host: any Host, loop: any EventLoop, settings: ClientSettings) {
@@ -109,7 +110,7 @@ package final class Client: @unchecked Sendable {
         switch route {
         case .any, .broker: break
         case .controller: cluster.controllerID = -1
-        case .coordinator(let group): coordinators[group] = nil
+        case .coordinator(let group): coordinatorEndpoints[group] = nil
         }
     }
 
@@ -130,9 +131,9 @@ package final class Client: @unchecked Sendable {
             }
             return try await connection(to: broker.endpoint)
         case .coordinator(let group):
-            if let known = coordinators[group] { return try await connection(to: known) }
+            if let known = coordinatorEndpoints[group] { return try await connection(to: known) }
             let found = try await findCoordinator(of: group)
-            coordinators[group] = found
+            coordinatorEndpoints[group] = found
             return try await connection(to: found)
         }
     }

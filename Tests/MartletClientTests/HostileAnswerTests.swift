@@ -35,7 +35,9 @@ import Testing
             var random = world.simulated.makeRandom("answers")
             func noise(_ limit: Int) -> [UInt8] {
                 // small numbers are what counts and lengths are made of
-                (0..<random.below(limit)).map { _ in UInt8(truncatingIfNeeded: random.chance(2, in: 3) ? random.below(4) : random.below(256)) }
+                (0..<random.below(limit)).map { _ in
+                    UInt8(truncatingIfNeeded: random.below(random.chance(2, in: 3) ? 4 : 256))
+                }
             }
             world.broker.on(FetchRequest.self) { _, _ in .bytes(noise(300)) }
             world.broker.on(ListOffsetsRequest.self) { _, _ in .bytes(noise(60)) }
@@ -99,7 +101,7 @@ import Testing
 
     // MARK: Records
 
-    private func fetched(_ records: [UInt8], from offset: Offset = 0, isCommitted: Bool = false) throws -> Result<[Offset], ClientError> {
+    private func fetched(_ records: [UInt8], from offset: Offset = 0) throws -> Result<[Offset], ClientError> {
         let world = try ClientWorld()
         world.broker.on(FetchRequest.self) { request, _ in
             var part = FetchResponse.PartitionData()
@@ -114,9 +116,7 @@ import Testing
             return .answer(response)
         }
         return try world.run { client in
-            var settings = Consumer.Settings()
-            settings.isCommitted = isCommitted
-            let consumer = Consumer(client, from: [(TopicPartition("orders", 0), offset)], settings: settings)
+            let consumer = Consumer(client, from: [(TopicPartition("orders", 0), offset)])
             var offsets: [Offset] = []
             for records in try await consumer.poll() {
                 while try records.nextBatch({

@@ -22,7 +22,10 @@ import Testing
     func read(_ text: String) throws(ClientError) -> ProducedRecord { try RecordJSON.record(Array(text.utf8)) }
 
     @Test func aLineIsARecord() throws {
-        let text = #"{"topic":"t","partition":2,"offset":9,"timestamp":5,"timestampType":"create","key":"k","value":"v","headers":[{"name":"a","value":"1"},{"name":"a","value":null}]}"#
+        let text = #"""
+            {"topic":"t","partition":2,"offset":9,"timestamp":5,"timestampType":"create","key":"k","value":"v",
+            "headers":[{"name":"a","value":"1"},{"name":"a","value":null}]}
+            """#
         let record = try read(text)
         #expect(record == ProducedRecord(
             key: Array("k".utf8), value: Array("v".utf8),

@@ -57,7 +57,7 @@ private func contents(of topic: String, _ client: Client) async throws -> [[Stri
         for records in try await consumer.poll() {
             let index = Int(records.partition.partition)
             while try records.nextBatch({ record in
-                values[index].append(String(decoding: record.value ?? UnsafeRawBufferPointer(start: nil, count: 0), as: UTF8.self))
+                values[index].append(record.value.map { String(decoding: $0, as: UTF8.self) } ?? "null")
                 return true
             }) {}
             consumer.advance(records)
@@ -122,7 +122,7 @@ private func contents(of topic: String, _ client: Client) async throws -> [[Stri
                 var settings = Producer.Settings()
                 settings.acks = acks
                 let producer = try await Producer.open(client, topic: "orders", settings: settings)
-                for number in 0..<200 { try await producer.append(ProducedRecord(value: [UInt8](repeating: 65, count: number))) }
+                for size in 0..<200 { try await producer.append(ProducedRecord(value: [UInt8](repeating: 65, count: size))) }
                 try await producer.finish()
                 #expect(producer.delivered.first?.lastOffset == (acks == .none ? nil : 199))
             }

@@ -177,8 +177,8 @@ enum ConsumeCommand: ProgramCommand {
             let described = try await client.group(group)
             guard described.members.isEmpty else {
                 let count = described.members.count
-                throw CommandFault(
-                    "group \(group) has \(count) \(count == 1 ? "member" : "members"), who commit for it: wait until they are gone")
+                let members = "\(count) \(count == 1 ? "member" : "members")"
+                throw CommandFault("group \(group) has \(members), who commit for it: wait until they are gone")
             }
         } catch let error as ClientError where error.code == .groupIDNotFound {}
         let committed = try await client.committed(by: group)

@@ -94,7 +94,7 @@ enum GroupCommand: ProgramCommand {
     private static func progress(of group: GroupDescription, _ client: Client) async throws -> [Progress] {
         let committed = try await client.committed(by: group.id)
         let assigned = group.members.flatMap { member in member.assigned.map { ($0, member) } }
-        let partitions = Set(committed.map(\.partition) + assigned.map(\.0)).sorted()
+        let partitions = Array(Set(committed.map(\.partition) + assigned.map(\.0))).sorted()
         let ends = partitions.isEmpty ? [] : try await client.offsets(.latest, of: partitions)
         return partitions.enumerated().map { index, partition in
             Progress(
