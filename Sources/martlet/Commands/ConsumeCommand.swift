@@ -162,7 +162,16 @@ enum ConsumeCommand: ProgramCommand {
             let found = try await ask(spec)
             let latest = found.contains(nil) ? try await ask(.latest) : found
             offsets = zip(found, latest).map { $0 ?? $1 ?? 0 }
-        case .offset(let offset): offsets = partitions.map { _ in offset }
+        case .offset(let offset):
+            let earliest = try await ask(.earliest), latest = try await ask(.latest)
+            offsets = try partitions.indices.map { index in
+                let (start, end) = (earliest[index] ?? 0, latest[index] ?? 0)
+                // of several partitions one may be shorter than another: that is no mistake
+                guard partitions.count > 1 || (start...max(start, end)).contains(offset) else {
+                    throw CommandFault("offset \(offset) of \(partitions[index]) is out of range: it holds \(start) to \(end)")
+                }
+                return min(max(offset, start), max(start, end))
+            }
         case .last(let count):
             let earliest = try await ask(.earliest), latest = try await ask(.latest)
             offsets = zip(earliest, latest).map { start, end in max(start ?? 0, (end ?? 0) - count) }
