@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 package import MartletModel
 import MartletWire
 
@@ -167,9 +167,10 @@ extension Client {
         return found.sorted { $0.partition < $1.partition }
     }
 
-    /// Commits for a group from outside of it, which brokers allow while it has no members.
+    /// Commits for a group: as one of its members, or from outside of it, which brokers allow while it has none.
     package func commit(
-        _ offsets: [(partition: TopicPartition, offset: Offset)], for group: String
+        _ offsets: [(partition: TopicPartition, offset: Offset)], for group: String,
+        as member: (id: String, generation: Int32)? = nil
     ) async throws(ClientError) -> [Outcome] {
         let names = offsets.map(\.partition).topicNames
         let answer = try await ask(
@@ -178,6 +179,10 @@ extension Client {
         ) { (_) throws(ClientError) -> OffsetCommitRequest in
             var request = OffsetCommitRequest()
             request.groupID = group
+            if let member {
+                request.memberID = member.id
+                request.generationIDOrMemberEpoch = member.generation
+            }
             request.topics = names.map { name in
                 var topic = OffsetCommitRequest.OffsetCommitRequestTopic()
                 topic.name = name
@@ -201,26 +206,30 @@ extension Client {
     }
 }
 
-/// What an assignor tells a consumer, in the bytes that the broker only passes on:
-///
-///     version int16, count int32, then each: topic (int16 length), count int32, partition int32…; userData bytes
+/// What an assignor tells a consumer, in bytes that the broker only passes on (`ConsumerProtocolAssignment`).
 package enum ConsumerAssignment {
     /// The partitions, sorted; none where the bytes are something else, for they are the members' own affair.
     package static func partitions(_ bytes: [UInt8]) -> [TopicPartition] {
         let read = bytes.withUnsafeBytes { raw in
-            Result { () throws(DecodingFault) -> [TopicPartition] in
+            Result { () throws(DecodingFault) in
                 var reader = ByteReader(raw)
-                var partitions: [TopicPartition] = []
+                // later versions only add to the end
                 _ = try reader.int16()
-                for _ in 0..<max(0, try reader.int32()) {
-                    let topic = try reader.string(flexible: false)
-                    for _ in 0..<max(0, try reader.int32()) {
-                        partitions.append(TopicPartition(topic, try reader.int32()))
-                    }
-                }
-                return partitions
+                return try ConsumerProtocolAssignment.decode(from: &reader, version: 0).assignedPartitions
             }
         }
-        return ((try? read.get()) ?? []).sorted()
+        let parts = (try? read.get()) ?? []
+        return parts.flatMap { part in part.partitions.map { TopicPartition(part.topic, $0) } }.sorted()
+    }
+
+    package static func bytes(_ partitions: [TopicPartition]) throws(EncodingFault) -> [UInt8] {
+        var assignment = ConsumerProtocolAssignment()
+        for name in partitions.topicNames {
+            var part = ConsumerProtocolAssignment.TopicPartition()
+            part.topic = name
+            part.partitions = partitions.filter { $0.topic == name }.map(\.partition).sorted()
+            assignment.assignedPartitions.append(part)
+        }
+        return try assignment.prefixedBytes(version: 0)
     }
 }

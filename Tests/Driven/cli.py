@@ -322,7 +322,7 @@ def one_can_begin_anywhere():
 
 def follower(broker, *words, **more):
     return subprocess.Popen([driving.PROGRAM, "consume", *words, "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            stdin=subprocess.DEVNULL, env=environment(broker), **more)
+                            stdin=subprocess.DEVNULL, env=environment(broker), bufsize=0, **more)
 
 
 def line_from(process, seconds=10):
@@ -407,7 +407,7 @@ def memory_stays_small_however_much_is_read():
             time.sleep(0.005)
         assert process.returncode == 0, process.returncode
         return most
-    used = peak("consume", "large", "--json")
+    used = peak("consume", "large")
     print(f"note 160 MB were consumed with {used >> 20} MiB of memory")
     assert 0 < used < 64 << 20, f"{used >> 20} MiB"
 
@@ -456,6 +456,53 @@ def a_group_without_members_is_read_shown_reset_and_deleted():
     assert "GROUP_ID_NOT_FOUND" in martlet(broker, "group", "delete", "billing", code=1).err
     assert "GROUP_ID_NOT_FOUND" in martlet(broker, "group", "describe", "billing", code=1).err
     assert told(broker, "group", "list") == {"groups": []}
+
+
+@test
+def members_of_a_group_share_its_partitions_with_other_clients():
+    kafka = confluent()
+    broker = started()
+    martlet(broker, "topic", "create", "orders", "--partitions", "6")
+    for partition in range(6):
+        martlet(broker, "produce", "orders", "--partition", partition, data="".join(f"{partition}:{i}\n" for i in range(5)))
+    everything = {f"{p}:{i}" for p in range(6) for i in range(5)}
+    reader = follower(broker, "orders", "--group", "billing")
+    seen = [line_from(reader, 20) for _ in range(30)]
+    assert {line.decode().strip() for line in seen} == everything
+    assert [m["clientId"] for m in told(broker, "group", "describe", "billing")["groups"][0]["members"]] == ["martlet"]
+    other = kafka.Consumer({"bootstrap.servers": broker.address, "group.id": "billing", "client.id": "other", "auto.offset.reset": "error",
+                            "enable.auto.commit": False, "partition.assignment.strategy": "range"})
+    assigned = []
+    other.subscribe(["orders"], on_assign=lambda _, partitions: assigned.extend(p.partition for p in partitions))
+    try:
+        wait_until(lambda: other.poll(0.1) is None and assigned, 20, what="an assignment")
+        assert len(assigned) == 3, assigned
+        shown = told(broker, "group", "describe", "billing")["groups"][0]
+        assert sorted(m["clientId"] for m in shown["members"]) == ["martlet", "other"] and shown["lag"] == 0, shown
+        readers = {p["partition"]: p["member"] for p in shown["partitions"]}
+        assert sorted(p for p in readers if readers[p] == readers[assigned[0]]) == sorted(assigned), (readers, assigned)
+        for partition in range(6):
+            martlet(broker, "produce", "orders", "--partition", partition, data=f"{partition}:new\n")
+        theirs = []
+        def read():
+            message = other.poll(0.1)
+            if message is not None and not message.error():
+                theirs.append(message.value().decode())
+            return len(theirs) == 3
+        wait_until(read, 20, what="three records of the other's")
+        ours = sorted(line_from(reader).decode().strip() for _ in range(3))
+        assert sorted(ours + theirs) == [f"{p}:new" for p in range(6)], (ours, theirs)
+        # the other goes without having committed: what it read is read again, by the one that is left
+        other.close()
+        again = sorted(line_from(reader, 20).decode().strip() for _ in range(3))
+        assert again == sorted(theirs), (again, theirs)
+        reader.send_signal(signal.SIGINT)
+        assert reader.wait(10) == 130
+        assert reader.stderr.read() == b""
+        shown = told(broker, "group", "describe", "billing")["groups"][0]
+        assert shown["members"] == [] and shown["state"] == "Empty" and shown["lag"] == 0, shown
+    finally:
+        reader.kill()
 
 
 @test
