@@ -29,7 +29,9 @@ import Testing
         #expect(ConsumerAssignment.partitions(try ConsumerAssignment.bytes(partitions.reversed())) == partitions)
     }
 
-    @Test(arguments: [[], [0], [0, 1, 0, 0, 0, 9], [0, 1, 0x7F, 0xFF, 0xFF, 0xFF], [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]] as [[UInt8]])
+    @Test(arguments: [
+        [], [0], [0, 1, 0, 0, 0, 9], [0, 1, 0x7F, 0xFF, 0xFF, 0xFF], [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+    ] as [[UInt8]])
     func bytesThatAreNoAssignmentAreNoPartitions(_ bytes: [UInt8]) {
         #expect(ConsumerAssignment.partitions(bytes) == [])
     }
