@@ -2,9 +2,11 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench bench-gate fmt tidy simulate
+.PHONY: help run build test bench bench-gate fmt tidy simulate install uninstall deb container
 
 PROGRAM := .build/release/martlet
+PREFIX := /usr/local
+DESTDIR :=
 RELEASE := --configuration release --static-swift-stdlib
 # One build for everything that is tested: the speed of a release, with assertions on. It has a folder of its own, so
 # that `make build` and `make test` do not undo each other's work.
@@ -24,6 +26,19 @@ build: ## build the program: .build/release/martlet
 
 test: tested ## install what the tests need, build, run every test (PARTS="swift clients kill9 …" for some)
 	@python3 Tests/run.py $(PARTS)
+
+install: ## put what was built where it belongs (PREFIX=/usr/local, DESTDIR=), with a systemd unit
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install install $(PROGRAM)
+
+uninstall: ## take that away again, but for edited settings and the data
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install uninstall
+
+deb: build ## build a Debian package: .build/packages/martlet_….deb
+	@scripts/prepare package
+	@scripts/package $(PROGRAM) .build/packages
+
+container: ## build a container image called martlet, with podman or docker
+	@$$(command -v podman || command -v docker || echo podman) build --tag martlet --file Containerfile .
 
 bench: bench-programs ## the project's own benchmarks, beside the C limit where it is at hand (CASES="prod1 fetch")
 	@scripts/bench $(CASES)

@@ -9,12 +9,14 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -355,6 +357,28 @@ martlet_thread martlet_thread_self(void) { return (martlet_thread)pthread_self()
 
 void martlet_thread_yield(void) { sched_yield(); }
 
+int martlet_event_make(void) {
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+void martlet_event_signal(int fd) {
+    ssize_t moved;
+    // full means signalled already
+    RETRY(moved, eventfd_write(fd, 1));
+}
+
+void martlet_event_clear(int fd) {
+    eventfd_t count;
+    ssize_t moved;
+    RETRY(moved, eventfd_read(fd, &count));
+}
+
+int martlet_is_readable(int fd) {
+    struct pollfd asked = {.fd = fd, .events = POLLIN};
+    return poll(&asked, 1, 0) > 0;
+}
+
 struct martlet_monitor {
     pthread_mutex_t mutex;
     pthread_cond_t condition;
@@ -440,8 +464,47 @@ int64_t martlet_memory_bytes(void) {
     return bytes;
 }
 
+const char *martlet_environment(size_t index) { return environ == NULL ? NULL : environ[index]; }
+
 ssize_t martlet_write(int fd, const void *bytes, size_t count) {
     ssize_t moved;
     RETRY(moved, write(fd, bytes, count));
     return moved;
+}
+
+static void count_name(void *context, const char *name) {
+    (void)name;
+    ++*(int64_t *)context;
+}
+
+void martlet_process_usage(struct martlet_usage *usage) {
+    *usage = (struct martlet_usage){-1, -1, -1, -1, -1, -1};
+    struct rusage spent;
+    if (getrusage(RUSAGE_SELF, &spent) == 0) {
+        int64_t seconds = (int64_t)spent.ru_utime.tv_sec + spent.ru_stime.tv_sec;
+        int64_t microseconds = (int64_t)spent.ru_utime.tv_usec + spent.ru_stime.tv_usec;
+        usage->processor_nanoseconds = seconds * 1000000000 + microseconds * 1000;
+    }
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        usage->descriptor_limit = limit.rlim_cur > INT64_MAX ? INT64_MAX : (int64_t)limit.rlim_cur;
+    FILE *status = fopen("/proc/self/status", "re");
+    if (status != NULL) {
+        char line[256];
+        long long kilobytes;
+        while (fgets(line, sizeof line, status) != NULL) {
+            if (sscanf(line, "VmSize: %lld", &kilobytes) == 1) usage->virtual_bytes = kilobytes * 1024;
+            if (sscanf(line, "VmRSS: %lld", &kilobytes) == 1) usage->resident_bytes = kilobytes * 1024;
+            if (sscanf(line, "RssAnon: %lld", &kilobytes) == 1) usage->anonymous_bytes = kilobytes * 1024;
+        }
+        fclose(status);
+    }
+    // Linux 6.2 and later say how many there are; before, the names are counted, the one that counts them among them
+    struct stat folder;
+    if (stat("/proc/self/fd", &folder) == 0 && folder.st_size > 0) {
+        usage->open_descriptors = folder.st_size;
+    } else {
+        int64_t count = 0;
+        if (martlet_list("/proc/self/fd", &count, count_name) == 0) usage->open_descriptors = count - 1;
+    }
 }

@@ -63,7 +63,7 @@ package final class Broker: @unchecked Sendable {
         clock = host.clock
         let most = min(memoryBytes / 4, Self.requestMemoryMost)
         requestMemory = RequestMemory(limit: Int(min(config.queuedRequestBytesLimit ?? most, config.memoryBytesLimit ?? most)))
-        let seed = host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        let seed = host.randomSeed()
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
         groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: Int(most), sink: sink)
         connections = Connections(running: cluster.running, log: log.network)
@@ -74,6 +74,11 @@ package final class Broker: @unchecked Sendable {
     }
 
     package var connectionsCount: Int { connections.count }
+    /// What the requests of one loop came to. On that loop.
+    func requestCounts(ofLoop index: Int) -> RequestCounts {
+        precondition(shared[index].loop.isCurrent, "a loop's counts are read on it")
+        return shared[index].counts
+    }
     /// The most bytes that wait to be sent on one connection.
     package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }

@@ -55,6 +55,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     /// The number of the answer at the head of `answers`.
     private(set) var firstAnswer: UInt64 = 0
     private var isNotedUnsent = false
+    /// What of the outbox is counted as waiting for the peer.
+    private var countedOutbox = 0
     private var isWritableWatched = false
     private(set) var isClosed = false
     /// What the request under way wants done when the peer goes before it is answered.
@@ -337,9 +339,11 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         do {
             let header = try FrameHeader(&reader)
             if header.apiKey == ProduceRequest.apiKey, ProduceRequest.versions.contains(header.apiVersion) {
+                shared.requestBegan(header, bytes: frame.count + 4)
                 return try produce(header, frame, &reader)
             }
             guard answers.isEmpty else { return .mustWait }
+            shared.requestBegan(header, bytes: frame.count + 4)
             // what was produced without acknowledgement comes before what follows it
             shared.writeAppends()
             try broker.dispatch(Request(header: header, reader: reader, connection: self))
@@ -378,8 +382,17 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         while let first = answers.first, first.pending == 0 {
             answers.popFirst()
             firstAnswer += 1
+            var errors = ErrorCodes()
+            first.collectErrors(&errors)
+            let start = outbox.bytes.count
+            do throws(EncodingFault) {
+                if first.acks != 0 { try first.encode(into: &outbox.bytes) }
+            } catch {
+                return close("an answer that cannot be encoded: \(error)")
+            }
+            let size = first.acks != 0 ? outbox.bytes.count - start : nil
+            shared.answered(ProduceRequest.apiKey, bytes: size, began: first.began, errors)
             if first.closesConnection { return close("a produce with acks=0 failed: \(first.failureText)") }
-            if first.acks != 0 { first.encode(into: &outbox.bytes) }
         }
         if !outbox.isEmpty { noteUnsent() }
         if answers.isEmpty || wasFull && answers.count < Self.answersLimit { resume() }
@@ -402,12 +415,20 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             case .blocked: isWritableWatched = true
             case .ended: return close("the peer has gone")
             }
+            countOutbox()
             // requests may have waited for room in the outbox
             resume()
             updateInterest()
         } catch {
             close("what it asked for cannot be read: \(error)")
         }
+    }
+
+    private func countOutbox() {
+        let pending = outbox.pending
+        guard pending != countedOutbox else { return }
+        shared.outboxChanged(by: pending - countedOutbox)
+        countedOutbox = pending
     }
 
     // MARK: the end
@@ -417,6 +438,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         // what was answered before the fault still goes out, as far as the socket takes it at once
         if !outbox.isEmpty { _ = try? outbox.flush(to: socket, limit: Self.outboxLimit) }
         isClosed = true
+        shared.outboxChanged(by: -countedOutbox)
         if waitsForMemory != nil { broker.requestMemory.withdraw(self) }
         socket.close()
         onAbandon?()

@@ -2,6 +2,7 @@ import MartletBasics
 import MartletCluster
 import MartletModel
 import MartletReactor
+import MartletWire
 
 /// What the connections of one event loop share: the memory they receive into, and what is put off to the end of the turn, so that
 /// all that a turn brings for one partition is written by one system call.
@@ -24,6 +25,7 @@ final class ConnectionLoop: @unchecked Sendable {
     var produceParts: ContiguousArray<ProducePart> = []
     var validator: BatchValidator
 
+    private(set) var counts = RequestCounts()
     private var touched: ContiguousArray<Partition> = []
     private var retained: ContiguousArray<FrameBuffer> = []
     private var unsent: ContiguousArray<Connection> = []
@@ -104,5 +106,20 @@ final class ConnectionLoop: @unchecked Sendable {
             index += 1
         }
         unsent.removeAll(keepingCapacity: true)
+        if counts.hasAnswered { counts.endTurn(now: loop.clock.now) }
     }
+
+    // MARK: Counting
+
+    func requestBegan(_ header: FrameHeader, bytes: Int) { counts.began(header.apiKey, bytes: bytes) }
+
+    /// An answer is complete, of so many bytes, or of none.
+    func answered(_ key: Int16, bytes: Int?, began: Instant, _ errors: ErrorCodes) {
+        counts.answered(key, bytes: bytes, began: began)
+        for error in errors.all { counts.failed(key, error) }
+        scheduleEndOfTurn()
+    }
+
+    /// A connection has so many more bytes, or fewer, that its peer does not take.
+    func outboxChanged(by bytes: Int) { counts.outboxBytes += bytes }
 }

@@ -13,6 +13,7 @@ final class Connections: @unchecked Sendable {
     private var admitted = 0
     private var nextID: UInt64 = 1
     private var isClosing = false
+    private var counts = Statistics()
 
     private let running: RunningConfig
     private let log: Logger
@@ -20,6 +21,22 @@ final class Connections: @unchecked Sendable {
     init(running: RunningConfig, log: Logger) {
         self.running = running
         self.log = log
+    }
+
+    struct Statistics: Sendable {
+        var open = 0
+        var opened: UInt64 = 0
+        var closed: UInt64 = 0
+        /// For want of a place.
+        var refused: UInt64 = 0
+    }
+
+    var statistics: Statistics {
+        lock.withLock {
+            var counts = counts
+            counts.open = open.count
+            return counts
+        }
     }
 
     /// For a world that stands still.
@@ -32,8 +49,12 @@ final class Connections: @unchecked Sendable {
         let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
         let (id, refusal): (UInt64?, String) = lock.withLock {
             if isClosing { return (nil, "the broker is stopping") }
-            if admitted >= Int(config.connectionLimit) { return (nil, "max.connections (\(config.connectionLimit)) are open") }
+            if admitted >= Int(config.connectionLimit) {
+                counts.refused += 1
+                return (nil, "max.connections (\(config.connectionLimit)) are open")
+            }
             if perAddress[peer.host, default: 0] >= Int(limit) {
+                counts.refused += 1
                 return (nil, "max.connections.per.ip (\(limit)) are open from this address")
             }
             perAddress[peer.host, default: 0] += 1
@@ -46,7 +67,10 @@ final class Connections: @unchecked Sendable {
     }
 
     func opened(_ connection: Connection) {
-        lock.withLock { open[connection.id] = connection }
+        lock.withLock {
+            open[connection.id] = connection
+            counts.opened += 1
+        }
         log.debug("connection opened", ("client", connection.socket.peer.description), ("listener", connection.listener.name))
     }
 
@@ -56,6 +80,7 @@ final class Connections: @unchecked Sendable {
             let left = perAddress[host, default: 1] - 1
             perAddress[host] = left > 0 ? left : nil
             admitted -= 1
+            counts.closed += 1
             return open.removeValue(forKey: connection.id) != nil
         }
         precondition(known, "a connection is closed once")

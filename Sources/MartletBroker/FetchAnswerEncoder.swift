@@ -23,9 +23,11 @@ package struct FetchAnswerEncoder {
         self.sessionID = sessionID
     }
 
+    /// Returns the size of the whole answer.
+    @discardableResult
     package func encode(
         _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to outbox: inout Outbox
-    ) throws {
+    ) throws -> Int {
         let start = outbox.bytes.count
         var fileBytes = 0
         header.beginAnswer(&outbox.bytes)
@@ -35,15 +37,15 @@ package struct FetchAnswerEncoder {
             outbox.bytes.int32(sessionID)
         }
         let topics = runs(of: partitions, targets)
-        count(topics.count, &outbox.bytes)
+        outbox.bytes.arrayCount(topics.count, flexible: flexible)
         for topic in topics {
             let target = targets[partitions[topic.lowerBound].target]
             if version >= 13 {
                 outbox.bytes.uuid(target.topicID)
             } else {
-                outbox.bytes.protocolString(target.topicName, flexible: flexible)
+                try outbox.bytes.string(target.topicName, flexible: flexible, field: "topic name")
             }
-            count(topic.count, &outbox.bytes)
+            outbox.bytes.arrayCount(topic.count, flexible: flexible)
             for index in topic {
                 fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, &outbox)
             }
@@ -52,6 +54,7 @@ package struct FetchAnswerEncoder {
         if flexible { outbox.bytes.uvarint(0) }
         let size = outbox.bytes.count - start - 4 + fileBytes
         outbox.bytes.patch(Int32(size), at: start)
+        return size + 4
     }
 
     /// Ranges of partitions that follow each other and are of one topic.
@@ -68,10 +71,6 @@ package struct FetchAnswerEncoder {
             runs.append(index..<(index + 1))
         }
         return runs
-    }
-
-    private func count(_ count: Int, _ buffer: inout ByteBuffer) {
-        if flexible { buffer.uvarint(UInt32(count + 1)) } else { buffer.int32(Int32(count)) }
     }
 
     /// Writes one partition; returns how many bytes of its records are sent from a file.
@@ -96,7 +95,7 @@ package struct FetchAnswerEncoder {
             if flexible { buffer.uvarint(0) } else { buffer.int32(-1) }
             return
         }
-        count(found.abortedTransactions.count, &buffer)
+        buffer.arrayCount(found.abortedTransactions.count, flexible: flexible)
         for transaction in found.abortedTransactions {
             buffer.int64(transaction.producerID)
             buffer.int64(transaction.firstOffset)
@@ -105,7 +104,7 @@ package struct FetchAnswerEncoder {
     }
 
     private func encodeRecords(_ slice: LogSlice?, _ outbox: inout Outbox) throws -> Int {
-        count(slice?.count ?? 0, bytes: &outbox.bytes)
+        outbox.bytes.arrayCount(slice?.count ?? 0, flexible: flexible)
         guard let slice, let file = slice.file, slice.count > 0 else { return 0 }
         guard slice.count <= Self.copyLimit else {
             outbox.append(file, at: slice.position, count: slice.count)
@@ -115,10 +114,6 @@ package struct FetchAnswerEncoder {
         let read = try file.read(into: UnsafeMutableRawBufferPointer(start: start, count: slice.count), at: slice.position)
         guard read == slice.count else { throw RequestFault("\(file.path) ends before offset \(slice.position + Int64(slice.count))") }
         return 0
-    }
-
-    private func count(_ count: Int, bytes buffer: inout ByteBuffer) {
-        if flexible { buffer.uvarint(UInt32(count + 1)) } else { buffer.int32(Int32(count)) }
     }
 
     /// Tag 0: where the logs part; tag 1: who leads now.

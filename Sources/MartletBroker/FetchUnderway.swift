@@ -3,6 +3,7 @@ import MartletCluster
 import MartletLog
 import MartletModel
 import MartletReactor
+import MartletWire
 
 /// A fetch from its request to its answer: looks at the partitions, waits for enough, warms what is cold.
 ///
@@ -249,7 +250,20 @@ final class FetchUnderway: @unchecked Sendable {
 
     private func encode(_ round: FetchRound) throws {
         let encoder = FetchAnswerEncoder(header: header, version: header.apiVersion, sessionID: session?.id ?? 0)
-        try encoder.encode(answered ?? round.partitions, targets, readCommitted: limits.readCommitted, to: &connection.outbox)
+        let told = answered ?? round.partitions
+        let size = try encoder.encode(told, targets, readCommitted: limits.readCommitted, to: &connection.outbox)
+        count(told, size)
         connection.noteUnsent()
+    }
+
+    private func count(_ told: [FetchedPartition], _ size: Int) {
+        var errors = ErrorCodes()
+        for partition in told {
+            if partition.found.error != .none { errors.append(partition.found.error) }
+            // what other brokers copy is no consumer's
+            guard limits.follower == nil, let slice = partition.found.slice, !slice.isEmpty else { continue }
+            hosted[partition.target]?.countSent(slice)
+        }
+        connection.shared.answered(header.apiKey, bytes: size, began: connection.lastActive, errors)
     }
 }

@@ -5,6 +5,7 @@ import MartletReactor
 extension LogSlice {
     /// The kernel reads ahead by about this much, so that one byte stands for its neighbours.
     private static let probeDistance: Int64 = 128 * 1024
+    private static let pageBytes: Int64 = 4096
     private static let readAheadPiece = 256 * 1024
 
     /// Asks for single bytes without waiting. A file that cannot be asked counts as cached: sending it will tell what is wrong.
@@ -17,7 +18,7 @@ extension LogSlice {
                 let read: Int?
                 do throws(SystemError) { read = try file.readCached(into: byte, at: at) } catch { return true }
                 if read == nil { return false }
-                if at == last { return true }
+                if at / Self.pageBytes == last / Self.pageBytes { return true }
                 at = min(at + Self.probeDistance, last)
             }
         }

@@ -1,6 +1,7 @@
 package import MartletBasics
 package import MartletCluster
 package import MartletModel
+package import MartletWire
 
 /// What one partition of a produce request is answered.
 package struct ProduceResult {
@@ -32,6 +33,8 @@ package struct ProduceAnswer {
     package var correlationID: Int32
     package var version: Int16
     package var acks: Int16
+    /// When its request was there.
+    package var began = Instant(nanoseconds: 0)
     /// How many partitions are not known yet.
     package var pending = 0
     /// The first partition lies here, so that the common request costs no allocation.
@@ -65,6 +68,11 @@ package struct ProduceAnswer {
         }
     }
 
+    package func collectErrors(_ found: inout ErrorCodes) {
+        if let error = first?.error, error != .none { found.append(error) }
+        for result in more where result.error != .none { found.append(result.error) }
+    }
+
     /// With acks=0 nothing can tell of an error but the end of the connection.
     package var closesConnection: Bool {
         acks == 0 && (first?.error != ErrorCode.none && first != nil || more.contains { $0.error != .none })
@@ -76,18 +84,18 @@ package struct ProduceAnswer {
     }
 
     /// Writes the frame of the answer: size, header, body.
-    package func encode(into buffer: inout ByteBuffer) {
+    package func encode(into buffer: inout ByteBuffer) throws(EncodingFault) {
         let flexible = version >= 9
         let start = buffer.count
         buffer.int32(0)
         buffer.int32(correlationID)
         if flexible { buffer.uvarint(0) }
-        if flexible { buffer.uvarint(UInt32(topicCount + 1)) } else { buffer.int32(Int32(topicCount)) }
+        buffer.arrayCount(topicCount, flexible: flexible)
         var index = 0
         while index < count {
             var end = index + 1
             while end < count, !result(end).beginsTopic { end += 1 }
-            encodeTopic(index..<end, into: &buffer)
+            try encodeTopic(index..<end, into: &buffer)
             index = end
         }
         buffer.int32(0)  // throttle time
@@ -97,20 +105,20 @@ package struct ProduceAnswer {
 
     private func result(_ index: Int) -> ProduceResult { index == 0 ? first! : more[index - 1] }
 
-    private func encodeTopic(_ range: Range<Int>, into buffer: inout ByteBuffer) {
+    private func encodeTopic(_ range: Range<Int>, into buffer: inout ByteBuffer) throws(EncodingFault) {
         let flexible = version >= 9
         let topic = result(range.lowerBound)
         if version >= 13 {
             buffer.uuid(topic.topicID)
         } else {
-            buffer.protocolString(topic.topicName, flexible: flexible)
+            try buffer.string(topic.topicName, flexible: flexible, field: "topic name")
         }
-        if flexible { buffer.uvarint(UInt32(range.count + 1)) } else { buffer.int32(Int32(range.count)) }
-        for index in range { encode(result(index), into: &buffer) }
+        buffer.arrayCount(range.count, flexible: flexible)
+        for index in range { try encode(result(index), into: &buffer) }
         if flexible { buffer.uvarint(0) }
     }
 
-    private func encode(_ result: ProduceResult, into buffer: inout ByteBuffer) {
+    private func encode(_ result: ProduceResult, into buffer: inout ByteBuffer) throws(EncodingFault) {
         let flexible = version >= 9
         buffer.int32(result.index)
         buffer.int16(result.error.rawValue)
@@ -119,13 +127,13 @@ package struct ProduceAnswer {
         if version >= 5 { buffer.int64(result.logStartOffset) }
         if version >= 8 {
             let faults = result.recordErrors
-            if flexible { buffer.uvarint(UInt32(faults.count + 1)) } else { buffer.int32(Int32(faults.count)) }
+            buffer.arrayCount(faults.count, flexible: flexible)
             for fault in faults {
                 buffer.int32(fault.batchIndex)
-                buffer.protocolString(fault.message, flexible: flexible)
+                try buffer.string(fault.message, flexible: flexible, field: "error message of a record")
                 if flexible { buffer.uvarint(0) }
             }
-            buffer.protocolNullableString(result.message, flexible: flexible)
+            try buffer.nullableString(result.message, flexible: flexible, field: "error message")
         }
         guard flexible else { return }
         if version >= 10, let leader = result.currentLeader {
@@ -151,18 +159,5 @@ extension ProduceResult {
             logAppendTime = -1
             logStartOffset = -1
         }
-    }
-}
-
-extension ByteBuffer {
-    mutating func protocolString(_ string: String, flexible: Bool) {
-        let count = string.utf8.count
-        if flexible { uvarint(UInt32(count + 1)) } else { int16(Int16(clamping: count)) }
-        append(utf8: string)
-    }
-
-    mutating func protocolNullableString(_ string: String?, flexible: Bool) {
-        if let string { return protocolString(string, flexible: flexible) }
-        if flexible { uvarint(0) } else { int16(-1) }
     }
 }

@@ -120,6 +120,9 @@ extension Connection {
             throw error
         }
         outbox.bytes.patch(Int32(outbox.bytes.count - start - 4), at: start)
+        var errors = ErrorCodes()
+        response.collectErrors(&errors)
+        shared.answered(header.apiKey, bytes: outbox.bytes.count - start, began: lastActive, errors)
         noteUnsent()
     }
 }

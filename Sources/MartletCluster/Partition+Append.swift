@@ -55,6 +55,8 @@ extension Partition {
                         baseOffset: reservation.baseOffset, logAppendTime: reservation.logAppendTime, isWaiting: isWaiting)
                 }
                 wait(upTo: reservation.lastOffset + 1, request)
+                received.recordsIn &+= UInt64(reservation.lastOffset + 1 - reservation.baseOffset)
+                received.bytesIn &+= UInt64(batches.count)
                 if request.acknowledgement != .committed { acknowledgedEnd = reservation.lastOffset + 1 }
                 return .reserved(baseOffset: reservation.baseOffset, isFirstOfTurn: isFirst)
             } catch {

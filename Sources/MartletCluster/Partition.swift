@@ -49,6 +49,9 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var wasClosedCleanly = false
     /// The log could not hand over what it wrote: the next look asks again.
     var mustRetrySync = false
+    /// What was appended here.
+    var received = PartitionTraffic()
+    let sent = SentCounts()
 
     package init(
         id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,

@@ -80,7 +80,7 @@ extension ReplicaHost {
         guard units.count == config.logDirs.count else { return }
         for unit in units {
             let paths = unit.directory.found.partitions.filter { $0.kind == .deleted }.map { unit.path + "/" + $0.name }
-            removeLater(paths, after: .seconds(60))
+            removeLater(paths, after: .milliseconds(config.topics.defaults.fileDeleteDelayMs))
         }
     }
 

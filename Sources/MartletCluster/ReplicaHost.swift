@@ -13,16 +13,19 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     private static let bulkThreadsLimit = 256
     /// Descriptors that the cache of segment files does not take: sockets, checkpoints, the keeper.
     package static let descriptorLimitDefault = 8192
+    /// Names of folders that one line of the log tells.
+    static let namesToldLimit = 20
 
     let host: any Host
     private(set) var config: BrokerConfig
     let logger: Logger
     let clock: any Clock
     let bulk: any Lane
-    let descriptors: DescriptorCache
+    package let descriptors: DescriptorCache
+    package let activity = LogActivity()
     package let topics = LocalTopics()
     /// Those that could be opened, in the order of `log.dirs`.
-    private(set) var units: [LogDirectoryUnit] = []
+    package private(set) var units: [LogDirectoryUnit] = []
     private(set) var brokerID: BrokerID = -1
     /// Replicas that are being opened or stopped, and who waits to do so next, in order.
     private var changing: [TopicPartition: [UnsafeContinuation<Void, Never>]] = [:]
@@ -44,7 +47,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let threads = min(Int(config.recoveryThreadsPerDir) * config.logDirs.count, Self.bulkThreadsLimit)
         bulk = host.makeLane("bulk", threads: max(1, threads), limit: Self.laneLimit)
         descriptors = DescriptorCache(disk: host.disk, limit: Self.descriptorLimitDefault)
-        seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        seeds = SeededRandom(seed: host.randomSeed())
     }
 
     // MARK: Opening
@@ -56,9 +59,14 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         var directories: [LogDirectory] = []
         for path in config.logDirs {
             do throws(LogError) {
-                directories.append(try opened.openDirectory(path))
+                directories.append(try opened.openDirectory(path, after: directories))
             } catch {
-                if case .directoryLocked = error { throw error }
+                switch error {
+                case .directoryLocked, .wrongIdentity:
+                    giveBack(directories)
+                    throw error
+                default: break
+                }
                 opened.logger.error("log directory cannot be used", ("directory", path), ("reason", "\(error)"))
                 firstFault = firstFault ?? error
             }
@@ -70,13 +78,17 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         return opened
     }
 
-    private func openDirectory(_ path: String) throws(LogError) -> LogDirectory {
-        let directory = try LogDirectory.open(path, on: host.disk)
+    private func openDirectory(_ path: String, after others: [LogDirectory]) throws(LogError) -> LogDirectory {
+        // those of one broker belong to the same
+        let owner = DirectoryOwner(
+            brokerID: others.lazy.compactMap { $0.metaProperties?.brokerID }.first,
+            clusterID: others.lazy.compactMap { $0.metaProperties?.clusterID }.first)
+        let directory = try LogDirectory.open(path, on: host.disk, owner: owner)
         let found = directory.found
         logger.info(
             "log directory opened", ("directory", path), ("partitions", "\(found.partitions.count)"),
             ("stopped", found.cleanStop != nil ? "cleanly" : found.metaProperties == nil ? "never started" : "uncleanly"))
-        for name in found.unknownFolders { logger.warning("a folder of no partition is left alone", ("folder", path + "/" + name)) }
+        sayWhatIsLeftAlone(directory)
         return directory
     }
 
@@ -90,6 +102,17 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
         return LogDirectoryUnit(directory, syncer: syncer, bulk: bulk, loop: host.loops[0], clock: clock, logger: logger) {
             [weak self] unit, error in self?.directoryFailed(unit, error)
+        }
+    }
+
+    /// Nothing was done with what is open: it is left as it was found.
+    private static func giveBack(_ directories: [LogDirectory]) {
+        for directory in directories {
+            if let stop = directory.found.cleanStop {
+                try? directory.closeCleanly(brokerEpoch: stop.brokerEpoch ?? -1)
+            } else {
+                directory.close()
+            }
         }
     }
 
@@ -110,28 +133,6 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     }
 
     package var wasUncleanStop: Bool { wasStoppedUncleanly }
-
-    /// The last leader epoch in a found replica's log.
-    package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? {
-        let folder = PartitionFolder(TopicPartition(topic, partition))
-        guard let unit = units.first(where: { $0.holds(folder) }) else { return nil }
-        let path = unit.path + "/" + folder.name + "/" + LeaderEpochHistory.fileName
-        guard let bytes = try? host.disk.contents(path) else { return nil }
-        return try? LeaderEpochHistory.decode(bytes, path: path).latestEpoch
-    }
-
-    package var foundTopics: [FoundTopic] {
-        var partitions: [String: Set<Int32>] = [:], ids: [String: UUID] = [:]
-        for unit in units {
-            for folder in unit.directory.found.partitions where folder.kind == .live {
-                partitions[folder.partition.topic, default: []].insert(folder.partition.partition)
-                let path = unit.path + "/" + folder.name + "/" + PartitionMetadata.fileName
-                guard ids[folder.partition.topic] == nil, let bytes = try? host.disk.contents(path) else { continue }
-                ids[folder.partition.topic] = try? PartitionMetadata.decode(bytes, path: path).topicID
-            }
-        }
-        return partitions.keys.sorted().map { FoundTopic(name: $0, id: ids[$0], partitions: partitions[$0]!.sorted()) }
-    }
 
     package func claim(brokerID: BrokerID, clusterID: String) async throws(LogError) {
         self.brokerID = brokerID
@@ -205,7 +206,13 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
 
     private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig, isNew: Bool) async throws(LogError) -> Partition {
         let folder = PartitionFolder(id)
-        let existing = units.first { !$0.directory.isOffline && $0.holds(folder) }
+        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
+        if holders.count > 1 {
+            let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
+            throw .refused(
+                .kafkaStorageError, "\(id) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
+        }
+        let existing = holders.first
         let canLieElsewhere = units.count < self.config.logDirs.count || units.contains { $0.directory.isOffline }
         guard let unit = existing ?? emptiest(), existing != nil || isNew || !canLieElsewhere else {
             throw .directoryOffline(
@@ -216,6 +223,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             partition: id, folder: unit.path + "/" + folder.name, config: config, disk: host.disk, descriptors: descriptors,
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
+        parameters.activity = activity
         if existing != nil {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0
@@ -250,6 +258,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let handover: LogHandover
         do throws(LogError) { handover = try opened.get() } catch {
             if error.takesDirectoryOffline { unit.writeFailed(error, id) }
+            // it was looked at, and left as it was
+            if case .oldFormat = error { unit.keep(id, known) }
             throw error
         }
         let mark = unit.directory.durableOffsets.register(id, durable: handover.log.durableOffset)
@@ -297,11 +307,13 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         // what it had when it was taken out of the table stays in the checkpoints
         if let partition { unit.keep(id, partition.asClosed(isClean: false)) }
         let doomed = PartitionFolder(id, .deleted, unique: host.randomBytes(16))
+        let copies = delete ? futureCopies(of: id) : []
         let disk = host.disk
         try await onBulk { () -> Result<Void, LogError> in
             do throws(LogError) {
                 try partition?.stop(clean: !delete)
                 if delete { try Self.setAside(id, from: live, as: doomed, unit, disk) }
+                for copy in copies { try onDisk { () throws(SystemError) in try disk.removeTree(copy) } }
                 return .success(())
             } catch {
                 return .failure(error)
@@ -314,6 +326,13 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             removeLater([unit.path + "/" + doomed.name], after: .milliseconds(delay))
         } else if let partition {
             unit.keep(id, partition.asClosed(isClean: partition.wasClosedCleanly))
+        }
+    }
+
+    /// What a move to another directory, begun by another broker, had copied so far: worth nothing when the partition goes.
+    private func futureCopies(of id: TopicPartition) -> [String] {
+        units.filter { !$0.directory.isOffline }.flatMap { unit in
+            unit.directory.found.partitions.filter { $0.kind == .future && $0.partition == id }.map { unit.path + "/" + $0.name }
         }
     }
 

@@ -41,12 +41,25 @@ package struct FoundTopic: Sendable, Equatable {
     package var id: UUID?
     /// By rising index.
     package var partitions: [Int32]
+    /// The cleaner's checkpoint has rows of it.
+    package var wasCompacted: Bool
 
-    package init(name: String, id: UUID?, partitions: [Int32]) {
+    package init(name: String, id: UUID?, partitions: [Int32], wasCompacted: Bool = false) {
         self.name = name
         self.id = id
         self.partitions = partitions
+        self.wasCompacted = wasCompacted
     }
+}
+
+/// What the found replicas say of numbers that were given out before.
+package struct ReplicaSurvey: Sendable, Equatable {
+    /// The last leader epoch in each log that has one.
+    package var leaderEpochs: [TopicPartition: LeaderEpoch] = [:]
+    /// -1 where no log knows a producer.
+    package var highestProducerID: ProducerID = -1
+
+    package init() {}
 }
 
 /// The replicas of this broker, as the cluster member sees them: what was found on disk, and what the controller's orders change.
@@ -78,8 +91,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     func move(_ id: TopicPartition, to path: String) async -> ErrorCode
     /// Whether the log directories were left without the marker of a clean stop (false where they were empty).
     var wasStoppedUncleanly: Bool { get }
-    /// The last leader epoch in a found replica's log; nil where it has none. Asked when a directory is adopted.
-    func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch?
+    /// Reads the found replicas; before the first `apply`, when a directory is adopted.
+    func survey() async throws(LogError) -> ReplicaSurvey
 }
 
 extension ReplicaHosting {
@@ -87,5 +100,5 @@ extension ReplicaHosting {
     package func describeLogDirs() async -> [LogDirDescription] { [] }
     package func move(_ id: TopicPartition, to path: String) async -> ErrorCode { .logDirNotFound }
     package var wasStoppedUncleanly: Bool { false }
-    package func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { nil }
+    package func survey() async throws(LogError) -> ReplicaSurvey { ReplicaSurvey() }
 }

@@ -67,7 +67,7 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     /// at once and meet are refused when they are applied.
     private func newSessionID() -> Int64 {
         while true {
-            let id = Int64(host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) } & UInt64(Int64.max))
+            let id = Int64(host.randomSeed() & UInt64(Int64.max))
             if id != 0, tree.session(id) == nil { return id }
         }
     }
@@ -411,6 +411,18 @@ package final class EmbeddedKeeper: @unchecked Sendable {
     package var lastZxid: Zxid {
         precondition(loop.isCurrent, "the keeper's state is read on its loop")
         return tree.lastZxid
+    }
+
+    /// On the loop.
+    package var statistics: KeeperStatistics {
+        precondition(loop.isCurrent, "the keeper's state is read on its loop")
+        var statistics = KeeperStatistics(zxid: tree.lastZxid, writeLatency: replication.writeLatency)
+        statistics.nodes = tree.nodeCount
+        statistics.treeBytes = tree.bytes
+        statistics.sessions = tree.sessionCount
+        statistics.watches = watches.count
+        statistics.waitingTransactions = replication.waitingCount
+        return statistics
     }
 
     /// A copy of the tree as it is now. On the loop.

@@ -13,6 +13,8 @@ package protocol KeeperReplication: AnyObject {
     var lastProposed: Zxid { get }
     /// Proposed and not decided.
     var waitingCount: Int { get }
+    /// How long it took to make groups of transactions durable.
+    var writeLatency: Histogram { get }
     var waitingBytes: Int { get }
 
     /// Gives the transaction its zxid. That it returns does not mean that it is decided.
@@ -65,6 +67,8 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
     private var flying: [DecidedTransaction] = []
     private var flyingBytes = 0
     private var isWriting = false
+    private var writeBegan = Instant(nanoseconds: 0)
+    package private(set) var writeLatency = Histogram(.latency)
     private var isTurnArmed = false
 
     private var file: (any DiskFile)?
@@ -142,6 +146,7 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
 
     private func write(_ bytes: [UInt8], startingWith first: Zxid, syncing: Bool) {
         isWriting = true
+        writeBegan = loop.clock.now
         let (store, file, offset) = (store, file, fileSize)
         fileSize = (file == nil ? Int64(KeeperLog.headerSize) : offset) + Int64(bytes.count)
         bytesSinceSnapshot += bytes.count
@@ -218,6 +223,8 @@ package final class SingleReplica: KeeperReplication, @unchecked Sendable {
             flyingBytes = 0
             transactionsSinceSnapshot += decided.count
             wasBusy = wasBusy || !decided.isEmpty
+            // a seal is synced by nobody
+            if !decided.isEmpty { writeLatency.record(loop.clock.now - writeBegan) }
             for transaction in decided { onDecided?(transaction) }
         }
         if !hasFailed, !isWriting {

@@ -75,8 +75,15 @@ struct BatchScanner: ~Copyable {
         case fault(BatchFault)
     }
 
-    /// The header of the batch at `position`, if the whole batch can lie there. Does not move.
+    /// The header of the batch at `position`, if the whole batch can lie there. Does not move. A message of an old format is
+    /// no damage, and must not be cut: it throws.
     mutating func peek() throws(LogError) -> Step {
+        let step = try header()
+        guard case .fault = step, let magic = try OldMessageFormat.magic(in: file, at: position, end: end) else { return step }
+        throw .oldFormat(path: file.path, position: Int64(position), magic: magic)
+    }
+
+    private mutating func header() throws(LogError) -> Step {
         if position == end { return .end }
         let there = try bytes(at: position, BatchHeader.size)
         guard there.count == BatchHeader.size else { return .fault(.shortHeader(there.count)) }

@@ -47,11 +47,16 @@ package final class LogDirectory: @unchecked Sendable {
         package var partitions: [PartitionFolder] = []
         /// Folders that are no partition's, by name: not touched.
         package var unknownFolders: [String] = []
+        /// Folders of a KRaft controller's own log: not touched.
+        package var metadataFolders: [String] = []
 
         package func offset(_ checkpoint: Checkpoint, _ partition: TopicPartition) -> Offset? {
             checkpoints[checkpoint]?[partition]
         }
     }
+
+    /// What a KRaft controller keeps its log under; no topic of a client's.
+    private static let metadataTopic = "__cluster_metadata"
 
     package struct CleanStop: Equatable, Sendable {
         package var brokerEpoch: Int64?
@@ -158,7 +163,11 @@ package final class LogDirectory: @unchecked Sendable {
             guard try onDisk({ () throws(SystemError) in try disk.status(path + "/" + name) })?.isDirectory == true
             else { continue }
             if let folder = PartitionFolder(parsing: name) {
-                found.partitions.append(folder)
+                if folder.partition.topic == metadataTopic {
+                    found.metadataFolders.append(name)
+                } else {
+                    found.partitions.append(folder)
+                }
             } else {
                 found.unknownFolders.append(name)
             }

@@ -10,6 +10,8 @@ package enum LogError: Error, Equatable, Sendable {
     /// Bytes that were synced, and perhaps acknowledged, are not there any more as they were: nothing that follows them
     /// is dropped.
     case damagedBelowDurable(path: String, offset: Offset, durable: Offset, reason: String)
+    /// Messages in a format that Kafka wrote before 0.11: the partition is not opened, and nothing of it is changed.
+    case oldFormat(path: String, position: Int64, magic: Int8)
     /// Asked for what the log does not have: below its start or above its end.
     case offsetOutOfRange(offset: Offset, start: Offset, end: Offset)
     /// A replica was given a batch that does not continue its log.
@@ -33,7 +35,8 @@ extension LogError {
     /// What a client is told.
     package var code: ErrorCode {
         switch self {
-        case .storage, .directoryLocked, .malformedFile, .directoryOffline, .damagedBelowDurable: .kafkaStorageError
+        case .storage, .directoryLocked, .malformedFile, .directoryOffline, .damagedBelowDurable, .oldFormat:
+            .kafkaStorageError
         case .corrupt: .corruptMessage
         case .offsetOutOfRange: .offsetOutOfRange
         case .outOfOrder: .unknownServerError
@@ -47,7 +50,7 @@ extension LogError {
     package var takesDirectoryOffline: Bool {
         switch self {
         case .storage, .malformedFile, .directoryLocked, .wrongIdentity, .directoryOffline: true
-        case .corrupt, .damagedBelowDurable, .offsetOutOfRange, .outOfOrder, .refused, .closed: false
+        case .corrupt, .damagedBelowDurable, .oldFormat, .offsetOutOfRange, .outOfOrder, .refused, .closed: false
         }
     }
 }
@@ -67,6 +70,12 @@ extension LogError: CustomStringConvertible {
             \(path) is damaged at offset \(offset), although everything below \(durable) had been synced: \(reason). \
             Nothing was cut. Restore the partition's folder from a replica or a copy, \
             or move it away to give up what it holds
+            """
+        case .oldFormat(let path, let position, let magic):
+            """
+            \(path) holds messages of format \(magic) at byte \(position), as Kafka before 0.11 wrote them, and only format 2 \
+            is served: the partition stays offline, and its folder as it is. \
+            Copy the topic with a Kafka 3 broker into a new one, or move the folder away
             """
         case .offsetOutOfRange(let offset, let start, let end):
             "offset \(offset) is not in the log, which holds \(start) up to \(end)"

@@ -332,6 +332,7 @@ extension PartitionLog {
         try addSegment(at: baseOffset)
         recent.removeAll()
         unsealedCount += 1
+        activity.noteRoll()
         sealSegments()
     }
 

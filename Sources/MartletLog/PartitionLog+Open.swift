@@ -48,6 +48,7 @@ extension PartitionLog {
     }
 
     private func load(_ parameters: LogParameters) throws(LogError) {
+        try refuseOldFormats()
         try finishInterruptedWork()
         if let bytes = try files.contents(folder + "/" + PartitionMetadata.fileName) {
             topicID = try PartitionMetadata.decode(bytes, path: folder + "/" + PartitionMetadata.fileName).topicID

@@ -12,6 +12,9 @@ package struct LogSlice: Sendable {
     package var firstBatchBaseOffset: Offset
     /// The size of the first batch: a `count` below it means that the batch was not asked to be whole.
     package var firstBatchSize: Int
+    /// About how many records it carries: exact where it goes up to the end that was asked for, else as many as its part of
+    /// the bytes up to there.
+    package var recordCount: Int64 = 0
 
     package init(file: (any DiskFile)?, position: Int64, count: Int, firstBatchBaseOffset: Offset, firstBatchSize: Int) {
         self.file = file
@@ -101,9 +104,12 @@ extension PartitionLog {
         }
         var count = min(maxBytes, end - first.position)
         if firstBatchWhole { count = max(count, first.size) }
-        return LogSlice(
+        var slice = LogSlice(
             file: try segment.file(files), position: Int64(first.position), count: count,
             firstBatchBaseOffset: first.baseOffset, firstBatchSize: first.size)
+        let (records, bytes) = (min(limit, upperBound(index)) - first.baseOffset, Int64(end - first.position))
+        slice.recordCount = Int64(count) == bytes ? records : Int64(Double(records) * Double(count) / Double(max(bytes, 1)))
+        return slice
     }
 
     func find(_ offset: Offset, in index: Int) throws(LogError) -> BatchPlace? {

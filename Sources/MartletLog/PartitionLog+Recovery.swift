@@ -31,9 +31,11 @@ extension PartitionLog {
 
     func recover(from first: Int, _ recovery: LogRecovery) throws(LogError) {
         let from = segments[first].baseOffset
+        let bytes = segments[first...].reduce(0) { $0 + $1.size }
         logger.info(
             "recovering", ("partition", "\(partition)"), ("from", "\(from)"),
-            ("segments", "\(segments.count - first)"), ("bytes", "\(segments[first...].reduce(0) { $0 + $1.size })"))
+            ("segments", "\(segments.count - first)"), ("bytes", "\(bytes)"))
+        activity.noteRecovery(bytes: bytes)
         try reloadProducers(before: from)
         var index = first
         var expected = from
@@ -217,6 +219,7 @@ extension PartitionLog {
             try target.sync()
             try disk.syncDirectory(directory)
         }
+        activity.notePutAside(bytes: end - start)
         logger.info("put aside", ("partition", "\(partition)"), ("bytes", "\(end - start)"), ("file", path))
     }
 

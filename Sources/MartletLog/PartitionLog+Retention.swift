@@ -111,6 +111,7 @@ extension PartitionLog {
             removed.baseOffsets.append(segment.baseOffset)
             removed.bytes += Int64(segment.size)
         }
+        activity.note(removed)
         logger.info(
             "segments leave the log", ("partition", "\(partition)"), ("count", "\(count)"),
             ("bytes", "\(removed.bytes)"),

@@ -44,7 +44,7 @@ extension PartitionLog {
         }
         return UnsyncedWrites(
             files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation,
-            bytes: unsyncedBytes)
+            bytes: unsyncedBytes, records: Int(offsets.logEnd - offsets.durable))
     }
 
     /// What was taken is durable. A truncation since then has made its end meaningless, and it is ignored.

@@ -28,6 +28,8 @@ package struct LogParameters {
     package var mayHaveGaps: Bool
     /// Where recovery puts aside what it cuts.
     package var cutDirectory: String
+    /// Where what the log does is counted.
+    package var activity = LogActivity()
 
     package init(
         partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, descriptors: DescriptorCache,
@@ -108,6 +110,7 @@ package final class PartitionLog {
     let files: LogFiles
     let clock: any Clock
     let logger: Logger
+    let activity: LogActivity
     var random: SeededRandom
 
     /// Never empty between calls once opened; by base offset; the last one is active.
@@ -150,6 +153,7 @@ package final class PartitionLog {
         files = LogFiles(disk: parameters.disk, descriptors: parameters.descriptors)
         clock = parameters.clock
         logger = parameters.logger
+        activity = parameters.activity
         random = SeededRandom(seed: parameters.seed)
         let start = max(parameters.logStartOffset, 0)
         offsets = LogOffsets(logStart: start, recoveryPoint: start, durable: start, logEnd: start)

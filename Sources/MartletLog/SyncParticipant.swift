@@ -14,13 +14,18 @@ package struct UnsyncedWrites: Sendable {
     /// Raised by each truncation: what was taken under an older one says nothing about the log's end now.
     package var generation: UInt64
     package var bytes: Int
+    /// How many offsets become durable.
+    package var records: Int
 
-    package init(files: [any DiskFile], folders: [String], endOffset: Offset, generation: UInt64, bytes: Int) {
+    package init(
+        files: [any DiskFile], folders: [String], endOffset: Offset, generation: UInt64, bytes: Int, records: Int = 0
+    ) {
         self.files = files
         self.folders = folders
         self.endOffset = endOffset
         self.generation = generation
         self.bytes = bytes
+        self.records = records
     }
 }
 

@@ -16,6 +16,9 @@ internal import Synchronization
 /// thousand files take 20 to 120 ms so, and up to a second one by one. A single file costs one hand-off to the lane and
 /// back.
 ///
+/// Where somebody waits, one file is all there is to sync, the disk has been quick and the loop has nothing else to do, the
+/// loop syncs it itself: the hand-off would cost as much as the sync (docs/design/sync-in-place.md).
+///
 /// After a failed sync the writes behind it are lost or not, nobody can tell, and a later success would mean nothing
 /// for them. So the participants concerned hear `syncFailed`, the directory is reported as failed, and every later
 /// cycle fails without touching the disk.
@@ -28,6 +31,8 @@ package final class Syncer: @unchecked Sendable {
         package var parallelism = 8
         /// With more files (and folders) than this the whole file system is synced instead.
         package var fileSystemThreshold = 64
+        /// What takes longer is a slow sync; zero: the loop never syncs by itself.
+        package var quickLimit = Interval.milliseconds(1)
         package init() {}
     }
 
@@ -70,6 +75,9 @@ package final class Syncer: @unchecked Sendable {
     private var partsLeft = 0..<0
     private var began = Instant(nanoseconds: 0)
     private var failure: SystemError?
+    private var isAwaited = false
+    private var wasQuick = false
+    private var stalls = StallAllowance()
 
     /// `failed` is called once, on the loop, with the first sync that the disk refused.
     package init(
@@ -172,6 +180,7 @@ package final class Syncer: @unchecked Sendable {
         lock.withLock {
             precondition(!isRunning && works.isEmpty, "one sync cycle at a time")
             isStartQueued = false
+            isAwaited = isUrgent
             isUrgent = false
             isRunning = true
             cycle += 1
@@ -186,7 +195,21 @@ package final class Syncer: @unchecked Sendable {
         }
         taken.removeAll(keepingCapacity: true)
         began = loop.clock.now
-        if failure != nil || jobs.count == 0 { finish() } else { begin() }
+        if failure != nil || jobs.count == 0 {
+            finish()
+        } else if mayRunInPlace {
+            faults = jobs.run(from: 0, by: 1, on: disk)
+            let taken = loop.clock.now - began
+            if taken >= settings.quickLimit { stalls.charge(taken) }
+            lock.withLock { counts.inPlace += 1 }
+            finish()
+        } else {
+            begin()
+        }
+    }
+
+    private var mayRunInPlace: Bool {
+        isAwaited && jobs.count == 1 && wasQuick && stalls.isLeft(at: began) && loop.hasNothingReady
     }
 
     /// Each part takes every n-th job: which is which is settled here, so that it does not depend on how threads run.
@@ -273,6 +296,7 @@ package final class Syncer: @unchecked Sendable {
     private func count() {
         guard failure == nil, jobs.count > 0 else { return }
         let taken = loop.clock.now - began
+        wasQuick = taken < settings.quickLimit
         lock.withLock {
             counts.cycles += 1
             if jobs.count > settings.fileSystemThreshold { counts.fileSystemSyncs += 1 }
@@ -280,7 +304,8 @@ package final class Syncer: @unchecked Sendable {
             counts.folders += UInt64(jobs.folders.count)
             counts.bytes += works.reduce(0) { $0 + UInt64($1.writes.bytes) }
             counts.failures += UInt64(faults.count)
-            counts.latency.count(taken)
+            counts.latency.record(taken)
+            counts.records.record(works.reduce(0) { $0 + UInt64(max($1.writes.records, 0)) })
         }
     }
 }
@@ -331,6 +356,8 @@ private func syncFileSystem(_ disk: any Disk, _ path: String) -> [SyncFault] {
 package struct SyncStatistics: Sendable, Equatable {
     package var cycles: UInt64 = 0
     package var fileSystemSyncs: UInt64 = 0
+    /// Cycles that ran on the loop itself.
+    package var inPlace: UInt64 = 0
     package var files: UInt64 = 0
     package var folders: UInt64 = 0
     package var bytes: UInt64 = 0
@@ -338,20 +365,7 @@ package struct SyncStatistics: Sendable, Equatable {
     package var failures: UInt64 = 0
     /// How often the lane was full.
     package var refusals: UInt64 = 0
-    package var latency = LatencyCounts()
-}
-
-/// How many cycles took how long, by powers of two.
-package struct LatencyCounts: Sendable, Equatable {
-    /// From under a microsecond to four seconds and more.
-    package static let bucketCount = 24
-    /// At `i`, those that took less than 2^i microseconds and not less than half of that; the last holds all above.
-    package private(set) var buckets = [UInt64](repeating: 0, count: bucketCount)
-    package private(set) var total = Interval.zero
-
-    package mutating func count(_ taken: Interval) {
-        let microseconds = UInt64(max(0, taken.nanoseconds / 1000))
-        buckets[min(UInt64.bitWidth - microseconds.leadingZeroBitCount, Self.bucketCount - 1)] += 1
-        total = total + taken
-    }
+    package var latency = Histogram(.latency)
+    /// Records that became durable together.
+    package var records = Histogram(.count)
 }

@@ -61,7 +61,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
 
     let process: SimulatedProcess
     private let simulatedLoops: [SimulatedLoop]
-    private var lanes: [SimulatedLane] = []
+    private var simulatedLanes: [SimulatedLane] = []
     private var random: SeededRandom
     private let subject: Subject
 
@@ -101,9 +101,14 @@ package final class SimulatedHost: Host, @unchecked Sendable {
 
     package func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane {
         let lane = SimulatedLane(process: process, name: name, threads: threads, limit: limit)
-        lanes.append(lane)
+        simulatedLanes.append(lane)
         return lane
     }
+
+    package var lanes: [any Lane] { simulatedLanes }
+
+    /// The machine that it runs on is none of its own.
+    package func processUsage() -> ProcessUsage { ProcessUsage() }
 
     package func randomBytes(_ count: Int) -> [UInt8] {
         (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next() >> 24) }
@@ -153,7 +158,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     private func stop(silently: Bool) {
         process.isAlive = false
         for loop in simulatedLoops { loop.stop() }
-        for lane in lanes { lane.stop() }
+        for lane in simulatedLanes { lane.stop() }
         files.closeAll(of: process)
         world.network.closeSockets(of: process, silently: silently)
     }

@@ -10,6 +10,8 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
     private let world: SimulatedWorld
     private let limit: Int
     private let subject: Subject
+    private let threads: Int
+    private var counts = LaneStatus()
     /// Each piece gives back what remains to be done on its completion.
     private var queue: [() -> () -> Void] = []
     private var head = 0
@@ -21,9 +23,17 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         self.process = process
         self.name = name
         self.limit = limit
+        self.threads = threads
         world = process.world
         subject = Subject("\(process.name)/\(name)")
         idle = (0..<threads).map { _ in process.world.takeCallerIndex() }
+    }
+
+    package var status: LaneStatus {
+        var status = counts
+        status.queued = queue.count - head
+        status.running = threads - idle.count
+        return status
     }
 
     package func submit<R: Sendable>(
@@ -32,7 +42,10 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         world.checkThread()
         // The power went in the middle of the handler that submits: what it does now never happens, and must not look like a full queue.
         guard process.isAlive else { return true }
-        guard queue.count - head < limit else { return false }
+        guard queue.count - head < limit else {
+            counts.refused += 1
+            return false
+        }
         queue.append {
             let result = work()
             return { loop.execute { completion(result) } }
@@ -76,6 +89,7 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         let rest = piece()
         let cost = world.laneCost ?? 0
         world.laneCost = nil
+        counts.busyNanoseconds += cost
         world.callerIndex = 0
         world.post(after: cost) { [self] in finish(rest, on: thread) }
     }
@@ -83,6 +97,7 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
     private func finish(_ rest: @escaping () -> Void, on thread: Int) {
         guard process.isAlive else { return }
         world.note(.laneCompletion, subject, UInt64(thread))
+        counts.completed += 1
         world.callerIndex = thread
         rest()
         world.callerIndex = 0

@@ -53,6 +53,11 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     package var isCurrent: Bool { world.currentLoop === self }
 
+    /// As the seed has it, where nothing waits: other threads are never seen from here.
+    package var hasNothingReady: Bool {
+        ready.isEmpty && jobs.isEmpty && !world.loopsAreNeverIdle && world.randomBits() & 1 == 0
+    }
+
     package func enqueue(_ job: consuming ExecutorJob) {
         world.checkThread()
         let job = UnownedJob(job)
@@ -85,6 +90,9 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         guard let cancelled = timers.removeValue(forKey: timer.id) else { return }
         world.cancel(cancelled.event)
     }
+
+    /// Its turns take no time of the simulated world: they are counted, each as none.
+    package private(set) var turnStatistics = TurnStatistics()
 
     // MARK: Inside the simulation
 
@@ -132,6 +140,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         }
         isTurnDue = false
         guard process.isAlive, !ready.isEmpty else { return }
+        turnStatistics.record(.zero)
         var items = spare
         spare = []
         swap(&items, &ready)

@@ -37,6 +37,8 @@ package final class SimulatedWorld: @unchecked Sendable {
     var callerIndex = 0
     /// What the work that runs on a lane has cost so far; nil outside of lanes.
     var laneCost: Int64?
+    /// Loops always have something else to do: for tests that want every sync on its lane, where it takes its time.
+    package var loopsAreNeverIdle = false
 
     package init(seed: UInt64, keepsLines: Bool = false) {
         self.seed = seed

@@ -1,4 +1,5 @@
 package import MartletBasics
+package import MartletModel
 
 /// A request or a response: what follows the header in a frame. The types are generated from `Schemas/apis`.
 package protocol WireMessage: Equatable, Sendable {
@@ -35,4 +36,21 @@ package protocol WireRequest: WireMessage {
     associatedtype Response: WireResponse
 }
 
-package protocol WireResponse: WireMessage {}
+package protocol WireResponse: WireMessage {
+    /// Adds every error code other than `none` that the response carries, in the order of its fields.
+    func collectErrors(_ found: inout ErrorCodes)
+}
+
+extension WireResponse {
+    /// Of a response that has none.
+    package func collectErrors(_: inout ErrorCodes) {}
+}
+
+/// The error codes of one response.
+package struct ErrorCodes: Sendable {
+    package private(set) var all: [ErrorCode] = []
+
+    package init() {}
+
+    package mutating func append(_ code: ErrorCode) { all.append(code) }
+}

@@ -26,6 +26,7 @@ struct MessageEmitter {
             out.line()
             out.block("extension \(qualified(structure))") { out in
                 CodecEmitter(message: message, structure: structure, target: target).emit(into: &out)
+                ErrorEmitter(message: message, structure: structure).emit(into: &out)
             }
         }
         out.line()

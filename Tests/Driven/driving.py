@@ -66,6 +66,8 @@ class Broker:
             "log.dirs": f"{self.folder}/log",
             "martlet.keeper.dir": f"{self.folder}/keeper",
             "martlet.cut.dir": f"{self.folder}/cut",
+            # the default is one port for all brokers of a machine
+            "martlet.metrics.listener": "",
             **(settings or {}),
         }
         self.flags = list(flags)

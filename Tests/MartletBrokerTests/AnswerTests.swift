@@ -203,7 +203,7 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
                     expected.responses.append(told)
                 }
                 var buffer = ByteBuffer()
-                answer.encode(into: &buffer)
+                try answer.encode(into: &buffer)
                 #expect(buffer.array == (try framed(expected, version: version, id: 5)), "version \(version)")
             }
         }

@@ -100,8 +100,8 @@ final class RawClient: @unchecked Sendable {
     var isConnected: Bool { socket != nil }
     var hasSentAll: Bool { sentCount == outgoing.count }
 
-    func connect() {
-        let address = SocketAddress(host: world.host.address, port: 9092)
+    func connect(port: UInt16 = 9092) {
+        let address = SocketAddress(host: world.host.address, port: port)
         let loop = loop
         world.clients.network.connect(to: address, loop: loop) { [self] result in
             guard case .success(let socket) = result else { return hasEnded = true }

@@ -16,6 +16,8 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
         var folders: [String: (id: UUID?, partitions: Set<Int32>)] = [:]
         var wasStoppedUncleanly = false
         var lastEpochs: [TopicPartition: LeaderEpoch] = [:]
+        var highestProducerID: ProducerID = -1
+        var compacted: Set<String> = []
     }
 
     let topics = LocalTopics()
@@ -33,13 +35,17 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
 
     var foundTopics: [FoundTopic] {
         disk.folders.keys.sorted().map {
-            FoundTopic(name: $0, id: disk.folders[$0]!.id, partitions: disk.folders[$0]!.partitions.sorted())
+            FoundTopic(name: $0, id: disk.folders[$0]!.id, partitions: disk.folders[$0]!.partitions.sorted(), wasCompacted: disk.compacted.contains($0))
         }
     }
     var foundClusterID: String? { disk.clusterID }
     var foundBrokerID: BrokerID? { disk.brokerID }
     var wasStoppedUncleanly: Bool { disk.wasStoppedUncleanly }
-    func lastLeaderEpoch(topic: String, partition: Int32) -> LeaderEpoch? { disk.lastEpochs[TopicPartition(topic, partition)] }
+    func survey() async throws(LogError) -> ReplicaSurvey {
+        var survey = ReplicaSurvey()
+        (survey.leaderEpochs, survey.highestProducerID) = (disk.lastEpochs, disk.highestProducerID)
+        return survey
+    }
 
     func claim(brokerID: BrokerID, clusterID: String) async throws(LogError) {
         #expect(loop.isCurrent)

@@ -48,7 +48,6 @@ extension Broker {
             broker.crash(powerCut: seed % 2 == 0)
             try broker.start()
             #expect(broker.replicas.wasUncleanStop)
-            #expect(broker.replicas.lastLeaderEpoch(topic: topicName, partition: 0) == 0)
             try broker.apply(epoch: 1)
             broker.world.run(for: .milliseconds(100))
             #expect(broker.lines.says("recovered"))

@@ -14,6 +14,7 @@ private func leader(
     // the new folder's own sync is over
     broker.world.run(for: .milliseconds(200))
     broker.host.files.syncLatency = Latency(.milliseconds(10), .milliseconds(10))
+    broker.world.loopsAreNeverIdle = true
     return (broker, Producer(broker.host.loops[0]))
 }
 

@@ -67,8 +67,12 @@ private final class Bench {
 
     final class Reported: @unchecked Sendable { var failures: [SystemError] = [] }
 
-    init(seed: UInt64 = 1, threads: Int = 8, limit: Int = 64, settings: Syncer.Settings = Syncer.Settings()) throws {
+    init(
+        seed: UInt64 = 1, threads: Int = 8, limit: Int = 64, settings: Syncer.Settings = Syncer.Settings(),
+        loopIsIdle: Bool = false
+    ) throws {
         world = SimulatedWorld(seed: seed)
+        world.loopsAreNeverIdle = !loopIsIdle
         host = world.makeHost("broker")
         try host.disk.makeDirectory("/d")
         try host.disk.syncDirectory("/")
@@ -88,6 +92,77 @@ private final class Bench {
     func durableCount(_ name: String) -> Int { host.files.durableBytes("/d/\(name)")?.count ?? 0 }
 }
 
+@Suite struct SyncsInPlace {
+    private func append(_ logs: [WrittenLog], _ bench: Bench, urgent: Bool = true) {
+        bench.onLoop { for log in logs { log.append(urgent: urgent) } }
+        bench.world.runUntilIdle()
+    }
+
+    @Test func oneAwaitedFileOnAnIdleLoopIsSyncedByTheLoopItselfOnceTheDiskWasQuick() throws {
+        let bench = try Bench(loopIsIdle: true)
+        bench.host.files.syncLatency = Latency(.microseconds(100), .microseconds(200))
+        let logs = try bench.logs(1)
+        append(logs, bench)
+        // nothing was known of the disk yet
+        #expect(bench.syncer.statistics.inPlace == 0)
+        for _ in 0..<100 { append(logs, bench) }
+        // the seed says each time whether the loop is idle
+        #expect((20...80).contains(bench.syncer.statistics.inPlace))
+        #expect(logs[0].durable == 101 && logs[0].syncedCount == 101)
+    }
+
+    @Test func severalFilesAndWritesThatNobodyWaitsForGoToTheLane() throws {
+        let bench = try Bench(loopIsIdle: true)
+        bench.host.files.syncLatency = Latency(.microseconds(100), .microseconds(200))
+        let logs = try bench.logs(2)
+        for _ in 0..<50 { append(logs, bench) }
+        for _ in 0..<50 { append([logs[0]], bench, urgent: false) }
+        #expect(bench.syncer.statistics.inPlace == 0)
+        #expect(logs.map(\.durable) == [100, 50])
+    }
+
+    @Test func aSlowDiskIsLeftToTheLane() throws {
+        let bench = try Bench(loopIsIdle: true)
+        bench.host.files.syncLatency = Latency(.milliseconds(8), .milliseconds(9))
+        let logs = try bench.logs(1)
+        for _ in 0..<50 { append(logs, bench) }
+        #expect(bench.syncer.statistics.inPlace == 0)
+        #expect(logs[0].durable == 50)
+    }
+
+    @Test func aFailedSyncInPlaceFailsTheDirectoryAsOneOnTheLaneDoes() throws {
+        var inPlace = 0
+        for seed in 1...20 as ClosedRange<UInt64> {
+            let bench = try Bench(seed: seed, loopIsIdle: true)
+            bench.host.files.syncLatency = Latency(.microseconds(100), .microseconds(200))
+            let logs = try bench.logs(1)
+            append(logs, bench)
+            let before = bench.syncer.statistics.inPlace
+            bench.host.files.fail(.sync, of: "/d/0.log", with: .inputOutput)
+            append(logs, bench)
+            inPlace += Int(bench.syncer.statistics.inPlace - before)
+            #expect(logs[0].failures.map(\.kind) == [.inputOutput] && logs[0].durable == 1)
+            #expect(bench.reported.failures.map(\.kind) == [.inputOutput])
+            append(logs, bench)
+            #expect(logs[0].failures.count == 2, "a directory that failed stays so")
+        }
+        #expect((3...17).contains(inPlace))
+    }
+
+    @Test func stallsTakeAFiftiethOfTheTimeAndADebtIsWorkedOff() {
+        var stalls = StallAllowance()
+        func isLeft(afterMilliseconds time: Int64) -> Bool { stalls.isLeft(at: Instant(nanoseconds: time * 1_000_000)) }
+        #expect(isLeft(afterMilliseconds: 0))
+        stalls.charge(.milliseconds(200))
+        #expect(!isLeft(afterMilliseconds: 7_000))
+        #expect(isLeft(afterMilliseconds: 8_001))
+        // an hour of quiet saves no more than the most
+        #expect(isLeft(afterMilliseconds: 3_600_000))
+        stalls.charge(.milliseconds(41))
+        #expect(!isLeft(afterMilliseconds: 3_600_000))
+    }
+}
+
 @Suite struct GroupCommits {
     @Test func whatATurnAppendsSharesOneCycle() throws {
         let bench = try Bench()
@@ -98,7 +173,7 @@ private final class Bench {
         #expect(bench.syncer.statistics.cycles == 1)
         #expect(bench.syncer.statistics.files == 5)
         #expect(bench.syncer.statistics.bytes == 150)
-        #expect(bench.syncer.statistics.latency.buckets.reduce(0, +) == 1)
+        #expect(bench.syncer.statistics.latency.total == 1)
     }
 
     @Test func whatIsDurableIsOnTheDiskWhenItIsTold() throws {

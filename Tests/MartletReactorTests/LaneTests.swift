@@ -50,6 +50,8 @@ final class Gate: Sendable {
             #expect(done.all == [0, 1, 2, 3])
             #expect(lane.status.queued == 0 && lane.status.running == 0)
             #expect(lane.status.busyNanoseconds > 0)
+            // three of them have waited for the first
+            #expect(lane.status.waitedNanoseconds > 0)
         }
     }
 

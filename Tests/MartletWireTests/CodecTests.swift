@@ -360,3 +360,30 @@ import Testing
         }
     }
 }
+
+@Suite struct ErrorsOfResponses {
+    @Test func areFoundWhereverTheyLieAndInTheirOrder() {
+        var partition = MetadataResponse.MetadataResponsePartition()
+        partition.errorCode = .leaderNotAvailable
+        var topic = MetadataResponse.MetadataResponseTopic()
+        topic.errorCode = .unknownTopicOrPartition
+        topic.partitions = [MetadataResponse.MetadataResponsePartition(), partition]
+        var response = MetadataResponse()
+        response.topics = [MetadataResponse.MetadataResponseTopic(), topic]
+        var found = ErrorCodes()
+        response.collectErrors(&found)
+        #expect(found.all == [.unknownTopicOrPartition, .leaderNotAvailable])
+    }
+
+    @Test func areNoneInAResponseThatHasNone() {
+        var found = ErrorCodes()
+        MetadataResponse().collectErrors(&found)
+        ApiVersionsResponse().collectErrors(&found)
+        SaslHandshakeResponse().collectErrors(&found)
+        #expect(found.all.isEmpty)
+        var refused = ApiVersionsResponse()
+        refused.errorCode = .unsupportedVersion
+        refused.collectErrors(&found)
+        #expect(found.all == [.unsupportedVersion])
+    }
+}

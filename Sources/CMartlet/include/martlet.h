@@ -86,6 +86,13 @@ int martlet_thread_join(martlet_thread thread);
 martlet_thread martlet_thread_self(void);
 void martlet_thread_yield(void);
 
+/// A descriptor that can be read once `martlet_event_signal` was called, until `martlet_event_clear`.
+int martlet_event_make(void);
+void martlet_event_signal(int fd);
+void martlet_event_clear(int fd);
+/// 1 where reading would not have to wait, 0 where it would.
+int martlet_is_readable(int fd);
+
 /// A mutex and a condition, in memory that does not move.
 struct martlet_monitor;
 struct martlet_monitor *martlet_monitor_make(void);
@@ -106,4 +113,16 @@ void martlet_ignore_sigpipe(void);
 /// Raises the limit of open descriptors towards `wanted`; the limit now.
 int64_t martlet_raise_descriptor_limit(int64_t wanted);
 int64_t martlet_memory_bytes(void);
+/// What this process has of the machine; -1 for what the system does not say.
+struct martlet_usage {
+    int64_t processor_nanoseconds;
+    int64_t resident_bytes;
+    int64_t anonymous_bytes;
+    int64_t virtual_bytes;
+    int64_t open_descriptors;
+    int64_t descriptor_limit;
+};
+void martlet_process_usage(struct martlet_usage *usage);
+/// An entry of the environment, `NAME=value`; NULL behind the last.
+const char *martlet_environment(size_t index);
 ssize_t martlet_write(int fd, const void *bytes, size_t count);

@@ -34,6 +34,7 @@ extension Connection {
     ) -> Bool {
         let version = header.apiVersion
         var answer = ProduceAnswer(correlationID: header.correlationID, version: version, acks: acks)
+        answer.began = lastActive
         let whole = requestFault(acks: acks, parts, frame)
         let now = broker.clock.now
         let number = firstAnswer + UInt64(answers.count)

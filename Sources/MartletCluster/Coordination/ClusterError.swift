@@ -10,6 +10,10 @@ package enum ClusterError: Error, Sendable, CustomStringConvertible {
     /// The log directories belong to another cluster than the tree.
     case wrongCluster(found: String, expected: String)
     case wrongBrokerID(found: Int32, configured: Int32)
+    /// The topics of the tree lie on another broker than this one.
+    case otherBrokersTree(brokerID: Int32, expected: Int32)
+    /// The file of topic settings cannot be taken.
+    case topicSettings(path: String, line: Int, reason: String)
     case brokerIDTaken(Int32)
     case endpointTaken(String, by: Int32)
     case closed
@@ -24,6 +28,10 @@ package enum ClusterError: Error, Sendable, CustomStringConvertible {
             "The log directories belong to cluster \(found), the coordination tree to cluster \(expected): correct log.dirs or martlet.keeper.dir, so that both are of one cluster."
         case .wrongBrokerID(let found, let configured):
             "broker.id is \(configured), but the log directories belong to broker \(found): set broker.id=\(found), or correct log.dirs."
+        case .otherBrokersTree(let id, let expected):
+            "The coordination tree belongs to broker \(expected), and this is broker \(id): correct log.dirs, broker.id or martlet.keeper.dir, so that all are of one broker."
+        case .topicSettings(let path, let line, let reason):
+            "\(path), line \(line): \(reason). A line is 'topic name=value', one for each setting of a topic."
         case .brokerIDTaken(let id):
             "Broker \(id) is registered already: stop the other broker of that id, wait for its session to end, or set another broker.id."
         case .endpointTaken(let endpoint, let id):

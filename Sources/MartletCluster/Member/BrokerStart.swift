@@ -24,12 +24,20 @@ struct BrokerStart {
         } catch { throw .keeper(error) }
         if let clusterID = try await readClusterID() {
             if let found = replicas.foundClusterID, found != clusterID { throw .wrongCluster(found: found, expected: clusterID) }
-            return (try await chooseBrokerID(), clusterID)
+            let brokerID = try await chooseBrokerID()
+            if member.access.isEmbedded {
+                try await requireOwnTopics(brokerID)
+                if let file = member.topicSettings {
+                    member.logger.info(
+                        "the file of topic settings is not read: it counts for a new coordination tree only", ("file", file.path))
+                }
+            }
+            return (brokerID, clusterID)
         }
         let brokerID = try await chooseBrokerID()
         let wanted = replicas.foundClusterID ?? UUID(bytes: member.host.randomBytes(16)).description
         // The cluster's id comes last, as the mark of a tree that is complete: after a crash before it, this begins again.
-        if member.access.isEmbedded { try await adopt(as: brokerID) }
+        if member.access.isEmbedded { try await Adoption(session: session, member: member, brokerID: brokerID).run() }
         let clusterID = try await createClusterID(wanted)
         guard clusterID == wanted || replicas.foundClusterID == nil else { throw .wrongCluster(found: wanted, expected: clusterID) }
         return (brokerID, clusterID)
@@ -91,52 +99,21 @@ struct BrokerStart {
         } catch { throw .keeper(error) }
     }
 
-    // MARK: What it brings
-
-    /// Writes the topics that the log directories hold into a new tree: a directory that another broker of Kafka's format filled.
-    private func adopt(as brokerID: BrokerID) async throws(ClusterError) {
-        var ids: Set<UUID> = []
-        var adopted = 0
-        for topic in replicas.foundTopics where !topic.partitions.isEmpty {
-            guard TopicName.isValid(topic.name) else { continue }
-            var id = topic.id ?? .zero
-            if id == .zero || !ids.insert(id).inserted {
-                id = UUID(bytes: member.host.randomBytes(16))
-                ids.insert(id)
+    /// The embedded tree is that of one broker. With log directories of another one, all topics would be without a replica.
+    private func requireOwnTopics(_ brokerID: BrokerID) async throws(ClusterError) {
+        var other: BrokerID?
+        do throws(KeeperError) {
+            for name in try await session.children(ClusterPath.topics).names {
+                guard let node = TopicNode(try await session.get(ClusterPath.topic(name)).data) else { continue }
+                let brokers = node.partitions.flatMap(\.brokers)
+                if brokers.contains(brokerID) { return }
+                other = other ?? brokers.first
             }
-            let node = TopicNode(partitions: topic.partitions.map { .init(partition: $0, brokers: [brokerID]) }, id: id)
-            do throws(KeeperError) {
-                if try await adopt(topic, node, brokerID) { adopted += 1 }
-            } catch { throw .keeper(error) }
-        }
-        guard adopted > 0 else { return }
-        member.logger.info(
-            "the coordination tree is new: the topics found in the log directories were written into it, with the broker's default settings",
-            ("topics", "\(adopted)"), ("broker", "\(brokerID)"))
+        } catch { throw .keeper(error) }
+        if let other { throw .otherBrokersTree(brokerID: brokerID, expected: other) }
     }
 
-    private func adopt(_ topic: FoundTopic, _ node: TopicNode, _ brokerID: BrokerID) async throws(KeeperError) -> Bool {
-        // by an attempt that a crash ended
-        if try await session.exists(ClusterPath.topic(topic.name)) != nil { return false }
-        func create(_ path: String, _ data: [UInt8]?) -> KeeperOperation {
-            .create(path: path, data: data, acl: ACL.open, mode: .persistent)
-        }
-        var operations = [
-            create(ClusterPath.topic(topic.name), node.bytes), create(ClusterPath.topicConfig(topic.name), ConfigNode([]).bytes),
-            create(ClusterPath.partitions(topic.name), nil),
-        ]
-        for partition in topic.partitions {
-            let id = TopicPartition(topic.name, partition)
-            // Without a leader: the controller elects this broker, in the epoch after those that the log has seen.
-            let state = PartitionStateNode(
-                controllerEpoch: 0, leader: -1,
-                leaderEpoch: max(replicas.lastLeaderEpoch(topic: topic.name, partition: partition) ?? 0, 0),
-                inSyncReplicas: [brokerID])
-            operations += [create(ClusterPath.partition(id), nil), create(ClusterPath.state(id), state.bytes)]
-        }
-        _ = try await session.multi(operations)
-        return true
-    }
+    // MARK: What it brings
 
     /// Topics of which the log directories hold folders, but which the tree does not know. Said once.
     func strangers() async throws(ClusterError) -> Set<String> {

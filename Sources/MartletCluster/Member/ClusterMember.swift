@@ -49,6 +49,8 @@ package final class ClusterMember: @unchecked Sendable {
     let access: CoordinationAccess
     let replicas: any ReplicaHosting
     let logger: Logger
+    /// What topics are given that a new tree adopts.
+    let topicSettings: TopicSettingsFile?
     let remoteChannel: ((LiveBroker) -> any ControllerChannel)?
     let conditions: Conditions
     var session: (any KeeperSession)?
@@ -80,7 +82,7 @@ package final class ClusterMember: @unchecked Sendable {
 
     package init(
         host: any Host, config: BrokerConfig, coordination: CoordinationAccess, replicas: any ReplicaHosting, sink: any LogSink,
-        remoteChannel: ((LiveBroker) -> any ControllerChannel)? = nil
+        topicSettings: TopicSettingsFile? = nil, remoteChannel: ((LiveBroker) -> any ControllerChannel)? = nil
     ) {
         self.host = host
         loop = host.loops[0]
@@ -88,11 +90,12 @@ package final class ClusterMember: @unchecked Sendable {
         startConfig = config
         access = coordination
         self.replicas = replicas
+        self.topicSettings = topicSettings
         self.remoteChannel = remoteChannel
         logger = Logger("cluster", to: sink)
         brokerID = config.brokerID
         conditions = Conditions(loop: host.loops[0])
-        random = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        random = SeededRandom(seed: host.randomSeed())
         requests = BrokerRequests(
             replicas: replicas, metadata: metadata, loop: loop, logger: logger,
             config: { [unowned self] name in await topicConfig(name) },

@@ -118,6 +118,14 @@ package enum ActingConfigs {
         ("martlet.keeper.dir", "Where the embedded coordination service keeps its log. Essential: back it up."),
         ("martlet.log.level", "The least level of what is logged; `info,network:debug` gives a subsystem its own."),
         ("martlet.memory.limit.bytes", "The most bytes of requests in memory; -1: a quarter of all, at most 400 MB."),
+        (
+            "martlet.metrics.labels.max",
+            "The most topics, partitions, and partitions of groups that metrics tell of one by one."
+        ),
+        (
+            "martlet.metrics.listener",
+            "Where `/metrics` and `/health` are told, as `host:port`; empty is nowhere. Its default may be taken already."
+        ),
         ("martlet.sync.delay.ms", "The longest a sync waits to begin after the first append it covers."),
     ]
 }

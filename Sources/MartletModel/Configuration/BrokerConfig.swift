@@ -1,6 +1,7 @@
 package import MartletBasics
 
-/// Everything a broker reads from its settings, resolved: `--set`, else the file, else the default.
+/// Everything a broker reads from its settings, resolved: `--set`, else the environment where that is read, else the
+/// file, else the default.
 package struct BrokerConfig: Sendable {
     /// As they were given: for the settings of topics, and for what DescribeConfigs tells.
     package var settings: BrokerSettings
@@ -58,7 +59,13 @@ package struct BrokerConfig: Sendable {
     package var connectionLimitOverrides: [(host: String, count: Int32)]
     package var requestTimeout: Interval
 
+    // MARK: what it tells of itself
     package var logLevels: LogLevels
+    /// Nil where metrics are not told.
+    package var metricsListener: MetricsListener?
+    /// The start fails where a listener that was asked for cannot be had; without the one by default it goes on.
+    package var isMetricsListenerGiven: Bool
+    package var metricsLabelLimit: Int32
 
     /// What to tell the user at start: a sentence for each setting given that has no effect, and the like.
     package var warnings: [String] { settings.warnings }
@@ -69,9 +76,10 @@ extension BrokerConfig {
     /// Resolves the settings, and holds them against each other. `coordinationIsChosen` says that the user has said
     /// by what service this broker is coordinated, so that `zookeeper.connect` cannot be meant to say so.
     package static func resolve(
-        file: [Property] = [], overrides: [(name: String, value: String)] = [], coordinationIsChosen: Bool = false
+        file: [Property] = [], environment: EnvironmentSettings? = nil,
+        overrides: [(name: String, value: String)] = [], coordinationIsChosen: Bool = false
     ) throws(ConfigError) -> BrokerConfig {
-        var settings = try BrokerSettings(file: file, overrides: overrides)
+        var settings = try BrokerSettings(file: file, environment: environment, overrides: overrides)
         try settings.refuseWhatCannotBe(coordinationIsChosen: coordinationIsChosen)
         try settings.checkTimes()
         let (listeners, advertised) = try settings.listeners()
@@ -125,7 +133,10 @@ extension BrokerConfig {
             connectionLimitPerAddress: settings.int32("max.connections.per.ip"),
             connectionLimitOverrides: hostCounts(settings.string("max.connections.per.ip.overrides")) ?? [],
             requestTimeout: time("request.timeout.ms"),
-            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels())
+            logLevels: LogLevels(settings.string("martlet.log.level")) ?? LogLevels(),
+            metricsListener: try MetricsListener.from(settings, beside: listeners),
+            isMetricsListenerGiven: settings.given("martlet.metrics.listener") != nil,
+            metricsLabelLimit: settings.int32("martlet.metrics.labels.max"))
     }
 }
 

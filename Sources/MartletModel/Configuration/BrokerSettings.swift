@@ -9,15 +9,26 @@ package struct BrokerSettings: Sendable {
     /// How many settings were given that have no effect.
     package private(set) var inertCount = 0
 
-    /// What `--set` gives counts before what the file gives.
+    /// What `--set` gives counts before what the environment gives, and that before what the file gives. Without an
+    /// environment none is read.
     package init(
-        file: [Property] = [], overrides: [(name: String, value: String)] = []
+        file: [Property] = [], environment: EnvironmentSettings? = nil,
+        overrides: [(name: String, value: String)] = []
     ) throws(ConfigError) {
         for property in file {
             do {
                 try take(property.name, property.value)
             } catch {
                 throw ConfigError(error.reason, error.setting, "line \(property.line): \(error.description)")
+            }
+        }
+        var surroundings = environment?.settings ?? []
+        surroundings += environment?.listeners(file: file, overrides: overrides) ?? []
+        for setting in surroundings {
+            do {
+                try take(setting.name, setting.value)
+            } catch {
+                throw ConfigError(error.reason, error.setting, "\(setting.variable): \(error.description)")
             }
         }
         for (name, value) in overrides {
@@ -27,8 +38,9 @@ package struct BrokerSettings: Sendable {
                 throw ConfigError(error.reason, error.setting, "--set: \(error.description)")
             }
         }
+        warnings = environment?.warnings ?? []
         var warned: Set<String> = []
-        for name in file.map(\.name) + overrides.map(\.name) where warned.insert(name).inserted {
+        for name in file.map(\.name) + surroundings.map(\.name) + overrides.map(\.name) where warned.insert(name).inserted {
             warnIfInert(name)
         }
     }

@@ -15,7 +15,8 @@ package enum ConfigReference {
         return [
             Section(
                 title: "Settings of a broker that act",
-                introduction: "Given in the file, or with `--set name=value`, which counts before the file.",
+                introduction: "Given in the file, in the environment (`KAFKA_NUM_PARTITIONS`, read with `--env`), or with "
+                    + "`--set name=value`: the later of these counts before the earlier.",
                 definitions: brokers.filter(\.acts)),
             Section(
                 title: "Settings of a topic that act",

@@ -99,7 +99,9 @@ extension Listener {
         return parts.count == 4 && parts.allSatisfy { UInt8($0) != nil }
     }
 
-    private static func parts(of element: String, _ setting: String) throws(ConfigError) -> (String, String, UInt16) {
+    static func parts(
+        of element: String, _ setting: String
+    ) throws(ConfigError) -> (name: String, host: String, port: UInt16) {
         let fault = ConfigError(
             .invalidValue, setting,
             "\(setting) has '\(element.prefix(ConfigTable.shownLength))': each element must be NAME://host:port, "

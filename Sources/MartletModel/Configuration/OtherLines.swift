@@ -112,6 +112,8 @@ extension ConfigTable {
         broker martlet.keeper.dir string data/keeper
         broker martlet.log.level string info log-levels
         broker martlet.memory.limit.bytes long -1 -1|16777216..9223372036854775807
+        broker martlet.metrics.labels.max int 1000 0..100000
+        broker martlet.metrics.listener string 127.0.0.1:9644
         broker martlet.sync.delay.ms long 2 0..10000
         broker,topic martlet.durability string fsync in:fsync,page-cache
         """

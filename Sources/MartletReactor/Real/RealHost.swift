@@ -26,7 +26,7 @@ package final class RealHost: Host, @unchecked Sendable {
     private let uvLoops: [UVEventLoop]
     private let firstLoop: FirstLoop
     private let threads: [Thread]
-    private let lanes = Mutex<[RealLane]>([])
+    private let madeLanes = Mutex<[RealLane]>([])
     private let isStopped = Atomic<Bool>(false)
 
     package init(loops count: Int, firstLoop: FirstLoop = .ownThread, log: any LogSink) throws(SystemError) {
@@ -72,14 +72,13 @@ package final class RealHost: Host, @unchecked Sendable {
 
     package func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane {
         let lane = RealLane(name, threads: threads, limit: limit)
-        lanes.withLock { $0.append(lane) }
+        madeLanes.withLock { $0.append(lane) }
         return lane
     }
 
-    /// What each lane is doing, in the order they were made.
-    package var laneStatuses: [(name: String, status: LaneStatus)] {
-        lanes.withLock { $0 }.map { ($0.name, $0.status) }
-    }
+    package var lanes: [any Lane] { madeLanes.withLock { $0 } }
+
+    package func processUsage() -> ProcessUsage { .current }
 
     package func randomBytes(_ count: Int) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
@@ -118,7 +117,7 @@ package final class RealHost: Host, @unchecked Sendable {
             let isOurs = firstLoop == .callingThread && index == 0
             precondition(loop.isCurrent == isOurs, "a host is stopped by who made it, never by a loop's own thread")
         }
-        for lane in lanes.withLock({ $0 }) { lane.close() }
+        for lane in madeLanes.withLock({ $0 }) { lane.close() }
         Self.end(uvLoops, threads, unthreaded: firstLoop == .callingThread ? 1 : 0)
     }
 

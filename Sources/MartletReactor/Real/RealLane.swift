@@ -1,17 +1,5 @@
 import CMartlet
 
-/// What a lane is doing: for its metric.
-package struct LaneStatus: Sendable, Equatable {
-    /// Pieces of work that wait, that run, and that were done.
-    package var queued: Int
-    package var running: Int
-    package var completed: Int
-    /// The time that threads of the lane have spent on work that is done.
-    package var busyNanoseconds: Int64
-    /// Pieces of work that found the queue full.
-    package var refused: Int
-}
-
 /// Threads that take work from one bounded queue. They start when work first finds none of them free.
 package final class RealLane: Lane, @unchecked Sendable {
     static let stackBytes = 1 << 20
@@ -21,15 +9,20 @@ package final class RealLane: Lane, @unchecked Sendable {
     private let limit: Int
     private let monitor = Monitor()
 
+    private struct Piece {
+        var work: () -> Void
+        var submitted: Int64
+    }
+
     // Guarded by the monitor:
     /// A ring: `count` pieces from `head` on.
-    private var ring: [(() -> Void)?]
+    private var ring: [Piece?]
     private var head = 0
     private var count = 0
     private var threads: [Thread] = []
     private var idle = 0
     private var isOpen = true
-    private var counts = LaneStatus(queued: 0, running: 0, completed: 0, busyNanoseconds: 0, refused: 0)
+    private var counts = LaneStatus()
 
     init(_ name: String, threads: Int, limit: Int) {
         precondition(threads > 0 && limit > 0, "a lane has a thread and room for work")
@@ -59,22 +52,28 @@ package final class RealLane: Lane, @unchecked Sendable {
     }
 
     private func add(_ work: @escaping () -> Void) -> Bool {
-        monitor.withLock {
-            guard isOpen, count < limit else {
-                counts.refused += 1
-                return false
-            }
-            // the pieces that wait may already be as many as the threads that were woken for them
-            if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
-                counts.refused += 1
-                return false
-            }
-            if count == ring.count { growRing() }
-            ring[(head + count) % ring.count] = work
-            count += 1
-            if idle > 0 { monitor.signal() }
-            return true
+        let now = martlet_monotonic_nanoseconds()
+        let (isTaken, isAwaited) = monitor.withLock { take(Piece(work: work, submitted: now)) }
+        // after the lock: who is woken wants it
+        if isAwaited { monitor.signal() }
+        return isTaken
+    }
+
+    /// Whether there was room for it, and whether a thread must be woken for it. Under the lock.
+    private func take(_ piece: Piece) -> (Bool, Bool) {
+        guard isOpen, count < limit else {
+            counts.refused += 1
+            return (false, false)
         }
+        // the pieces that wait may already be as many as the threads that were woken for them
+        if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
+            counts.refused += 1
+            return (false, false)
+        }
+        if count == ring.count { growRing() }
+        ring[(head + count) % ring.count] = piece
+        count += 1
+        return (true, idle > 0)
     }
 
     /// False where the system gives no thread: those that are there carry on.
@@ -86,7 +85,7 @@ package final class RealLane: Lane, @unchecked Sendable {
     }
 
     private func growRing() {
-        var larger: [(() -> Void)?] = []
+        var larger: [Piece?] = []
         larger.reserveCapacity(min(ring.count * 2, limit))
         for index in 0..<count { larger.append(ring[(head + index) % ring.count]) }
         larger.append(contentsOf: repeatElement(nil, count: min(ring.count * 2, limit) - count))
@@ -95,19 +94,20 @@ package final class RealLane: Lane, @unchecked Sendable {
     }
 
     private func serve() {
-        while let work = next() {
+        while let piece = next() {
             let start = martlet_monotonic_nanoseconds()
-            work()
+            piece.work()
             let spent = martlet_monotonic_nanoseconds() - start
             monitor.withLock {
                 counts.running -= 1
                 counts.completed += 1
                 counts.busyNanoseconds += spent
+                counts.waitedNanoseconds += max(start - piece.submitted, 0)
             }
         }
     }
 
-    private func next() -> (() -> Void)? {
+    private func next() -> Piece? {
         monitor.withLock {
             while count == 0, isOpen {
                 idle += 1
@@ -115,12 +115,12 @@ package final class RealLane: Lane, @unchecked Sendable {
                 idle -= 1
             }
             guard count > 0 else { return nil }
-            let work = ring[head]
+            let piece = ring[head]
             ring[head] = nil
             head = (head + 1) % ring.count
             count -= 1
             counts.running += 1
-            return work
+            return piece
         }
     }
 

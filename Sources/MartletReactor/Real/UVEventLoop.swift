@@ -44,7 +44,7 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
 
     // On the loop:
     let uv = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
-    private let wakeUp = UnsafeMutablePointer<uv_async_t>.allocate(capacity: 1)
+    private let wakeUp: WakeUp
     private let turnEnd = UnsafeMutablePointer<uv_prepare_t>.allocate(capacity: 1)
     private let stayAwake = UnsafeMutablePointer<uv_idle_t>.allocate(capacity: 1)
     private let timer = UnsafeMutablePointer<uv_timer_t>.allocate(capacity: 1)
@@ -58,13 +58,19 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     private var jobs: [UnownedJob] = []
     private var endOfTurn: [() -> Void] = []
     private var isFinished = false
-    /// How many turns were taken: for metrics and tests.
+    /// How many turns were taken: for tests.
     package private(set) var turns: UInt64 = 0
+    package private(set) var turnStatistics = TurnStatistics()
+    /// When the last turn ended, and how long the loop had waited in all by then.
+    private var turnEnded: Instant
+    private var idleNanoseconds: Int64 = 0
 
     package init(name: String, clock: RealClock) throws(SystemError) {
         self.name = name
         self.clock = clock
         realClock = clock
+        wakeUp = try WakeUp(name)
+        turnEnded = clock.now
         let code = uv_loop_init(uv)
         guard code == 0 else {
             // an object that its own initializer leaves is deinitialized only with all fields set: they are
@@ -72,16 +78,18 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
             throw SystemError(errno: code, "uv_loop_init", name)
         }
         let context = Unmanaged.passUnretained(self).toOpaque()
-        let asyncCode = uv_async_init(uv, wakeUp) { handle in UVEventLoop.of(handle!.pointee.data).takeInbox() }
-        guard asyncCode == 0 else {
+        let watchCode = wakeUp.startWatching(on: self)
+        guard watchCode == 0 else {
             uv_loop_close(uv)
             isFinished = true
-            throw SystemError(errno: asyncCode, "uv_async_init", name)
+            throw SystemError(errno: watchCode, "uv_poll_init", name)
         }
+        wakeUp.listen()
+        // without it every wait would count as a long turn; it has been there for longer than any libuv we build with
+        precondition(martlet_uv_count_idle_time(uv) == 0, "libuv counts the time that a loop waits")
         uv_prepare_init(uv, turnEnd)
         uv_idle_init(uv, stayAwake)
         uv_timer_init(uv, timer)
-        wakeUp.pointee.data = context
         turnEnd.pointee.data = context
         timer.pointee.data = context
         stayAwake.pointee.data = context
@@ -91,7 +99,6 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     deinit {
         precondition(isFinished, "a loop is finished before its last reference goes")
         uv.deallocate()
-        wakeUp.deallocate()
         turnEnd.deallocate()
         stayAwake.deallocate()
         timer.deallocate()
@@ -105,6 +112,14 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     // MARK: Work
 
     package var isCurrent: Bool { owner.load(ordering: .relaxed) == martlet_thread_self() }
+
+    package var hasNothingReady: Bool {
+        precondition(isCurrent, "what is ready is asked on the loop")
+        guard due.isEmpty, later.isEmpty, jobs.isEmpty else { return false }
+        if let earliest = timers.earliest, earliest - realClock.now < .milliseconds(1) { return false }
+        // the descriptor that libuv waits on can itself be asked
+        return martlet_is_readable(uv_backend_fd(uv)) == 0
+    }
 
     package func execute(_ work: @escaping @Sendable () -> Void) {
         if isCurrent {
@@ -152,11 +167,11 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
             return true
         }
         guard mustWake else { return }
-        uv_async_send(wakeUp)
+        wakeUp.send()
         wakers.subtract(1, ordering: .releasing)
     }
 
-    private func takeInbox() {
+    fileprivate func takeInbox() {
         inbox.withLock { inbox in
             inbox.isWoken = false
             let taken = inbox.work
@@ -185,6 +200,7 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         } while !jobs.isEmpty && budget > 0
         swap(&due, &later)
         armTimer()
+        countTurn()
         let hasWork = !due.isEmpty || !jobs.isEmpty
         guard hasWork != isKeptAwake else { return }
         isKeptAwake = hasWork
@@ -193,6 +209,14 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
         } else {
             uv_idle_stop(stayAwake)
         }
+    }
+
+    private func countTurn() {
+        let now = realClock.now
+        let idle = Int64(clamping: uv_metrics_idle_time(uv))
+        turnStatistics.record((now - turnEnded) - .nanoseconds(idle - idleNanoseconds))
+        turnEnded = now
+        idleNanoseconds = idle
     }
 
     private func runDue() {
@@ -300,4 +324,31 @@ package final class UVEventLoop: EventLoop, @unchecked Sendable {
     private var hasWork: Bool {
         !due.isEmpty || !later.isEmpty || !jobs.isEmpty || !endOfTurn.isEmpty || inbox.withLock { !$0.work.isEmpty }
     }
+}
+
+/// What another thread wakes a loop by: an eventfd of our own.
+///
+/// `uv_async_send` would do the same, but until the sender has returned from its system call the woken loop spins
+/// (libuv 1.44, `uv__async_spin`): with a wake-up for every sync that cost more than all the rest of a small request.
+private final class WakeUp: PollHandle, @unchecked Sendable {
+    init(_ name: String) throws(SystemError) {
+        let descriptor = martlet_event_make()
+        super.init(descriptor: max(descriptor, -1))
+        if descriptor < 0 { throw SystemError(errno: descriptor, "eventfd", name) }
+    }
+
+    deinit { if descriptor >= 0 { _ = martlet_close(descriptor) } }
+
+    func listen() { arm(Int32(UV_READABLE.rawValue)) }
+
+    /// From any thread.
+    func send() { martlet_event_signal(descriptor) }
+
+    override func became(_ events: Int32, failed: Bool) {
+        precondition(!failed, "an eventfd does not fail")
+        martlet_event_clear(descriptor)
+        loop?.takeInbox()
+    }
+
+    override func loopEnds() { stopWatching() }
 }

@@ -20,6 +20,10 @@ package protocol EventLoop: TaskExecutor {
     /// Whether the caller runs on this loop.
     var isCurrent: Bool { get }
 
+    /// Whether the loop would now sleep for a millisecond at least: nothing else is ready or due. On the loop only, at
+    /// the end of a turn.
+    var hasNothingReady: Bool { get }
+
     /// Runs `work` in a later turn. From any thread; in order for one calling thread. A sleeping loop is woken once for
     /// all that waits.
     func execute(_ work: @escaping @Sendable () -> Void)
@@ -34,6 +38,9 @@ package protocol EventLoop: TaskExecutor {
 
     /// A timer that already ran, or was cancelled, is ignored.
     func cancel(_ timer: TimerToken)
+
+    /// How it has spent its time so far. On the loop only.
+    var turnStatistics: TurnStatistics { get }
 }
 
 extension EventLoop {
@@ -49,6 +56,9 @@ extension EventLoop {
 package protocol Lane: AnyObject, Sendable {
     /// What the metric and the log call it: `sync`, `cold-reads`, `codec`, `bulk`.
     var name: String { get }
+
+    /// What it is doing now. From any thread.
+    var status: LaneStatus { get }
 
     /// Runs `work` on a thread of the lane and then hands its result to `completion` on `loop`. From any thread.
     /// False when the queue is full: nothing will run, and the caller decides what that means.

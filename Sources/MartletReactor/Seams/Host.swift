@@ -7,7 +7,16 @@ package protocol Host: AnyObject, Sendable {
     var loops: [any EventLoop] { get }
     /// A new lane of so many threads, whose queue holds at most `limit` pieces of work.
     func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane
+    /// Those that were made, in that order; several may have one name.
+    var lanes: [any Lane] { get }
+    /// What this process has of the machine by now. Reads files of the system: for lanes.
+    func processUsage() -> ProcessUsage
     /// Sixteen bytes that nobody has had before: identifiers of clusters, topics, directories. From the seed in a
     /// simulated world.
     func randomBytes(_ count: Int) -> [UInt8]
+}
+
+extension Host {
+    /// A seed that nobody has had before.
+    package func randomSeed() -> UInt64 { randomBytes(8).reduce(0) { $0 << 8 | UInt64($1) } }
 }

@@ -13,8 +13,12 @@ enum ServerCommand: ProgramCommand {
         "server", "Runs a broker until SIGINT or SIGTERM.",
         flags: [
             .init("config", value: "FILE", "Settings in the format of Kafka's server.properties."),
-            .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before those of the file."),
+            .init("env", "Settings of the environment, as in Kafka's images, before those of the file."),
+            .init("set", value: "NAME=VALUE", mayRepeat: true, "One setting, before all others."),
             .init("coordination", value: "KIND", "Where the cluster's state is kept: 'embedded', in this process."),
+            .init(
+                "topic-settings", value: "FILE",
+                "Settings of the topics in log directories that are taken over from Kafka, a line 'topic name=value' each."),
             .init("help-config", "Lists every setting."),
         ],
         examples: [
@@ -28,8 +32,11 @@ enum ServerCommand: ProgramCommand {
             exit(0)
         }
         let config: BrokerConfig
+        let topicSettings: TopicSettingsFile?
         do {
             config = try settings(arguments)
+            topicSettings = try arguments.value("topic-settings").map { try TopicSettingsFile(
+                parsing: contents($0, of: "--topic-settings"), path: $0, topics: config.topics) }
         } catch {
             fail("\(error)")
         }
@@ -39,7 +46,7 @@ enum ServerCommand: ProgramCommand {
         for warning in config.warnings { Logger("config", to: sink).warning(warning) }
         let process: ServerProcess
         do {
-            process = try ServerProcess(config, sink)
+            process = try ServerProcess(config, sink, topicSettings)
         } catch {
             fail("\(error)")
         }
@@ -49,15 +56,22 @@ enum ServerCommand: ProgramCommand {
     private static func settings(_ arguments: CommandLineArguments) throws -> BrokerConfig {
         var file: [Property] = []
         if let path = arguments.value("config") {
-            let host = RealDisk()
-            guard let bytes = try host.contents(path) else { throw StartFault("There is no file \(path): give --config an existing one.") }
-            file = try PropertiesParser.parse(bytes)
+            file = try PropertiesParser.parse(contents(path, of: "--config"))
         }
         if let kind = arguments.value("coordination"), kind != "embedded" {
             throw StartFault("--coordination \(kind) is not possible yet: the one kind there is is 'embedded'.")
         }
+        let environment = arguments.has("env") ? try EnvironmentSettings(environmentOfProcess()) : nil
         return try BrokerConfig.resolve(
-            file: file, overrides: try arguments.assignments("set"), coordinationIsChosen: arguments.has("coordination"))
+            file: file, environment: environment, overrides: try arguments.assignments("set"),
+            coordinationIsChosen: arguments.has("coordination"))
+    }
+
+    private static func contents(_ path: String, of flag: String) throws -> [UInt8] {
+        guard let bytes = try RealDisk().contents(path) else {
+            throw StartFault("There is no file \(path): give \(flag) an existing one.")
+        }
+        return bytes
     }
 
     private static func fail(_ sentence: String) -> Never {
@@ -79,14 +93,15 @@ final class ServerProcess: @unchecked Sendable {
     private var status: Int32 = 0
     private var isStopping = false
 
-    init(_ config: BrokerConfig, _ sink: StandardErrorLog) throws {
+    init(_ config: BrokerConfig, _ sink: StandardErrorLog, _ topicSettings: TopicSettingsFile?) throws {
         self.config = config
         self.sink = sink
         _ = try DescriptorLimit.raise()
         host = try RealHost(loops: Int(config.eventLoops), firstLoop: .callingThread, log: sink)
         loop = host.loops[0]
         process = BrokerProcess(
-            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown)
+            host: host, config: config, sink: sink, memoryBytes: availableMemoryBytes() ?? Self.memoryBytesUnknown,
+            topicSettings: topicSettings)
     }
 
     /// Returns the exit status.
@@ -129,7 +144,14 @@ final class ServerProcess: @unchecked Sendable {
               stop       Ctrl-C
               produce    echo hello | kcat -b \(address) -t hello -P
               consume    kcat -b \(address) -t hello -C -e
+              metrics    \(metrics)
             """)
+    }
+
+    private var metrics: String {
+        if let address = process.metricsAddresses.first { return "curl http://\(address)/metrics" }
+        guard let fault = process.metricsFault else { return "none (martlet.metrics.listener says so)" }
+        return "none: \(fault)"
     }
 
     private func stop() {
