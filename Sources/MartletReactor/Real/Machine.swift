@@ -36,7 +36,6 @@ extension ProcessUsage {
         usage.descriptorLimit = known(found.descriptor_limit)
         return usage
     }
-    }
 }
 
 /// The environment that this process was started with, each entry as `NAME=value`. To be read before there are threads.
