@@ -90,7 +90,10 @@ extension Client {
             throw .malformedAnswer(what: "DescribeGroups", broker: answer.broker, reason: "it is empty")
         }
         guard group.errorCode == .none else {
-            throw .refused(what: "group \(id)", group.errorCode, message: group.errorMessage)
+            let refusal = ClientError.refused(what: "group \(id)", group.errorCode, message: group.errorMessage)
+            // it may be one of the newer protocol, which has a question of its own
+            guard group.errorCode == .groupIDNotFound else { throw refusal }
+            return try await consumerGroup(id, else: refusal)
         }
         guard group.groupState != "Dead" else {
             throw .refused(what: "group \(id)", .groupIDNotFound, message: "there is no such group")
@@ -105,6 +108,34 @@ extension Client {
         }
         return GroupDescription(
             id: group.groupID, state: group.groupState, protocolType: group.protocolType, assignor: group.protocolData,
+            members: members.sorted { ($0.clientID, $0.id) < ($1.clientID, $1.id) })
+    }
+
+    /// A group of the protocol in which the broker assigns (KIP-848); `refusal` where it is none, or the broker knows of
+    /// no such groups.
+    private func consumerGroup(_ id: String, else refusal: ClientError) async throws(ClientError) -> GroupDescription {
+        let found: Answer<ConsumerGroupDescribeResponse>
+        do throws(ClientError) {
+            found = try await ask(.coordinator(of: id), judging: { $0.groups.first?.errorCode ?? .none }) {
+                (_) throws(ClientError) -> ConsumerGroupDescribeRequest in
+                var request = ConsumerGroupDescribeRequest()
+                request.groupIDs = [id]
+                return request
+            }
+        } catch {
+            throw error.isUnsupported ? refusal : error
+        }
+        guard let group = found.message.groups.first, group.errorCode == .none else { throw refusal }
+        let members = group.members.map { member in
+            GroupMember(
+                id: member.memberID, instanceID: member.instanceID, clientID: member.clientID,
+                clientHost: member.clientHost,
+                assigned: member.assignment.topicPartitions.flatMap { topic in
+                    topic.partitions.map { TopicPartition(topic.topicName, $0) }
+                }.sorted())
+        }
+        return GroupDescription(
+            id: group.groupID, state: group.groupState, protocolType: "consumer", assignor: group.assignorName,
             members: members.sorted { ($0.clientID, $0.id) < ($1.clientID, $1.id) })
     }
 

@@ -159,3 +159,41 @@ private func makeCoordinator(_ world: ClientWorld) {
         #expect((60...140).contains(seconds))
     }
 }
+
+@Suite struct AGroupIsDescribed {
+    @Test func inEitherProtocol() throws {
+        let world = try ClientWorld()
+        makeCoordinator(world)
+        world.broker.on(DescribeGroupsRequest.self) { request, _ in
+            var group = DescribeGroupsResponse.DescribedGroup()
+            group.groupID = request.groups[0]
+            group.errorCode = .groupIDNotFound
+            var response = DescribeGroupsResponse()
+            response.groups = [group]
+            return .answer(response)
+        }
+        world.broker.on(ConsumerGroupDescribeRequest.self) { request, _ in
+            var part = ConsumerGroupDescribeResponse.TopicPartitions()
+            part.topicName = "orders"
+            part.partitions = [2, 0]
+            var member = ConsumerGroupDescribeResponse.Member()
+            member.memberID = "m"
+            member.assignment.topicPartitions = [part]
+            var group = ConsumerGroupDescribeResponse.DescribedGroup()
+            group.groupID = request.groupIDs[0]
+            group.groupState = "Stable"
+            group.errorCode = request.groupIDs[0] == "new" ? .none : .groupIDNotFound
+            group.members = [member]
+            var response = ConsumerGroupDescribeResponse()
+            response.groups = [group]
+            return .answer(response)
+        }
+        let group = try world.run { try await $0.group("new") }.get()
+        #expect(group.members.map(\.assigned) == [[TopicPartition("orders", 0), TopicPartition("orders", 2)]])
+        #expect(group.isActive)
+        #expect(try world.run { try await $0.group("none") }.error?.code == .groupIDNotFound)
+        world.broker.offered[.consumerGroupDescribe] = nil
+        world.broker.cut()
+        #expect(try world.run { try await $0.group("new") }.error?.code == .groupIDNotFound)
+    }
+}
