@@ -29,7 +29,7 @@ enum MetadataHandler {
         let operations = asked.includeTopicAuthorizedOperations ? AuthorizedOperations.topic : .min
         let encoder = MetadataAnswerEncoder(version: request.version, image: image, topicOperations: operations)
         try request.connection.encode(request.header) { (buffer, errors) in
-            try encoder.encode(response, topics, into: &buffer, &errors)
+            try encoder.encode(response, topics, kept: broker.keptMetadata, into: &buffer, &errors)
         }
         let mayCreate = broker.config.autoCreateTopics && (request.version < 4 || asked.allowAutoTopicCreation)
         if mayCreate { for name in missing { broker.cluster.createAutomatically(name) } }
