@@ -165,6 +165,9 @@ package final class GroupCoordinator: @unchecked Sendable {
         for shard in allShards { _ = shard.read { $0.forEachCommittedOffset(body) } }
     }
 
+    /// Whether groups of a partition that this broker leads are still being read.
+    package var isLoading: Bool { allShards.contains { $0.isLoading } }
+
     /// What all groups take of memory, roughly.
     package var bytesInUse: Int { bytes.load(ordering: .relaxed) }
 }
@@ -178,7 +181,6 @@ extension GroupSettings {
         initialDelay = .milliseconds(settings.int64("group.initial.rebalance.delay.ms"))
         offsetMetadataLimit = Int(settings.int64("offset.metadata.max.bytes"))
         offsetsRetentionMs = settings.int64("offsets.retention.minutes") * 60_000
-        foreignMembersTimeout = .milliseconds(settings.int64("group.consumer.session.timeout.ms"))
     }
 }
 

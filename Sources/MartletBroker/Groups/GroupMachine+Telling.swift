@@ -25,6 +25,14 @@ package struct GroupListing: Equatable, Sendable {
     package var state: String
     package var type: GroupType
     package var memberCount: Int
+
+    package init(id: String, protocolType: String, state: String, type: GroupType, memberCount: Int) {
+        self.id = id
+        self.protocolType = protocolType
+        self.state = state
+        self.type = type
+        self.memberCount = memberCount
+    }
 }
 
 /// A committed offset as OffsetFetch tells it.

@@ -239,6 +239,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         }
     }
 
+    var isLoading: Bool { lock.withLock { if case .loading = state { true } else { false } } }
+
     // MARK: Carrying out, under the lock
 
     private func handle(_ event: GroupEvent, _ serving: Serving, _ outcome: inout Outcome) {

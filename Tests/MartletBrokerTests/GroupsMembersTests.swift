@@ -1,0 +1,584 @@
+import MartletBasics
+import MartletBroker
+import MartletModel
+import Testing
+
+/// The groups of one partition without a broker: a clock that is turned by hand, and a log that takes what it is given.
+struct GroupWorld {
+    var machine: GroupMachine
+    var now: Int64 = 0
+    var wall: Int64 = 1_700_000_000_000
+    /// What was answered, by ticket. In one place, whoever holds the world: a reply is asked for with what makes it come.
+    private let told = Told()
+    var replies: [UInt64: GroupReply] { told.replies }
+    /// What lies in the log, durable.
+    var log: [GroupRecord] = []
+    /// What is written and not durable.
+    var underWay: [(number: UInt64, records: [GroupRecord])] = []
+    var syncsAtOnce = true
+    var settings: GroupSettings
+    private var lastTicket: UInt64 = 0
+    private let seed: UInt64
+
+    private final class Told {
+        var replies: [UInt64: GroupReply] = [:]
+    }
+
+    init(seed: UInt64 = 1, _ change: (inout GroupSettings) -> Void = { _ in }) {
+        var settings = GroupSettings()
+        settings.initialDelay = .zero
+        change(&settings)
+        self.settings = settings
+        self.seed = seed
+        machine = GroupMachine(settings: settings, seed: seed)
+    }
+
+    var moment: GroupMoment { GroupMoment(now: Instant(nanoseconds: now * 1_000_000), wallMilliseconds: wall) }
+
+    mutating func handle(_ event: GroupEvent) { carryOut(machine.handle(event, at: moment)) }
+
+    private mutating func carryOut(_ actions: [GroupAction]) {
+        for action in actions {
+            switch action {
+            case .answer(let ticket, let reply):
+                #expect(replies[ticket.number] == nil, "a request is answered once")
+                told.replies[ticket.number] = reply
+            case .append(let number, let records): underWay.append((number, records))
+            }
+        }
+        if syncsAtOnce { sync() }
+    }
+
+    /// All that is written becomes durable.
+    mutating func sync(failing error: ErrorCode? = nil) {
+        while !underWay.isEmpty {
+            let (number, records) = underWay.removeFirst()
+            let first = Int64(log.count)
+            if error == nil { log += records }
+            carryOut(machine.handle(.written(number, error.map { .failure(GroupWriteFailure($0)) } ?? .success(first)), at: moment))
+        }
+    }
+
+    mutating func pass(_ milliseconds: Int64) {
+        let end = now + milliseconds
+        while let next = machine.nextDeadline, next <= Instant(nanoseconds: end * 1_000_000) {
+            let at = (next.nanoseconds + 999_999) / 1_000_000
+            wall += max(at - now, 0)
+            now = max(at, now)
+            handle(.timePassed)
+        }
+        wall += end - now
+        now = end
+    }
+
+    /// As after a kill: what is durable is read, and nothing else is known.
+    mutating func readAnew() {
+        machine = GroupMachine(settings: settings, seed: seed &+ UInt64(log.count))
+        underWay = []
+        for (offset, record) in log.enumerated() { machine.load(record, at: Int64(offset)) }
+        carryOut(machine.finishLoading(at: moment))
+    }
+
+    mutating func ask(_ event: (GroupTicket) -> GroupEvent) -> UInt64 {
+        lastTicket += 1
+        handle(event(GroupTicket(number: lastTicket)))
+        return lastTicket
+    }
+
+    // MARK: What members say
+
+    mutating func join(
+        _ group: String = "g", id: String = "", instance: String? = nil, protocols: [String] = ["range"], about: String = "t",
+        session: Int32 = 10_000, rebalance: Int32 = 30_000, type: String = "consumer", _ change: (inout JoinGroupEvent) -> Void = { _ in }
+    ) -> UInt64 {
+        var event = JoinGroupEvent(group: group)
+        event.memberID = id
+        event.instanceID = instance
+        event.clientID = "test"
+        event.protocolType = type
+        event.protocols = protocols.map { GroupProtocol(name: $0, metadata: subscription([about])) }
+        event.sessionTimeoutMs = session
+        event.rebalanceTimeoutMs = rebalance
+        change(&event)
+        return ask { .join(event, $0) }
+    }
+
+    /// A member id for someone new.
+    mutating func enter(_ group: String = "g", session: Int32 = 10_000, protocols: [String] = ["range"]) -> String {
+        joined(join(group, protocols: protocols, session: session)).memberID
+    }
+
+    mutating func sync(_ group: String = "g", id: String, generation: Int32, _ assignments: [String: String] = [:], instance: String? = nil) -> UInt64 {
+        var event = SyncGroupEvent(group: group, memberID: id, generation: generation)
+        event.instanceID = instance
+        event.assignments = assignments.sorted { $0.key < $1.key }.map { ($0.key, Array($0.value.utf8)) }
+        return ask { .sync(event, $0) }
+    }
+
+    mutating func heartbeat(_ group: String = "g", id: String, generation: Int32, instance: String? = nil) -> ErrorCode {
+        let ticket = ask { .heartbeat(HeartbeatEvent(group: group, memberID: id, instanceID: instance, generation: generation), $0) }
+        return error(ticket)
+    }
+
+    mutating func leave(_ group: String = "g", _ members: LeaveGroupEvent.Member...) -> [ErrorCode] {
+        let ticket = ask { .leave(LeaveGroupEvent(group: group, members: members), $0) }
+        guard case .left(let codes)? = replies[ticket] else { return [error(ticket)] }
+        return codes
+    }
+
+    mutating func commit(
+        _ group: String = "g", id: String = "", generation: Int32 = -1, _ offsets: [(String, Int32, Offset)], retention: Int64 = -1,
+        topicID: UUID = .zero
+    ) -> UInt64 {
+        var event = OffsetCommitEvent(group: group)
+        event.memberID = id
+        event.generation = generation
+        event.retentionMs = retention
+        event.partitions = offsets.map { OffsetCommitEvent.Partition(topic: $0.0, topicID: topicID, partition: $0.1, offset: $0.2) }
+        return ask { .commit(event, $0) }
+    }
+
+    mutating func commit(_ offsets: [(String, Int32, Offset)], retention: Int64 = -1, topicID: UUID = .zero) -> UInt64 {
+        commit("g", offsets, retention: retention, topicID: topicID)
+    }
+
+    // MARK: What they are told
+
+    func joined(_ ticket: UInt64) -> JoinGroupReply {
+        guard case .joined(let reply)? = replies[ticket] else { return JoinGroupReply(.unknownServerError, memberID: "not answered") }
+        return reply
+    }
+
+    func synced(_ ticket: UInt64) -> String? {
+        guard case .synced(let reply)? = replies[ticket], reply.error == .none else { return nil }
+        return String(decoding: reply.assignment, as: UTF8.self)
+    }
+
+    func syncError(_ ticket: UInt64) -> ErrorCode? {
+        guard case .synced(let reply)? = replies[ticket] else { return nil }
+        return reply.error
+    }
+
+    func isWaiting(_ ticket: UInt64) -> Bool { replies[ticket] == nil }
+
+    func error(_ ticket: UInt64) -> ErrorCode {
+        switch replies[ticket] {
+        case .failed(let error)?: error
+        case .done?, .partitions?: .none
+        default: .unknownServerError
+        }
+    }
+
+    func committed(_ group: String = "g", _ topic: String = "t", _ partition: Int32 = 0) -> Offset {
+        machine.fetchOffsets(group, topic: topic, partitions: [partition], requireStable: false)[0].offset
+    }
+
+    func state(_ group: String = "g") -> ClassicGroupState? { machine.describe(group)?.state }
+
+    /// A stable group of so many members; their ids, the leader's first.
+    mutating func settle(_ group: String = "g", count: Int, session: Int32 = 10_000, rebalance: Int32 = 30_000, instances: Bool = false) -> (ids: [String], generation: Int32) {
+        var ids: [String] = []
+        var tickets: [UInt64] = []
+        for index in 0..<count {
+            let instance = instances ? "i\(index)" : nil
+            let id = instances ? "" : enter(group, session: session)
+            let ticket = join(group, id: id, instance: instance, session: session, rebalance: rebalance)
+            tickets.append(ticket)
+            ids.append(id)
+            if index == 0 { ids[0] = joined(ticket).memberID }
+        }
+        if count > 1 { tickets[0] = join(group, id: ids[0], instance: instances ? "i0" : nil, session: session, rebalance: rebalance) }
+        for index in ids.indices { ids[index] = joined(tickets[index]).memberID }
+        let generation = joined(tickets[0]).generation
+        let assignments = Dictionary(ids.enumerated().map { ($1, "part \($0)") }, uniquingKeysWith: { $1 })
+        for id in ids.dropFirst() { _ = sync(group, id: id, generation: generation) }
+        _ = sync(group, id: ids[0], generation: generation, assignments)
+        #expect(state(group) == .stable)
+        return (ids, generation)
+    }
+}
+
+/// What a consumer says of itself.
+func subscription(_ topics: [String]) -> [UInt8] {
+    var said = ConsumerProtocolSubscription()
+    said.topics = topics
+    return (try? said.prefixedBytes(version: 1)) ?? []
+}
+
+@Suite struct GroupsMembersTests {
+    @Test("two members share, and the follower's sync waits for the leader's")
+    func twoMembersShare() {
+        var world = GroupWorld()
+        let a = world.enter()
+        let first = world.join(id: a)
+        #expect(world.joined(first).generation == 1 && world.joined(first).leader == a)
+        #expect(world.synced(world.sync(id: a, generation: 1, [a: "all"])) == "all")
+        let b = world.enter()
+        let joinB = world.join(id: b)
+        #expect(world.isWaiting(joinB))
+        #expect(world.heartbeat(id: a, generation: 1) == .rebalanceInProgress)
+        let joinA = world.join(id: a)
+        #expect(world.joined(joinA).generation == 2 && world.joined(joinA).members.map(\.id) == [a, b])
+        #expect(world.joined(joinB).members.isEmpty, "who does not lead needs no list")
+        let syncB = world.sync(id: b, generation: 2)
+        #expect(world.isWaiting(syncB))
+        #expect(world.synced(world.sync(id: a, generation: 2, [a: "left", b: "right"])) == "left")
+        #expect(world.synced(syncB) == "right")
+        #expect(world.state() == .stable)
+    }
+
+    @Test("an assignment that is not durable is nobody's")
+    func assignmentsWaitForTheLog() {
+        var world = GroupWorld()
+        let a = world.enter()
+        _ = world.join(id: a)
+        world.syncsAtOnce = false
+        let sync = world.sync(id: a, generation: 1, [a: "all"])
+        #expect(world.isWaiting(sync) && world.state() == .completingRebalance)
+        world.sync()
+        #expect(world.synced(sync) == "all" && world.state() == .stable)
+    }
+
+    @Test("a leader that sends its assignments twice has them written once, and both requests answered")
+    func assignmentsSentTwice() {
+        var world = GroupWorld()
+        let a = world.enter()
+        _ = world.join(id: a)
+        world.syncsAtOnce = false
+        let first = world.sync(id: a, generation: 1, [a: "all"])
+        let second = world.sync(id: a, generation: 1, [a: "other"])
+        #expect(world.underWay.count == 1)
+        #expect(world.syncError(first) == .rebalanceInProgress)
+        world.sync()
+        #expect(world.synced(second) == "all")
+    }
+
+    @Test("where the log refuses the assignments all are told, and join again")
+    func assignmentsThatFail() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2)
+        _ = world.join(id: ids[0])
+        _ = world.join(id: ids[1])
+        world.syncsAtOnce = false
+        let leader = world.sync(id: ids[0], generation: generation + 1, [:]), follower = world.sync(id: ids[1], generation: generation + 1)
+        world.sync(failing: .notEnoughReplicas)
+        #expect(world.syncError(leader) == .coordinatorNotAvailable && world.syncError(follower) == .coordinatorNotAvailable)
+        #expect(world.state() == .preparingRebalance)
+    }
+
+    @Test("assignments of a generation that is over when they are durable change nothing")
+    func assignmentsOfAnEarlierGeneration() {
+        var world = GroupWorld()
+        let a = world.enter()
+        _ = world.join(id: a)
+        world.syncsAtOnce = false
+        let sync = world.sync(id: a, generation: 1, [a: "old"])
+        let b = world.enter()
+        let joinB = world.join(id: b)
+        #expect(world.syncError(sync) == .rebalanceInProgress, "who waits for a sync is sent back to join")
+        world.sync()
+        #expect(world.state() == .preparingRebalance)
+        let joinA = world.join(id: a)
+        #expect(world.joined(joinA).generation == 2 && world.joined(joinB).generation == 2)
+    }
+
+    @Test("members that come within the first delay share from the first generation on")
+    func theFirstRebalanceIsDelayed() {
+        var world = GroupWorld { $0.initialDelay = .milliseconds(3_000) }
+        let a = world.enter(), first = world.join(id: a)
+        world.pass(2_000)
+        let b = world.enter(), second = world.join(id: b)
+        #expect(world.isWaiting(first) && world.isWaiting(second), "all are there, and still others may come")
+        world.pass(1_500)
+        #expect(world.isWaiting(first), "somebody came: the delay began again")
+        world.pass(3_000)
+        #expect(world.joined(first).generation == 1 && world.joined(second).generation == 1)
+        #expect(world.joined(first).members.count == 2)
+    }
+
+    @Test("however many come, the first delay ends with the rebalance timeout")
+    func theFirstDelayEnds() {
+        var world = GroupWorld { $0.initialDelay = .milliseconds(3_000) }
+        let first = world.join(id: world.enter(), rebalance: 10_000)
+        for _ in 0..<20 where world.isWaiting(first) {
+            world.pass(1_000)
+            _ = world.join(id: world.enter(), rebalance: 10_000)
+        }
+        #expect(!world.isWaiting(first) && world.now <= 10_000)
+    }
+
+    @Test("a member whose connection was lost as it joined does not hold up the group for ever")
+    func aNewMemberThatWasLost() {
+        var world = GroupWorld()
+        let (ids, _) = world.settle(count: 1, session: 1_000_000)
+        _ = world.join { $0.requiresKnownMember = false; $0.rebalanceTimeoutMs = 3_600_000 }
+        #expect(world.state() == .preparingRebalance)
+        world.pass(301_000)
+        let again = world.join(id: ids[0])
+        #expect(world.joined(again).members.map(\.id) == ids)
+    }
+
+    @Test("a member that is silent for its session is gone, and the others share what it had")
+    func sessionsEnd() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2)
+        for _ in 0..<3 {
+            world.pass(4_000)
+            if world.heartbeat(id: ids[0], generation: generation) == .rebalanceInProgress { break }
+        }
+        #expect(world.heartbeat(id: ids[0], generation: generation) == .rebalanceInProgress)
+        let again = world.join(id: ids[0])
+        #expect(world.joined(again).members.map(\.id) == [ids[0]])
+        #expect(world.heartbeat(id: ids[1], generation: generation) == .unknownMemberID)
+    }
+
+    @Test("a commit keeps a session alive as a heartbeat does")
+    func commitsKeepSessionsAlive() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 1)
+        for offset in 1...5 {
+            world.pass(8_000)
+            #expect(world.error(world.commit(id: ids[0], generation: generation, [("t", 0, Int64(offset))])) == .none)
+        }
+        #expect(world.heartbeat(id: ids[0], generation: generation) == .none)
+    }
+
+    @Test("who waits for the others to join is not thrown out for his silence")
+    func waitingIsNoSilence() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, rebalance: 60_000)
+        let waiting = world.join(id: ids[0], rebalance: 60_000)
+        for _ in 0..<5 {
+            world.pass(8_000)
+            #expect(world.heartbeat(id: ids[1], generation: generation) == .rebalanceInProgress)
+        }
+        #expect(world.isWaiting(waiting))
+        let last = world.join(id: ids[1], rebalance: 60_000)
+        #expect(world.joined(waiting).members.count == 2 && world.joined(last).generation == generation + 1)
+    }
+
+    @Test("who does not join again within the rebalance timeout is left behind, heartbeats or not")
+    func theRebalanceTimeout() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, session: 100_000, rebalance: 5_000)
+        let leader = world.join(id: ids[0], session: 100_000, rebalance: 5_000)
+        world.pass(4_000)
+        #expect(world.heartbeat(id: ids[1], generation: generation) == .rebalanceInProgress)
+        world.pass(1_500)
+        #expect(world.joined(leader).members.map(\.id) == [ids[0]])
+        #expect(world.heartbeat(id: ids[1], generation: generation) == .unknownMemberID)
+    }
+
+    @Test("a leader that has joined and does not come with assignments is out, and another leads")
+    func aLeaderThatDoesNotSync() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, session: 100_000, rebalance: 5_000)
+        _ = world.join(id: ids[0], session: 100_000, rebalance: 5_000)
+        _ = world.join(id: ids[1], session: 100_000, rebalance: 5_000)
+        let follower = world.sync(id: ids[1], generation: generation + 1)
+        world.pass(6_000)
+        #expect(world.syncError(follower) == .rebalanceInProgress)
+        let next = world.join(id: ids[1])
+        #expect(world.joined(next).leader == ids[1])
+    }
+
+    @Test("the last member to leave takes nothing with it: the group is empty, and its generations go on")
+    func generationsGoOn() {
+        var world = GroupWorld()
+        let (ids, _) = world.settle(count: 1)
+        #expect(world.leave("g", .init(id: ids[0])) == [.none])
+        #expect(world.state() == .empty)
+        world.readAnew()
+        #expect(world.state() == .empty)
+        let b = world.enter()
+        #expect(world.joined(world.join(id: b)).generation == 3)
+    }
+
+    @Test("an id that was given and never used is forgotten, and disturbs nobody")
+    func newcomersThatDoNotCome() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 1, session: 60_000)
+        let newcomer = world.enter(session: 6_000)
+        #expect(world.leave("g", .init(id: newcomer)) == [.none])
+        let other = world.enter(session: 6_000)
+        world.pass(7_000)
+        #expect(world.joined(world.join(id: other)).error == .unknownMemberID)
+        #expect(world.heartbeat(id: ids[0], generation: generation) == .none)
+    }
+
+    @Test("a full group refuses the next, and its members notice nothing")
+    func fullGroups() {
+        var world = GroupWorld { $0.sizeLimit = 2 }
+        let (ids, generation) = world.settle(count: 2)
+        #expect(world.joined(world.join()).error == .groupMaxSizeReached)
+        #expect(world.joined(world.join(instance: "i")).error == .groupMaxSizeReached)
+        for id in ids { #expect(world.heartbeat(id: id, generation: generation) == .none) }
+    }
+
+    @Test("a member whose metadata would burst the group's record is refused, and the others go on")
+    func membersThatAreTooLarge() {
+        var world = GroupWorld { $0.recordBytesLimit = 10_000 }
+        let (ids, generation) = world.settle(count: 2)
+        let large = world.join { $0.protocols = [GroupProtocol(name: "range", metadata: [UInt8](repeating: 1, count: 9_900))] }
+        #expect(world.joined(large).error == .groupMaxSizeReached)
+        for id in ids { #expect(world.heartbeat(id: id, generation: generation) == .none) }
+    }
+
+    @Test("where the memory for groups is used up nobody new is let in, and who is in goes on")
+    func fullMemory() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 1)
+        var moment = world.moment
+        moment.isFull = true
+        var event = JoinGroupEvent(group: "other")
+        event.protocols = [GroupProtocol(name: "range", metadata: [])]
+        let refused = world.machine.handle(.join(event, GroupTicket(number: 900)), at: moment)
+        #expect(refused == [.answer(GroupTicket(number: 900), .joined(JoinGroupReply(.groupMaxSizeReached, memberID: "")))])
+        let heartbeat = HeartbeatEvent(group: "g", memberID: ids[0], generation: generation)
+        #expect(world.machine.handle(.heartbeat(heartbeat, GroupTicket(number: 901)), at: moment) == [.answer(GroupTicket(number: 901), .done)])
+        #expect(world.machine.describe("other") == nil)
+    }
+
+    @Test("a protocol that only some know is not chosen, whoever prefers it")
+    func protocolsAreVotedFor() {
+        var world = GroupWorld()
+        let a = world.enter(protocols: ["sticky", "range"])
+        _ = world.join(id: a, protocols: ["sticky", "range"])
+        let b = world.enter(protocols: ["range"])
+        let joinB = world.join(id: b, protocols: ["range"])
+        _ = world.join(id: a, protocols: ["sticky", "range"])
+        #expect(world.joined(joinB).protocolName == "range")
+        #expect(world.joined(world.join(protocols: ["sticky"])).error == .inconsistentGroupProtocol)
+    }
+
+    // MARK: Static members
+
+    @Test("a static member that restarts has its partitions back, and the others notice nothing")
+    func staticMembersReturn() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, instances: true)
+        let back = world.join(instance: "i1")
+        let id = world.joined(back).memberID
+        #expect(world.joined(back).generation == generation && id != ids[1])
+        #expect(world.synced(world.sync(id: id, generation: generation, instance: "i1")) == "part 1")
+        #expect(world.heartbeat(id: ids[0], generation: generation, instance: "i0") == .none)
+        #expect(world.heartbeat(id: ids[1], generation: generation, instance: "i1") == .fencedInstanceID)
+    }
+
+    @Test("a static member that restarts is known by its new id after a kill, too")
+    func staticMembersReturnDurably() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, instances: true)
+        world.syncsAtOnce = false
+        let back = world.join(instance: "i1")
+        #expect(world.isWaiting(back), "its new id is not durable yet")
+        world.sync()
+        let id = world.joined(back).memberID
+        world.readAnew()
+        #expect(world.heartbeat(id: id, generation: generation, instance: "i1") == .none)
+        #expect(world.heartbeat(id: ids[1], generation: generation, instance: "i1") == .fencedInstanceID)
+    }
+
+    @Test("a static leader that restarts is told to lead without assigning")
+    func staticLeadersReturn() {
+        var world = GroupWorld()
+        let (ids, _) = world.settle(count: 2, instances: true)
+        let back = world.joined(world.join(instance: "i0"))
+        #expect(back.skipAssignment && back.leader == back.memberID && back.members.count == 2)
+        let older = world.joined(world.join(instance: "i0") { $0.canSkipAssignment = false })
+        #expect(!older.skipAssignment && older.leader != older.memberID && older.members.isEmpty && older.memberID != ids[0])
+    }
+
+    @Test("who was waiting under a static member's old id is fenced, not forgotten")
+    func staticMembersThatWaitAreFenced() {
+        var world = GroupWorld()
+        let (ids, _) = world.settle(count: 2, instances: true)
+        let old = world.join(id: ids[0], instance: "i0")
+        #expect(world.isWaiting(old))
+        _ = world.join(instance: "i0")
+        #expect(world.joined(old).error == .fencedInstanceID)
+    }
+
+    @Test("a static member that restarts between join and sync makes all join again: the leader knows the old id")
+    func staticMembersReturnBetweenJoinAndSync() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2, instances: true)
+        _ = world.join(id: ids[0], instance: "i0")
+        _ = world.join(id: ids[1], instance: "i1")
+        _ = world.join(instance: "i1")
+        #expect(world.state() == .preparingRebalance)
+        #expect(world.syncError(world.sync(id: ids[0], generation: generation + 1, instance: "i0")) == .rebalanceInProgress)
+    }
+
+    // MARK: After a kill
+
+    @Test("a stable group that is read anew goes on without a rebalance")
+    func stableGroupsGoOn() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 3)
+        world.pass(9_000)
+        for id in ids { #expect(world.heartbeat(id: id, generation: generation) == .none) }
+        world.readAnew()
+        world.pass(9_000)
+        for id in ids { #expect(world.heartbeat(id: id, generation: generation) == .none) }
+        #expect(world.synced(world.sync(id: ids[2], generation: generation)) == "part 2")
+        #expect(world.machine.describe("g")?.members.map(\.id) == ids)
+    }
+
+    @Test("members that do not come back after a kill are gone when their sessions end")
+    func membersThatDoNotComeBack() {
+        var world = GroupWorld()
+        _ = world.settle(count: 2)
+        world.readAnew()
+        world.pass(10_500)
+        world.pass(30_500)
+        #expect(world.state() == .empty)
+    }
+
+    @Test("a generation whose assignments were not durable at the kill never was, and all join again")
+    func groupsThatWereSynchronizing() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 2)
+        _ = world.join(id: ids[0])
+        _ = world.join(id: ids[1])
+        world.syncsAtOnce = false
+        let sync = world.sync(id: ids[0], generation: generation + 1, [:])
+        #expect(world.isWaiting(sync))
+        world.readAnew()
+        world.syncsAtOnce = true
+        #expect(world.syncError(world.sync(id: ids[0], generation: generation + 1)) == .illegalGeneration)
+        _ = world.join(id: ids[0])
+        #expect(world.state() == .preparingRebalance)
+        #expect(world.joined(world.join(id: ids[1])).generation == generation + 1)
+    }
+
+    @Test("a thousand members rebalance without their number counting twice")
+    func aThousandMembers() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 1_000)
+        _ = world.join(id: ids[0])
+        for id in ids.dropFirst() { _ = world.join(id: id) }
+        let assignments = Dictionary(uniqueKeysWithValues: ids.map { ($0, $0) })
+        let follower = world.sync(id: ids[999], generation: generation + 1)
+        #expect(world.synced(world.sync(id: ids[0], generation: generation + 1, assignments)) == ids[0])
+        #expect(world.synced(follower) == ids[999])
+    }
+
+    @Test("the same seed and events give the same actions")
+    func replaysByteForByte() {
+        func run() -> [GroupAction] {
+            var machine = GroupMachine(settings: GroupSettings(), seed: 7)
+            var actions: [GroupAction] = []
+            for index in 0..<200 {
+                var event = JoinGroupEvent(group: "g\(index % 7)")
+                event.protocols = [GroupProtocol(name: "range", metadata: [1])]
+                event.requiresKnownMember = index % 2 == 0
+                let moment = GroupMoment(now: Instant(nanoseconds: Int64(index) * 100_000_000), wallMilliseconds: Int64(index) * 100)
+                actions += machine.handle(.join(event, GroupTicket(number: UInt64(index))), at: moment)
+                actions += machine.handle(.timePassed, at: moment)
+            }
+            return actions
+        }
+        #expect(run() == run())
+    }
+}
