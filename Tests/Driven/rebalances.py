@@ -186,7 +186,7 @@ class Stage:
         return {partition: offset for partition, (_, offset) in last.items()}
 
     def judge(self, strictly=False):
-        """Nothing was missed, and nothing is wrong with what was read."""
+        """Nothing was missed, and nothing is wrong with what was read; `strictly`: if every commit was taken, nothing was read twice."""
         self.ended.set()
         self.sender.join()
         assert self.producer.flush(30) == 0, "not every record was taken"
@@ -195,7 +195,9 @@ class Stage:
             wait_until(lambda: not missing(), 20, what="the end of every partition")
         except AssertionError:
             raise AssertionError(f"never read, of each partition: { {p: sorted(o)[:5] for p, o in missing().items()} }") from None
-        fault = fault_in([(member.name, member.events) for member in self.members], self.sent, strictly)
+        # whose commit was refused while a rebalance began has its records read again by the next: that is no fault of the broker's
+        undisturbed = not any(member.since(0, "error", "lost") for member in self.members)
+        fault = fault_in([(member.name, member.events) for member in self.members], self.sent, strictly and undisturbed)
         assert not fault, fault
 
     def read(self, partition):
@@ -277,7 +279,10 @@ def a_member_that_dies_with_its_broker_is_put_out_by_the_next():
 def a_static_member_that_comes_back_in_time_disturbs_nobody():
     for client in ("confluent", "kafka_python", "aio"):
         with Stage(partitions=4) as stage:
-            stays, restarts = stage.join("confluent", instance="one", session=10_000), stage.join(client, instance="two", session=10_000)
+            # it leads: a leader that comes back may ask for a rebalance when it has learnt of the topic's partitions
+            stays = stage.join("confluent", instance="one", session=10_000)
+            stage.wait_for_shares(30)
+            restarts = stage.join(client, instance="two", session=10_000)
             stage.wait_for_shares(30)
             stage.wait_for_progress()
             before, seen = restarts.owned(), len(stays.events)
