@@ -107,7 +107,9 @@ private final class GroupClient {
 @Suite struct GroupsBrokerTests {
     private let atOnce = [(name: "group.initial.rebalance.delay.ms", value: "0")]
 
-    private func ready(_ settings: [(name: String, value: String)], seed: UInt64 = 1, loops: Int = 1) throws -> (BrokerWorld, GroupClient) {
+    private func ready(
+        _ settings: [(name: String, value: String)], seed: UInt64 = 1, loops: Int = 1) throws -> (BrokerWorld, GroupClient
+    ) {
         let world = try BrokerWorld(seed: seed, loops: loops, settings)
         try world.createTopic("t")
         let client = try GroupClient(world)
@@ -144,7 +146,9 @@ private final class GroupClient {
         let start = partition.logEndOffset
         var batches = 0
         for (index, client) in clients.enumerated() { client.send(client.commitRequest("g", "t", Int64(index)), version: 8) }
-        for client in clients { #expect(try client.answer(OffsetCommitResponse.self, version: 8).topics[0].partitions[0].errorCode == .none) }
+        for client in clients {
+            #expect(try client.answer(OffsetCommitResponse.self, version: 8).topics[0].partitions[0].errorCode == .none)
+        }
         let found = partition.fetch(PartitionFetchRequest(offset: start, maxBytes: 1 << 20, firstBatchWhole: true))
         let slice = try #require(found.slice)
         var bytes = [UInt8](repeating: 0, count: slice.count)
@@ -157,7 +161,9 @@ private final class GroupClient {
         #expect(partition.logEndOffset == start + 8 && batches < 8)
     }
 
-    @Test("no offset that was acknowledged goes back when the power is cut, and groups go on where they stood", arguments: 1...6 as ClosedRange<UInt64>)
+    @Test(
+        "no offset that was acknowledged goes back when the power is cut, and groups go on where they stood",
+        arguments: 1...6 as ClosedRange<UInt64>)
     func afterAPowerCut(seed: UInt64) throws {
         let (world, client) = try ready(atOnce, seed: seed)
         var told: [String: Offset] = [:]
@@ -179,7 +185,9 @@ private final class GroupClient {
         try again.run { [told] in
             for (group, offset) in told.sorted(by: { $0.key < $1.key }) {
                 let now = again.committed(group)
-                #expect(now == offset || group == "g0" && now == 1_000, "seed \(seed): \(group) is at \(now), and was acknowledged at \(offset)")
+                #expect(
+                    now == offset || group == "g0" && now == 1_000,
+                    "seed \(seed): \(group) is at \(now), and was acknowledged at \(offset)")
             }
             let live = again.broker.groups.listings.first { $0.id == "live" }
             #expect(live?.state == "Stable" && live?.memberCount == 1, "seed \(seed)")
@@ -315,7 +323,8 @@ private final class RestartedWorld: @unchecked Sendable {
             do { try await body() } catch { outcome.error = error }
             outcome.isDone = true
         }
-        try #require(world.simulated.run(atMost: .seconds(600)) { outcome.isDone }, "the task waits for something that never comes")
+        try #require(
+            world.simulated.run(atMost: .seconds(600)) { outcome.isDone }, "the task waits for something that never comes")
         if let error = outcome.error { throw error }
     }
 

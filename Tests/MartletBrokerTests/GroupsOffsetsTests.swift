@@ -66,7 +66,8 @@ private let minute: Int64 = 60_000
         var world = GroupWorld { $0.offsetMetadataLimit = 4 }
         var event = OffsetCommitEvent(group: "g")
         event.partitions = [
-            .init(topic: "t", partition: 0, offset: 1, metadata: "1234"), .init(topic: "t", partition: 1, offset: 1, metadata: "12345"),
+            .init(topic: "t", partition: 0, offset: 1, metadata: "1234"),
+            .init(topic: "t", partition: 1, offset: 1, metadata: "12345"),
             .init(topic: "t", partition: 2, offset: 1, metadata: "éééé"),
         ]
         let ticket = world.ask { .commit(event, $0) }
@@ -83,7 +84,8 @@ private let minute: Int64 = 60_000
         world.syncsAtOnce = false
         let late = world.commit([("v", 1, 9)])
         let deletion = world.ask { .deleteGroup("g", $0) }
-        #expect(world.error(world.commit([("t", 0, 7)])) == .coordinatorNotAvailable, "nobody enters a group that is being deleted")
+        #expect(
+            world.error(world.commit([("t", 0, 7)])) == .coordinatorNotAvailable, "nobody enters a group that is being deleted")
         #expect(world.joined(world.join()).error == .coordinatorNotAvailable)
         world.sync()
         #expect(world.error(late) == .none && world.error(deletion) == .none)
@@ -113,7 +115,8 @@ private let minute: Int64 = 60_000
         var world = GroupWorld()
         let (ids, generation) = world.settle(count: 1)
         _ = world.commit(id: ids[0], generation: generation, [("t", 0, 1), ("u", 0, 2)])
-        let event = OffsetDeleteEvent(group: "g", partitions: [TopicPartition("t", 0), TopicPartition("u", 0), TopicPartition("u", 5)])
+        let event = OffsetDeleteEvent(
+            group: "g", partitions: [TopicPartition("t", 0), TopicPartition("u", 0), TopicPartition("u", 5)])
         let ticket = world.ask { .deleteOffsets(event, $0) }
         #expect(world.replies[ticket] == .partitions([.groupSubscribedToTopic, .none, .none]))
         #expect(world.committed("g", "t") == 1 && world.committed("g", "u") == -1)
