@@ -318,6 +318,9 @@ func aGroupReadsCommitsAndGoesOnWhereItWas() {
 }
 
 func main() {
+	if os.Args[1] == "member" {
+		os.Exit(consumeAsMember(os.Args[2:]))
+	}
 	address = os.Args[1]
 	sarama.MaxRequestSize = 200 * 1024 * 1024
 	tests := []struct {
