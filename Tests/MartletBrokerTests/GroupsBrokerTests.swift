@@ -27,6 +27,7 @@ private final class GroupClient {
         return try client.answer(A.self, Int(count) - 1, version: version)
     }
 
+    var hasEnded: Bool { client.hasEnded }
     var isAnswered: Bool { client.frames.count == Int(count) }
 
     /// Until the group's coordinator is there, and has read its groups.
@@ -228,6 +229,22 @@ private final class GroupClient {
         let id = try #require(cluster.metadata.current.topic("t")).id
         try world.run { _ = await cluster.deleteTopic("t", id: id) }
         #expect(world.until { (try? client.offset("g", "t", 0)) == -1 })
+    }
+
+    @Test("who asks for the same large thing again and again is cut off, and nobody else notices")
+    func answersAreBounded() throws {
+        let (_, client) = try ready(atOnce)
+        #expect(try client.commit("g", "t", 5, metadata: String(repeating: "x", count: 4_000)) == .none)
+        let other = try GroupClient(client.world)
+        var wanted = OffsetFetchRequest.OffsetFetchRequestTopic()
+        wanted.name = "t"
+        wanted.partitionIndexes = [Int32](repeating: 0, count: 20_000)
+        var request = OffsetFetchRequest()
+        request.groupID = "g"
+        request.topics = [wanted]
+        other.send(request, version: 5)
+        #expect(client.world.until { other.hasEnded })
+        #expect(try client.offset("g", "t", 0) == 5)
     }
 
     // MARK: Settings

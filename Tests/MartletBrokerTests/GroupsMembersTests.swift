@@ -223,6 +223,13 @@ import Testing
         for id in ids { #expect(world.heartbeat(id: id, generation: generation) == .none) }
     }
 
+    @Test("a member that names thousands of protocols is refused: each vote would go through all of them")
+    func membersThatKnowTooMuch() {
+        var world = GroupWorld()
+        #expect(world.joined(world.join(protocols: (0..<256).map { "p\($0)" })).error == .memberIDRequired)
+        #expect(world.joined(world.join(protocols: (0..<257).map { "p\($0)" })).error == .inconsistentGroupProtocol)
+    }
+
     @Test("where the memory for groups is used up nobody new is let in, and who is in goes on")
     func fullMemory() {
         var world = GroupWorld()

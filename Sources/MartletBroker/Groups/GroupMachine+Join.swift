@@ -13,7 +13,9 @@ extension GroupMachine {
         func refused(_ error: ErrorCode) -> JoinGroupReply { JoinGroupReply(error, memberID: event.memberID) }
         guard !event.group.isEmpty else { return refused(.invalidGroupID) }
         guard settings.sessionTimeoutsMs.contains(event.sessionTimeoutMs) else { return refused(.invalidSessionTimeout) }
-        guard !event.protocolType.isEmpty, !event.protocols.isEmpty else { return refused(.inconsistentGroupProtocol) }
+        guard !event.protocolType.isEmpty, 1...Self.protocolsLimit ~= event.protocols.count else {
+            return refused(.inconsistentGroupProtocol)
+        }
         let known = groups[event.group]
         guard known?.isBeingDeleted != true else { return refused(.coordinatorNotAvailable) }
         guard known != nil || event.memberID.isEmpty else { return refused(.unknownMemberID) }

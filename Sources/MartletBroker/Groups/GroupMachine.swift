@@ -25,6 +25,8 @@ import MartletModel
 package struct GroupMachine {
     /// How long a member may take to be told its first generation.
     static let newMemberTimeout = Interval.seconds(300)
+    /// Ways of assigning that one member may name. Clients know a handful.
+    static let protocolsLimit = 256
     /// Tombstones that are written at a time.
     static let tombstonesPerAppend = 1_000
 

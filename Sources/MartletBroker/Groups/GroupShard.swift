@@ -409,6 +409,8 @@ struct GroupBatch: ~Copyable {
 
     /// Adds the records if the batch stays within the limit with all of them.
     mutating func add(_ number: UInt64, _ records: [GroupRecord], limit: Int, wallMilliseconds: Int64) -> Added {
+        // what is far too much is not encoded to find that out
+        guard records.count * 32 <= limit else { return .full }
         bytes.truncate(to: 0)
         pieces.removeAll(keepingCapacity: true)
         var value = ByteBuffer(capacity: 64)

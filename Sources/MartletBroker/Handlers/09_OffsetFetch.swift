@@ -13,12 +13,16 @@ enum OffsetFetchHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(OffsetFetchRequest.self)
         var response = OffsetFetchResponse()
+        var budget = AnswerBudget()
         if request.version >= 8 {
-            response.groups = asked.groups.map { group in
+            response.groups = try asked.groups.map { group in
+                try budget.take(cost(of: group.topics))
                 var answered = OffsetFetchResponse.OffsetFetchResponseGroup()
                 answered.groupID = group.groupID
                 switch fetch(group.groupID, group.topics, requireStable: asked.requireStable, request) {
-                case .success(let topics): answered.topics = topics
+                case .success(let topics):
+                    try budget.take(topics.reduce(0) { $0 + $1.costBytes })
+                    answered.topics = topics
                 case .failure(let failure): answered.errorCode = failure.error
                 }
                 return answered
@@ -33,13 +37,21 @@ enum OffsetFetchHandler {
                 return wanted
             }
         }
+        try budget.take(cost(of: topics))
         switch fetch(asked.groupID, topics, requireStable: asked.requireStable, request) {
-        case .success(let topics): response.topics = topics.map(older)
+        case .success(let topics):
+            try budget.take(topics.reduce(0) { $0 + $1.costBytes })
+            response.topics = topics.map(older)
         case .failure(let failure) where request.version >= 2: response.errorCode = failure.error
         // version 1 has no place for an error of the whole but each partition
         case .failure(let failure): response.topics = (topics ?? []).map { failed($0, failure.error) }.map(older)
         }
         try request.answer(response)
+    }
+
+    /// What an answer comes to at least.
+    private static func cost(of wanted: [OffsetFetchRequest.OffsetFetchRequestTopics]?) -> Int {
+        (wanted ?? []).reduce(256) { $0 + 128 + 80 * $1.partitionIndexes.count }
     }
 
     private static func fetch(
@@ -116,5 +128,12 @@ enum OffsetFetchHandler {
             return answered
         }
         return older
+    }
+}
+
+extension OffsetFetchResponse.OffsetFetchResponseTopics {
+    /// What comes to what was asked for.
+    fileprivate var costBytes: Int {
+        partitions.reduce(name.utf8.count) { $0 + ($1.metadata?.utf8.count ?? 0) }
     }
 }

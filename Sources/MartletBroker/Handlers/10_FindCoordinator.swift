@@ -28,7 +28,9 @@ enum FindCoordinatorHandler {
             response.port = found.endpoint.port
             return try request.answer(response)
         }
-        response.coordinators = asked.coordinatorKeys.map { key in
+        var budget = AnswerBudget()
+        response.coordinators = try asked.coordinatorKeys.map { key in
+            try budget.take(256 + key.utf8.count)
             let found = find(key, kind: asked.keyType, request)
             var coordinator = FindCoordinatorResponse.Coordinator()
             coordinator.key = key

@@ -7,8 +7,10 @@ enum DescribeGroupsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DescribeGroupsRequest.self)
         var response = DescribeGroupsResponse()
-        response.groups = asked.groups.map { id in
+        var budget = AnswerBudget()
+        response.groups = try asked.groups.map { id in
             var group = describe(id, request)
+            try budget.take(group.members.reduce(256 + id.utf8.count) { $0 + $1.costBytes })
             group.groupID = id
             if asked.includeAuthorizedOperations, group.errorCode == .none {
                 group.authorizedOperations = AuthorizedOperations.group
@@ -46,5 +48,11 @@ enum DescribeGroupsHandler {
         described.memberMetadata = .owned(member.metadata)
         described.memberAssignment = .owned(member.assignment)
         return described
+    }
+}
+
+extension DescribeGroupsResponse.DescribedGroupMember {
+    fileprivate var costBytes: Int {
+        200 + memberID.utf8.count + clientID.utf8.count + memberMetadata.count + memberAssignment.count
     }
 }
