@@ -77,5 +77,5 @@ prepared-for-tests:
 	@rm -rf .build/venv && python3 -m venv .build/venv
 	@.build/venv/bin/pip install --quiet --disable-pip-version-check --requirement $< && touch $@
 
-.build/sarama: Tests/Driven/sarama/main.go | prepared-for-tests
-	@GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/go-cache CGO_CFLAGS=-Wno-deprecated-declarations go build -o $@ $<
+.build/sarama: $(wildcard Tests/Driven/sarama/*.go) | prepared-for-tests
+	@GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/.build/go-cache CGO_CFLAGS=-Wno-deprecated-declarations go build -o $@ $^

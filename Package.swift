@@ -96,7 +96,10 @@ let package = Package(
             ]),
         tests(
             "MartletClientTests",
-            ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletClient", "MartletSimulation"]),
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletClient", "MartletSimulation",
+                "MartletBroker",
+            ]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",

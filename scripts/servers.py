@@ -58,6 +58,9 @@ def martlet_command(path, port, folder, durability):
         "martlet.cut.dir": f"{folder}/cut",
         # topics come and go by the gigabyte: what is deleted has to leave the page cache and the disk
         "log.segment.delete.delay.ms": "0",
+        # all members of a group come at once, and one generation is enough
+        "group.initial.rebalance.delay.ms": "1000",
+        "martlet.metrics.listener": "",
     }
     if durability == PAGE_CACHE:
         settings["martlet.durability"] = "page-cache"
@@ -97,6 +100,43 @@ def asks_and_is_answered(port):
     return True
 
 
+def produced(port, topic):
+    """Sends Produce 3 with acks=all and a batch of one record for partition 0; the error code, or None where the connection ends."""
+    import struct
+    # attributes, deltas of time and offset, no key, a value of one byte, no headers
+    record = bytes([0, 0, 0, 1, 2]) + b"x" + b"\x00"
+    record = bytes([len(record) * 2]) + record
+    now = int(time.time() * 1000)
+    checked = struct.pack(">hiqqqhii", 0, 0, now, now, -1, -1, -1, 1) + record
+    batch = struct.pack(">iBI", -1, 2, crc32c(checked)) + checked
+    batch = struct.pack(">qi", 0, len(batch)) + batch
+    name = topic.encode()
+    body = (struct.pack(">hhihhhii", 0, 3, 1, -1, -1, -1, 30_000, 1) + struct.pack(">h", len(name)) + name
+            + struct.pack(">iii", 1, 0, len(batch)) + batch)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            answer = b""
+            while len(answer) < 4 or len(answer) < 4 + struct.unpack(">i", answer[:4])[0]:
+                piece = connection.recv(4096)
+                if not piece:
+                    return None
+                answer += piece
+    except OSError:
+        return None
+    # size, correlation id, topics, name, partitions, index, error
+    return struct.unpack_from(">h", answer, 4 + 4 + 4 + 2 + len(name) + 4 + 4)[0]
+
+
+def crc32c(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
 class Server:
     """A server with a folder of its own, both gone at the end of the `with`."""
 
@@ -116,6 +156,9 @@ class Server:
     def __enter__(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        return self.start()
+
+    def start(self):
         with open(self.folder / "output", "wb") as output:
             began = time.monotonic()
             self._process = subprocess.Popen(
@@ -132,7 +175,9 @@ class Server:
             raise
         return self
 
-    def __exit__(self, *_):
+    def stop(self):
+        """Stops it in order, if it runs; how long that takes."""
+        began = time.monotonic()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -140,6 +185,23 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        return time.monotonic() - began
+
+    def seconds_to_first_produce(self, topic):
+        """Starts it anew, on the data that it has; how long until it has acknowledged a record."""
+        began = time.monotonic()
+        self.start()
+        while True:
+            self.check_that_it_runs()
+            error = produced(self.port, topic)
+            if error == 0:
+                return time.monotonic() - began
+            if time.monotonic() - began > FIRST_ANSWER_LIMIT:
+                raise Fault(f"{self.label} answers a Produce with error {error} for {FIRST_ANSWER_LIMIT} s")
+            time.sleep(0.005)
+
+    def __exit__(self, *_):
+        self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def check_that_it_runs(self):

@@ -222,7 +222,8 @@ package struct CommandLineArguments: Sendable, Equatable {
         let said = value ?? ""
         guard flag.choices.isEmpty || flag.choices.contains(said) else {
             let nearest = nearestName(to: said, among: flag.choices).map { "; the nearest is '\($0)'" }
-            throw Fault("--\(flag.name) cannot be '\(said)'\(nearest ?? ""): it is one of \(flag.choices.joined(separator: ", "))")
+            let choices = flag.choices.joined(separator: ", ")
+            throw Fault("--\(flag.name) cannot be '\(said)'\(nearest ?? ""): it is one of \(choices)")
         }
         return said
     }

@@ -45,6 +45,7 @@ package final class Broker: @unchecked Sendable {
     let connections: Connections
     let coldReads: any Lane
     let codec: CodecLane
+    let keptMetadata = KeptMetadata()
     private let shared: [ConnectionLoop]
     private var sockets: [any ListeningSocket] = []
     private var nextLoop = 0

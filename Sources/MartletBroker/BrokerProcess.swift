@@ -29,8 +29,8 @@ package final class BrokerProcess: @unchecked Sendable {
     /// Called once when the broker cannot go on (the keeper's disk failed), with a sentence.
     package var onFatal: (@Sendable (String) -> Void)?
 
-    /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open. `topicSettings`: for the topics of log
-    /// directories that are taken over.
+    /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open. `topicSettings`: for
+    /// the topics of log directories that are taken over.
     package init(
         host: any Host, config: BrokerConfig, sink: any LogSink, memoryBytes: Int64, topicSettings: TopicSettingsFile? = nil
     ) {

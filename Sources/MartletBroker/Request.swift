@@ -111,17 +111,24 @@ final class Responder: @unchecked Sendable {
 extension Connection {
     /// Appends a whole answer to what is sent: size, header, body.
     func encode<R: WireResponse>(_ response: R, for header: FrameHeader) throws {
+        try encode(header) { (buffer, errors) in
+            try response.encode(into: &buffer, version: header.apiVersion)
+            response.collectErrors(&errors)
+        }
+    }
+
+    /// The same of a body that is written by hand, and of the errors that it tells.
+    func encode(_ header: FrameHeader, _ write: (inout ByteBuffer, inout ErrorCodes) throws -> Void) throws {
         let start = outbox.bytes.count
         header.beginAnswer(&outbox.bytes)
+        var errors = ErrorCodes()
         do {
-            try response.encode(into: &outbox.bytes, version: header.apiVersion)
+            try write(&outbox.bytes, &errors)
         } catch {
             outbox.bytes.truncate(to: start)
             throw error
         }
         outbox.bytes.patch(Int32(outbox.bytes.count - start - 4), at: start)
-        var errors = ErrorCodes()
-        response.collectErrors(&errors)
         shared.answered(header.apiKey, bytes: outbox.bytes.count - start, began: lastActive, errors)
         noteUnsent()
     }

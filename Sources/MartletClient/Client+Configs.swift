@@ -30,7 +30,7 @@ package enum ConfigResource: Sendable, Equatable {
 }
 
 /// One setting as a broker tells it.
-package struct DescribedConfig: Sendable, Equatable {
+package struct ResourceConfig: Sendable, Equatable {
     package enum Source: Int8, Sendable {
         case unknown = 0, topic, broker, clusterDefault, file, builtIn, brokerLogger
     }
@@ -44,7 +44,7 @@ package struct DescribedConfig: Sendable, Equatable {
     package var documentation: String?
 }
 
-package enum ConfigChange: Sendable, Equatable {
+package enum ResourceConfigChange: Sendable, Equatable {
     case set(String, String)
     /// What holds above it counts again.
     case delete(String)
@@ -80,7 +80,7 @@ extension Client {
     /// The settings of a topic, a broker or the cluster, by name.
     package func configs(
         of resource: ConfigResource, documented: Bool = false
-    ) async throws(ClientError) -> [DescribedConfig] {
+    ) async throws(ClientError) -> [ResourceConfig] {
         let answer = try await ask(route(to: resource)) { (version) throws(ClientError) -> DescribeConfigsRequest in
             var wanted = DescribeConfigsRequest.DescribeConfigsResource()
             wanted.resourceType = resource.type
@@ -98,14 +98,14 @@ extension Client {
             throw .refused(what: "the settings of \(resource.title)", result.errorCode, message: result.errorMessage)
         }
         return result.configs.map { config in
-            DescribedConfig(
+            ResourceConfig(
                 name: config.name, value: config.value, source: .init(rawValue: config.configSource) ?? .unknown,
                 isReadOnly: config.readOnly, isSensitive: config.isSensitive, documentation: config.documentation)
         }.sorted { $0.name < $1.name }
     }
 
     package func change(
-        _ changes: [ConfigChange], of resource: ConfigResource, validateOnly: Bool = false
+        _ changes: [ResourceConfigChange], of resource: ConfigResource, validateOnly: Bool = false
     ) async throws(ClientError) {
         let answer = try await ask(route(to: resource), isRepeatable: false) {
             (_) throws(ClientError) -> IncrementalAlterConfigsRequest in

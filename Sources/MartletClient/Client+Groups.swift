@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 package import MartletModel
 import MartletWire
 
@@ -90,7 +90,10 @@ extension Client {
             throw .malformedAnswer(what: "DescribeGroups", broker: answer.broker, reason: "it is empty")
         }
         guard group.errorCode == .none else {
-            throw .refused(what: "group \(id)", group.errorCode, message: group.errorMessage)
+            let refusal = ClientError.refused(what: "group \(id)", group.errorCode, message: group.errorMessage)
+            // it may be one of the newer protocol, which has a question of its own
+            guard group.errorCode == .groupIDNotFound else { throw refusal }
+            return try await consumerGroup(id, else: refusal)
         }
         guard group.groupState != "Dead" else {
             throw .refused(what: "group \(id)", .groupIDNotFound, message: "there is no such group")
@@ -105,6 +108,34 @@ extension Client {
         }
         return GroupDescription(
             id: group.groupID, state: group.groupState, protocolType: group.protocolType, assignor: group.protocolData,
+            members: members.sorted { ($0.clientID, $0.id) < ($1.clientID, $1.id) })
+    }
+
+    /// A group of the protocol in which the broker assigns (KIP-848); `refusal` where it is none, or the broker knows of
+    /// no such groups.
+    private func consumerGroup(_ id: String, else refusal: ClientError) async throws(ClientError) -> GroupDescription {
+        let found: Answer<ConsumerGroupDescribeResponse>
+        do throws(ClientError) {
+            found = try await ask(.coordinator(of: id), judging: { $0.groups.first?.errorCode ?? .none }) {
+                (_) throws(ClientError) -> ConsumerGroupDescribeRequest in
+                var request = ConsumerGroupDescribeRequest()
+                request.groupIDs = [id]
+                return request
+            }
+        } catch {
+            throw error.isUnsupported ? refusal : error
+        }
+        guard let group = found.message.groups.first, group.errorCode == .none else { throw refusal }
+        let members = group.members.map { member in
+            GroupMember(
+                id: member.memberID, instanceID: member.instanceID, clientID: member.clientID,
+                clientHost: member.clientHost,
+                assigned: member.assignment.topicPartitions.flatMap { topic in
+                    topic.partitions.map { TopicPartition(topic.topicName, $0) }
+                }.sorted())
+        }
+        return GroupDescription(
+            id: group.groupID, state: group.groupState, protocolType: "consumer", assignor: group.assignorName,
             members: members.sorted { ($0.clientID, $0.id) < ($1.clientID, $1.id) })
     }
 
@@ -167,17 +198,22 @@ extension Client {
         return found.sorted { $0.partition < $1.partition }
     }
 
-    /// Commits for a group from outside of it, which brokers allow while it has no members.
+    /// Commits for a group: as one of its members, or from outside of it, which brokers allow while it has none.
     package func commit(
-        _ offsets: [(partition: TopicPartition, offset: Offset)], for group: String
+        _ offsets: [(partition: TopicPartition, offset: Offset)], for group: String,
+        as member: (id: String, generation: Int32)? = nil
     ) async throws(ClientError) -> [Outcome] {
-        let names = Set(offsets.map(\.partition.topic)).sorted()
+        let names = offsets.map(\.partition).topicNames
         let answer = try await ask(
             .coordinator(of: group), atMost: 9,
             judging: { $0.topics.lazy.flatMap(\.partitions).map(\.errorCode).firstForAnotherTry }
         ) { (_) throws(ClientError) -> OffsetCommitRequest in
             var request = OffsetCommitRequest()
             request.groupID = group
+            if let member {
+                request.memberID = member.id
+                request.generationIDOrMemberEpoch = member.generation
+            }
             request.topics = names.map { name in
                 var topic = OffsetCommitRequest.OffsetCommitRequestTopic()
                 topic.name = name
@@ -201,26 +237,30 @@ extension Client {
     }
 }
 
-/// What an assignor tells a consumer, in the bytes that the broker only passes on:
-///
-///     version int16, count int32, then each: topic (int16 length), count int32, partition int32…; userData bytes
+/// What an assignor tells a consumer, in bytes that the broker only passes on (`ConsumerProtocolAssignment`).
 package enum ConsumerAssignment {
     /// The partitions, sorted; none where the bytes are something else, for they are the members' own affair.
     package static func partitions(_ bytes: [UInt8]) -> [TopicPartition] {
         let read = bytes.withUnsafeBytes { raw in
-            Result { () throws(DecodingFault) -> [TopicPartition] in
+            Result { () throws(DecodingFault) in
                 var reader = ByteReader(raw)
-                var partitions: [TopicPartition] = []
+                // later versions only add to the end
                 _ = try reader.int16()
-                for _ in 0..<max(0, try reader.int32()) {
-                    let topic = try reader.string(flexible: false)
-                    for _ in 0..<max(0, try reader.int32()) {
-                        partitions.append(TopicPartition(topic, try reader.int32()))
-                    }
-                }
-                return partitions
+                return try ConsumerProtocolAssignment.decode(from: &reader, version: 0).assignedPartitions
             }
         }
-        return ((try? read.get()) ?? []).sorted()
+        let parts = (try? read.get()) ?? []
+        return parts.flatMap { part in part.partitions.map { TopicPartition(part.topic, $0) } }.sorted()
+    }
+
+    package static func bytes(_ partitions: [TopicPartition]) throws(EncodingFault) -> [UInt8] {
+        var assignment = ConsumerProtocolAssignment()
+        for name in partitions.topicNames {
+            var part = ConsumerProtocolAssignment.TopicPartition()
+            part.topic = name
+            part.partitions = partitions.filter { $0.topic == name }.map(\.partition).sorted()
+            assignment.assignedPartitions.append(part)
+        }
+        return try assignment.prefixedBytes(version: 0)
     }
 }

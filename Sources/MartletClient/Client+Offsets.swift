@@ -43,7 +43,7 @@ extension Client {
         var patience = Patience(self)
         var areLeadersKnown = wanted.allSatisfy { cluster.leader(of: $0.partition) != nil }
         while true {
-            if !areLeadersKnown { try await refresh(topics: Set(wanted.map(\.partition.topic)).sorted()) }
+            if !areLeadersKnown { try await refresh(topics: wanted.map(\.partition).topicNames) }
             let open = wanted.indices.filter { found[$0] == nil }
             let groups = grouped(open) { wanted[$0].partition }
             for index in groups.leaderless { found[index] = missing(wanted[index].partition) }
@@ -83,6 +83,7 @@ extension Client {
         return .refused(what: "partition \(partition)", code, message: nil)
     }
 
+    /// Things that one broker is to be asked for.
     struct LeaderGroup: Sendable {
         var leader: BrokerID
         var indices: [Int]
@@ -112,7 +113,7 @@ extension Client {
     private func offsets(
         _ wanted: [(partition: TopicPartition, spec: OffsetSpec)], from leader: BrokerID, isCommitted: Bool
     ) async -> [FoundOffset] {
-        let names = Set(wanted.map(\.partition.topic)).sorted()
+        let names = wanted.map(\.partition).topicNames
         do throws(ClientError) {
             let answer = try await ask(.broker(leader)) { (version) throws(ClientError) -> ListOffsetsRequest in
                 var request = ListOffsetsRequest()
@@ -152,4 +153,9 @@ extension Client {
         }
         return FoundOffset(partition: partition, offset: part.offset < 0 ? nil : part.offset)
     }
+}
+
+extension Sequence<TopicPartition> {
+    /// The names of the topics, each once, sorted.
+    var topicNames: [String] { Set(map(\.topic)).sorted() }
 }

@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 package import MartletModel
 package import MartletReactor
 package import MartletWire
@@ -33,7 +33,8 @@ package final class Client: @unchecked Sendable {
     private var connections: [BrokerEndpoint: BrokerConnection] = [:]
     /// Who waits for a connection that another task is making.
     private var opening: [BrokerEndpoint: [UnsafeContinuation<Result<BrokerConnection, ClientError>, Never>]] = [:]
-    private var coordinators: [String: BrokerEndpoint] = [:]
+    /// By group.
+    private var coordinatorEndpoints: [String: BrokerEndpoint] = [:]
     private var isClosed = false
 
     package init(host: any Host, loop: any EventLoop, settings: ClientSettings) {
@@ -59,9 +60,9 @@ package final class Client: @unchecked Sendable {
     /// It is tried again while the operation's time lasts: when no connection could be made, when one was lost (only
     /// where `isRepeatable`, for it might have been carried out), and when the answer's code, as `judging` finds it, says
     /// that another broker is responsible or that it must wait. The last answer is returned as it is: what its codes
-    /// mean, the caller knows.
+    /// mean, the caller knows. `within` is for requests that a broker may hold back.
     package func ask<R: WireRequest>(
-        _ route: Route, atMost limit: Int16 = .max, isRepeatable: Bool = true,
+        _ route: Route, atMost limit: Int16 = .max, isRepeatable: Bool = true, within answerLimit: Interval? = nil,
         judging: (R.Response) -> ErrorCode = { _ in .none },
         _ make: (Int16) throws(ClientError) -> R
     ) async throws(ClientError) -> Answer<R.Response> {
@@ -70,7 +71,8 @@ package final class Client: @unchecked Sendable {
             let error: ClientError
             do throws(ClientError) {
                 let connection = try await connection(for: route)
-                let answer: Answer<R.Response> = try await ask(connection, atMost: limit, patience, make)
+                let within = answerLimit ?? patience.answerLimit
+                let answer: Answer<R.Response> = try await ask(connection, atMost: limit, within, make)
                 let code = judging(answer.message)
                 guard code.callsForAnotherTry, patience.isLeft else { return answer }
                 error = .refused(what: apiName(R.self), code, message: nil)
@@ -85,12 +87,12 @@ package final class Client: @unchecked Sendable {
     }
 
     private func ask<R: WireRequest>(
-        _ connection: BrokerConnection, atMost limit: Int16, _ patience: Patience,
+        _ connection: BrokerConnection, atMost limit: Int16, _ within: Interval,
         _ make: (Int16) throws(ClientError) -> R
     ) async throws(ClientError) -> Answer<R.Response> {
         guard let api = ApiKey(rawValue: R.apiKey) else { preconditionFailure("every request's API has a key") }
         let version = try connection.version(of: api, atMost: limit)
-        return try await connection.ask(try make(version), version: version, within: patience.answerLimit)
+        return try await connection.ask(try make(version), version: version, within: within)
     }
 
     /// Sends what is not answered, to a broker; it may be lost.
@@ -109,7 +111,7 @@ package final class Client: @unchecked Sendable {
         switch route {
         case .any, .broker: break
         case .controller: cluster.controllerID = -1
-        case .coordinator(let group): coordinators[group] = nil
+        case .coordinator(let group): coordinatorEndpoints[group] = nil
         }
     }
 
@@ -130,9 +132,9 @@ package final class Client: @unchecked Sendable {
             }
             return try await connection(to: broker.endpoint)
         case .coordinator(let group):
-            if let known = coordinators[group] { return try await connection(to: known) }
+            if let known = coordinatorEndpoints[group] { return try await connection(to: known) }
             let found = try await findCoordinator(of: group)
-            coordinators[group] = found
+            coordinatorEndpoints[group] = found
             return try await connection(to: found)
         }
     }

@@ -30,6 +30,10 @@ package struct BrokerEndpoint: Hashable, Sendable, CustomStringConvertible {
             host = text[..<colon]
             port = text[text.index(after: colon)...]
         }
+        // with colons it can only be an IPv6 address, its zone after a percent sign
+        let address = host.prefix { $0 != "%" }
+        guard !address.contains(":") || address.allSatisfy({ $0.isHexDigit || $0 == ":" || $0 == "." }) else { return nil }
+        guard address.count(where: { $0 == ":" }) != 1, !host.hasSuffix(":") || host.hasSuffix("::") else { return nil }
         guard !host.isEmpty, let number = port.map({ UInt16($0) }) ?? Self.defaultPort, number > 0 else { return nil }
         self.init(host: String(host), port: number)
     }

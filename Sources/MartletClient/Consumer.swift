@@ -48,7 +48,9 @@ package final class Consumer: @unchecked Sendable {
     /// What was left out so far, for the caller to tell.
     package private(set) var skipped: [Skipped] = []
 
-    package init(_ client: Client, from positions: [(partition: TopicPartition, offset: Offset)], settings: Settings = Settings()) {
+    package init(
+        _ client: Client, from positions: [(partition: TopicPartition, offset: Offset)], settings: Settings = Settings()
+    ) {
         self.client = client
         self.settings = settings
         places = positions.map {
@@ -79,7 +81,7 @@ package final class Consumer: @unchecked Sendable {
     package func poll() async throws(ClientError) -> [FetchedRecords] {
         guard !places.isEmpty else { return [] }
         if places.contains(where: { client.cluster.leader(of: $0.partition) == nil }) {
-            try await client.refresh(topics: Set(places.map(\.partition.topic)).sorted())
+            try await client.refresh(topics: places.map(\.partition).topicNames)
         }
         // one partition does not always come first, or it would keep the others from their turn
         nextFirst = (nextFirst + 1) % places.count
@@ -111,7 +113,7 @@ package final class Consumer: @unchecked Sendable {
     private func waitOut(_ fault: ClientError) async throws(ClientError) {
         guard Client.callsForAnotherTry(fault), patience.isLeft else { throw fault }
         await patience.wait()
-        try await client.refresh(topics: Set(places.map(\.partition.topic)).sorted())
+        try await client.refresh(topics: places.map(\.partition).topicNames)
     }
 
     private struct Part {

@@ -71,7 +71,8 @@ extension ApiKey {
     /// What Kafka calls it: `ListGroups`.
     var title: String {
         let name = "\(self)"
-        let ended = name.hasSuffix("IDs") ? name.dropLast(3) + "Ids" : name.hasSuffix("ID") ? name.dropLast(2) + "Id" : name[...]
-        return ended.prefix(1).uppercased() + ended.dropFirst()
+        let title = name.prefix(1).uppercased() + name.dropFirst()
+        if title.hasSuffix("IDs") { return title.dropLast(3) + "Ids" }
+        return title.hasSuffix("ID") ? title.dropLast(2) + "Id" : title
     }
 }

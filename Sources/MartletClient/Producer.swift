@@ -172,7 +172,6 @@ package final class Producer: @unchecked Sendable {
         let queue = queue(partition(for: record))
         if !queue.builder.isEmpty, queue.builder.uncompressedSize + size > settings.batchBytes {
             close(queue)
-            stickyPartition = (stickyPartition + 1) % partitionCount
             startSending(queue)
         }
         let before = queue.builder.uncompressedSize
@@ -223,6 +222,8 @@ package final class Producer: @unchecked Sendable {
         queue.builder.identity = identity
         var output = ByteBuffer(capacity: uncompressed + BatchHeader.size)
         queue.builder.finish(into: &output, codec: settings.codec, contexts: contexts)
+        // what nobody assigned goes on to the next partition with the next batch
+        if queue.partition == stickyPartition { stickyPartition = (stickyPartition + 1) % partitionCount }
         let batch = Batch(bytes: output.array, recordCount: count, baseSequence: identity.baseSequence)
         bufferedBytes += batch.bytes.count - uncompressed
         queue.closed.append(batch)

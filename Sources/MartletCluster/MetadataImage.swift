@@ -82,6 +82,10 @@ package final class MetadataImage: Sendable {
         byID = Dictionary(uniqueKeysWithValues: self.topics.enumerated().map { ($1.id, $0) })
     }
 
+    /// Places in `topics`.
+    package func place(of name: String) -> Int? { byName[name] }
+    package func place(of id: UUID) -> Int? { byID[id] }
+
     package func topic(_ name: String) -> TopicInfo? { byName[name].map { topics[$0] } }
     package func topic(_ id: UUID) -> TopicInfo? { byID[id].map { topics[$0] } }
 }

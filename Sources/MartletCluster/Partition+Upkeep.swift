@@ -40,11 +40,7 @@ extension Partition {
         var effects = PartitionEffects()
         let failure = lock.withLock { () -> LogError? in
             let clean = clean && offlineReason == nil
-            if offlineReason == nil { offlineReason = "stopped" }
-            leadership.goOffline()
-            abandonReservations(&effects)
-            failAllWaiters(.notLeaderOrFollower, &effects)
-            effects.wakeWatchers(of: self)
+            endService(&effects)
             do throws(LogError) {
                 try log.close(clean: clean)
                 wasClosedCleanly = clean
@@ -55,6 +51,43 @@ extension Partition {
         }
         effects.deliver()
         if let failure { throw failure }
+    }
+
+    /// The first half of a clean stop: what has to be on the disk before `finishStop`, which is the caller's to see to. Nil for one that
+    /// was offline, or was stopped before.
+    package func beginStop() throws(LogError) -> UnsyncedWrites? {
+        var effects = PartitionEffects()
+        let result = lock.withLock { () -> Result<UnsyncedWrites?, LogError> in
+            let wasServing = offlineReason == nil
+            endService(&effects)
+            do throws(LogError) {
+                if wasServing { return .success(try log.beginClose()) }
+                try log.close(clean: false)
+                return .success(nil)
+            } catch {
+                return .failure(error)
+            }
+        }
+        effects.deliver()
+        return try result.get()
+    }
+
+    /// The second half: whether what `beginStop` gave is on the disk.
+    package func finishStop(_ writes: UnsyncedWrites, isSynced: Bool) throws(LogError) {
+        try lock.withLock { () throws(LogError) in
+            guard isSynced else { return try log.close(clean: false) }
+            try log.finishClose(writes)
+            wasClosedCleanly = true
+        }
+    }
+
+    /// Under the lock.
+    private func endService(_ effects: inout PartitionEffects) {
+        if offlineReason == nil { offlineReason = "stopped" }
+        leadership.goOffline()
+        abandonReservations(&effects)
+        failAllWaiters(.notLeaderOrFollower, &effects)
+        effects.wakeWatchers(of: self)
     }
 
     // MARK: Moving to another log directory

@@ -6,12 +6,12 @@ import MartletReactor
 /// What was found in the log directories, for whoever has to know it before any of it is served.
 extension ReplicaHost {
     package var foundTopics: [FoundTopic] {
-        var partitions: [String: Set<Int32>] = [:], compacted: Set<String> = []
+        var indexes: [String: Set<Int32>] = [:], compacted: Set<String> = []
         var ids: [String: [(partition: Int32, id: UUID)]] = [:]
         for unit in units {
             for folder in unit.directory.found.partitions where folder.kind == .live {
                 let id = folder.partition
-                partitions[id.topic, default: []].insert(id.partition)
+                indexes[id.topic, default: []].insert(id.partition)
                 if unit.directory.found.offset(.cleaner, id) != nil { compacted.insert(id.topic) }
                 let path = unit.path + "/" + folder.name + "/" + PartitionMetadata.fileName
                 guard let bytes = try? host.disk.contents(path), let metadata = try? PartitionMetadata.decode(bytes, path: path)
@@ -19,9 +19,9 @@ extension ReplicaHost {
                 ids[id.topic, default: []].append((id.partition, metadata.topicID))
             }
         }
-        return partitions.keys.sorted().map {
+        return indexes.keys.sorted().map {
             FoundTopic(
-                name: $0, id: Self.commonest(ids[$0] ?? []), partitions: partitions[$0]!.sorted(),
+                name: $0, id: Self.commonest(ids[$0] ?? []), partitions: indexes[$0]!.sorted(),
                 wasCompacted: compacted.contains($0))
         }
     }
@@ -34,6 +34,10 @@ extension ReplicaHost {
             if count > best?.count ?? 0 { best = (candidate.id, count) }
         }
         return best?.id
+    }
+
+    package var missingDirectories: [String] {
+        config.logDirs.filter { path in !units.contains { $0.path == path && !$0.directory.isOffline } }
     }
 
     package func survey() async throws(LogError) -> ReplicaSurvey {
@@ -68,7 +72,9 @@ extension ReplicaHost {
         func names(_ kind: PartitionFolder.Kind) -> [String] { found.partitions.filter { $0.kind == kind }.map(\.name) }
         say("folders of no partition are left alone", found.unknownFolders)
         say("replicas that were put aside as stray are left alone: remove them when nobody wants them", names(.stray))
-        say("the log of a KRaft controller is left alone: this cluster's state is kept elsewhere", found.metadataFolders, isUsual: true)
+        say(
+            "the log of a KRaft controller is left alone: this cluster's state is kept elsewhere", found.metadataFolders,
+            isUsual: true)
         say("folders of deleted partitions are removed soon", names(.deleted), isUsual: true)
     }
 }

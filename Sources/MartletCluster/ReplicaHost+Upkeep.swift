@@ -134,24 +134,59 @@ extension ReplicaHost {
         // a swap that has begun ends soon, in one directory or the other; a copy ends with what is being copied
         while runningMoves > 0 { await host.loops[0].sleep(for: Self.moveCheckInterval) }
         await keepWishes()
-        let (units, topics, logger) = (units, topics, logger)
+        let (units, topics, disk, logger) = (units, topics, host.disk, logger)
         let ended: Void? = try? await onBulk {
-            for unit in units { Self.close(unit, topics, logger) }
+            for unit in units { Self.close(unit, topics, disk, logger) }
         }
         // the lane took nothing any more
         if ended == nil { for unit in units { unit.directory.close() } }
     }
 
+    /// More logs than this are synced by one sync of the file system: file by file ten thousand of them take minutes.
+    private static let closedOneByOneLimit = 64
+
+    private static func stopOneByOne(_ partitions: [Partition]) -> [String] {
+        var faults: [String] = []
+        for partition in partitions {
+            do throws(LogError) { try partition.stop(clean: true) } catch { faults.append("\(partition.id): \(error)") }
+        }
+        return faults
+    }
+
+    private static func stopAtOnce(_ partitions: [Partition], _ unit: LogDirectoryUnit, _ disk: any Disk) -> [String] {
+        var faults: [String] = []
+        var written: [(partition: Partition, writes: UnsyncedWrites)] = []
+        for partition in partitions {
+            do throws(LogError) {
+                guard var writes = try partition.beginStop() else { continue }
+                // the file system syncs also those that are closed, and nobody can have so many open
+                writes.files = []
+                written.append((partition, writes))
+            } catch {
+                faults.append("\(partition.id): \(error)")
+            }
+        }
+        var isSynced = true
+        do throws(SystemError) { try disk.syncFileSystem(unit.path) } catch {
+            isSynced = false
+            faults.append("\(error)")
+        }
+        for (partition, writes) in written {
+            do throws(LogError) { try partition.finishStop(writes, isSynced: isSynced) } catch {
+                faults.append("\(partition.id): \(error)")
+            }
+        }
+        return faults
+    }
+
     /// On a lane. The marker of a clean stop speaks for all that lies in the directory: one replica that was not closed cleanly, or was found
     /// after an unclean stop and never opened, and there is none.
-    private static func close(_ unit: LogDirectoryUnit, _ topics: LocalTopics, _ logger: Logger) {
+    private static func close(_ unit: LogDirectoryUnit, _ topics: LocalTopics, _ disk: any Disk, _ logger: Logger) {
         let partitions = topics.table.partitions.filter { $0.directory === unit }
         var faults: [String] = []
         if !unit.isEveryClosedReplicaClean { faults.append("a replica is there that was not opened since an unclean stop") }
-        for partition in partitions {
-            if partition.isOffline { faults.append("\(partition.id) is offline") }
-            do throws(LogError) { try partition.stop(clean: true) } catch { faults.append("\(partition.id): \(error)") }
-        }
+        for partition in partitions where partition.isOffline { faults.append("\(partition.id) is offline") }
+        faults += partitions.count > closedOneByOneLimit ? stopAtOnce(partitions, unit, disk) : stopOneByOne(partitions)
         do throws(LogError) {
             for checkpoint in [LogDirectory.Checkpoint.recoveryPoint, .highWatermark, .logStart] {
                 try unit.write(checkpoint) { offsets(checkpoint, of: partitions) }

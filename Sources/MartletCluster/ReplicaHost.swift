@@ -205,31 +205,16 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
     }
 
-    /// The usable directory that the replica lies in.
-    private func holder(of folder: PartitionFolder) throws(LogError) -> LogDirectoryUnit? {
-        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
-        guard holders.count > 1 else { return holders.first }
-        let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
-        throw .refused(
-            .kafkaStorageError,
-            "\(folder.name) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
-    }
-
     private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig, isNew: Bool) async throws(LogError) -> Partition {
+        let (unit, isThere) = try place(of: id, isNew: isNew)
         let folder = PartitionFolder(id)
-        let existing = try holder(of: folder)
-        let canLieElsewhere = units.count < self.config.logDirs.count || units.contains { $0.directory.isOffline }
-        guard let unit = existing ?? emptiest(), existing != nil || isNew || !canLieElsewhere else {
-            throw .directoryOffline(
-                path: self.config.logDirs.joined(separator: ","), reason: "\(id) is not in a directory that is usable, and may be in another")
-        }
         let known = unit.beginOpening(id)
         var parameters = LogParameters(
             partition: id, folder: unit.path + "/" + folder.name, config: config, disk: host.disk, descriptors: descriptors,
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
-        if existing != nil {
+        if isThere {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0
             parameters.wasClosedCleanly = known.isClean
@@ -240,16 +225,16 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let stray = PartitionFolder(id, .stray, unique: host.randomBytes(16))
         let opened = try await onBulk { [parameters, disk = host.disk, logger] () -> Result<LogHandover, LogError> in
             do throws(LogError) {
-                let isForeign = existing == nil ? false : try Self.isForeign(parameters, topicID, disk)
-                if isForeign {
-                    logger.warning(
-                        "a replica of another topic of the same name is put aside", ("folder", parameters.folder), ("as", stray.name))
-                    try Self.setAside(id, from: folder, as: stray, unit, disk)
-                }
-                guard existing == nil || isForeign else {
+                if isThere, try !Self.isForeign(parameters, topicID, disk) {
                     let log = try PartitionLog.open(parameters)
                     try log.assign(topicID: topicID)
                     return .success(LogHandover(log: log, highWatermark: known.highWatermark ?? 0))
+                }
+                if isThere {
+                    logger.warning(
+                        "a replica of another topic of the same name is put aside", ("folder", parameters.folder),
+                        ("as", stray.name))
+                    try Self.setAside(id, from: folder, as: stray, unit, disk)
                 }
                 // rows of an earlier topic of this name would be taken for its own at the next start
                 try unit.lower(id, to: nil)
@@ -271,6 +256,26 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         return Partition(
             id: id, topicID: topicID, log: handover.log, brokerID: brokerID, highWatermark: handover.highWatermark, directory: unit,
             durableMark: mark, config: config, clock: clock, logger: logger)
+    }
+
+    /// The directory in which a replica lies, or is to be made.
+    private func place(of id: TopicPartition, isNew: Bool) throws(LogError) -> (unit: LogDirectoryUnit, isThere: Bool) {
+        let folder = PartitionFolder(id)
+        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
+        if holders.count > 1 {
+            let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
+            throw .refused(
+                .kafkaStorageError,
+                "\(id) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
+        }
+        if let holder = holders.first { return (holder, true) }
+        let canLieElsewhere = units.count < config.logDirs.count || units.contains { $0.directory.isOffline }
+        guard let unit = emptiest(), isNew || !canLieElsewhere else {
+            throw .directoryOffline(
+                path: config.logDirs.joined(separator: ","),
+                reason: "\(id) is not in a directory that is usable, and may be in another")
+        }
+        return (unit, false)
     }
 
     /// Whether a folder that is there belongs to another topic of the same name, by its id. On a lane.
@@ -337,7 +342,9 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     /// What a move to another directory, begun by another broker, had copied so far: worth nothing when the partition goes.
     private func futureCopies(of id: TopicPartition) -> [String] {
         units.filter { !$0.directory.isOffline }.flatMap { unit in
-            unit.directory.found.partitions.filter { $0.kind == .future && $0.partition == id }.map { unit.path + "/" + $0.name }
+            unit.directory.found.partitions.filter { $0.kind == .future && $0.partition == id }.map {
+                unit.path + "/" + $0.name
+            }
         }
     }
 

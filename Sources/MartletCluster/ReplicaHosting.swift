@@ -69,6 +69,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     var topics: LocalTopics { get }
     /// Topics found in the log directories, by name.
     var foundTopics: [FoundTopic] { get }
+    /// Log directories that are set and cannot be used.
+    var missingDirectories: [String] { get }
     /// From `meta.properties`; nil where no log directory has any.
     var foundClusterID: String? { get }
     var foundBrokerID: BrokerID? { get }
@@ -106,5 +108,6 @@ extension ReplicaHosting {
     package func describeLogDirs() async -> [LogDirDescription] { [] }
     package func move(_ id: TopicPartition, to path: String) async -> ErrorCode { .logDirNotFound }
     package var wasStoppedUncleanly: Bool { false }
+    package var missingDirectories: [String] { [] }
     package func survey() async throws(LogError) -> ReplicaSurvey { ReplicaSurvey() }
 }

@@ -108,17 +108,42 @@ extension PartitionLog {
     package func close(clean: Bool) throws(LogError) {
         if case .closed = condition { return }
         precondition(inFlight == nil, "a log is closed between writes")
-        defer {
-            for segment in segments {
-                segment.close()
-                segment.forgetFiles(files)
-            }
-            condition = .closed
+        defer { end() }
+        guard clean else { return }
+        let writes = try settle()
+        try onDisk { () throws(SystemError) in
+            for file in writes.files { try file.sync() }
+            for folder in writes.folders { try disk.syncDirectory(folder) }
         }
-        if clean { try settle() }
+        try noteSettled(writes)
     }
 
-    private func settle() throws(LogError) {
+    /// The first half of a clean close, for who closes many logs and syncs them all at once: what has to be on the disk
+    /// before `finishClose`. Nothing is appended in between. Where it throws, the log is closed, and not cleanly.
+    package func beginClose() throws(LogError) -> UnsyncedWrites {
+        precondition(inFlight == nil, "a log is closed between writes")
+        do throws(LogError) { return try settle() } catch {
+            end()
+            throw error
+        }
+    }
+
+    /// The second half. Where it throws, the log is closed all the same, and not cleanly.
+    package func finishClose(_ writes: UnsyncedWrites) throws(LogError) {
+        defer { end() }
+        try noteSettled(writes)
+    }
+
+    private func end() {
+        for segment in segments {
+            segment.close()
+            segment.forgetFiles(files)
+        }
+        condition = .closed
+    }
+
+    /// Writes all that a clean close wants to be on the disk.
+    private func settle() throws(LogError) -> UnsyncedWrites {
         try requireOpen()
         try writeReserved()
         sealSegments()
@@ -133,11 +158,11 @@ extension PartitionLog {
             try onDisk { () throws(SystemError) in try disk.replace(epochPath, with: bytes) }
             epochFile = .saved
         }
-        let writes = try collectUnsynced()
-        try onDisk { () throws(SystemError) in
-            for file in writes.files { try file.sync() }
-            for folder in writes.folders { try disk.syncDirectory(folder) }
-        }
+        return try collectUnsynced()
+    }
+
+    private func noteSettled(_ writes: UnsyncedWrites) throws(LogError) {
+        try requireOpen()
         synced(writes)
         offsets.set(recoveryPoint: offsets.logEnd, durable: offsets.logEnd)
         try removeStraySnapshots()

@@ -7,12 +7,21 @@ struct Case {
     enum Durability: String { case pageCache = "page-cache", fsync }
 
     /// In what the work of a case is counted.
-    enum Unit: String { case megabytes, requests }
+    enum Unit: String { case megabytes, requests, scale }
 
     enum Load {
         case produce(Produce)
         case fetch(Fetch)
         case endToEnd(EndToEnd)
+        case scale(Scale)
+    }
+
+    /// Many of something at a time; one figure, which is wanted below another.
+    enum Scale {
+        case rebalance(members: Int, times: Int)
+        case commits(Int, connections: Int)
+        case metadata(topics: Int, partitions: Int32, milliseconds: Int64)
+        case idle(connections: Int)
     }
 
     struct Produce {
@@ -46,7 +55,11 @@ struct Case {
     var partitions: Int32 = 1
     var load: Load
 
-    static let all: [Case] = pageCached + synced
+    /// What the figure of a case of scale is, and what it is wanted below; nil where nothing is.
+    var figure = ""
+    var wanted: Double?
+
+    static let all: [Case] = pageCached + synced + scaled
 
     private static let pageCached: [Case] = [
         Case(
@@ -88,6 +101,22 @@ struct Case {
             name: "e2esync", what: "1,000 records a second from producer to consumer, acks=all, synced",
             durability: .fsync, unit: .requests,
             load: .endToEnd(EndToEnd(recordsPerSecond: 1000, recordBytes: 1024))),
+    ]
+
+    private static let scaled: [Case] = [
+        Case(
+            name: "rebalance", what: "a group of 1,000 members, a connection each, joins anew", durability: .fsync,
+            unit: .scale, load: .scale(.rebalance(members: 1000, times: 5)), figure: "s of CPU a rebalance", wanted: 0.2),
+        Case(
+            name: "commits", what: "100,000 commits of an offset, 64 connections, synced", durability: .fsync,
+            unit: .scale, load: .scale(.commits(100_000, connections: 64)), figure: "s of CPU in all"),
+        Case(
+            name: "idle", what: "10,000 connections that have asked once", durability: .fsync, unit: .scale,
+            load: .scale(.idle(connections: 10_000)), figure: "MB of memory in all", wanted: 100),
+        Case(
+            name: "metadata", what: "Metadata of 1,000 topics of 10 partitions", durability: .fsync, unit: .scale,
+            load: .scale(.metadata(topics: 1000, partitions: 10, milliseconds: 2000)), figure: "ms of CPU a request",
+            wanted: 0.5),
     ]
 }
 

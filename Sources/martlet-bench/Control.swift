@@ -46,6 +46,54 @@ final class Control: Speaker {
         }
     }
 
+    /// Makes those topics that are not there yet, and comes back when all their partitions have a leader.
+    func ensure(_ topics: [String], partitions: Int32) async throws(BenchFault) {
+        var request = CreateTopicsRequest()
+        request.timeoutMs = 60_000
+        request.topics = topics.map { name in
+            var wanted = CreateTopicsRequest.CreatableTopic()
+            wanted.name = name
+            wanted.numPartitions = partitions
+            wanted.replicationFactor = 1
+            return wanted
+        }
+        let response = try await call(request, version: SpokenVersion.createTopics)
+        for made in response.topics where made.errorCode != .none && made.errorCode != .topicAlreadyExists {
+            throw BenchFault("CreateTopics was answered with \(made.errorCode): \(made.errorMessage ?? "")")
+        }
+        let limit = loop.clock.now + Self.answerLimit
+        for topic in topics {
+            while try await !isLed(topic, partitions: partitions) {
+                guard loop.clock.now < limit else { throw BenchFault("\(topic) has partitions without a leader") }
+                await loop.sleep(for: .milliseconds(5))
+            }
+        }
+    }
+
+    /// Asks for all topics; how many are told of.
+    func topicCount() async throws(BenchFault) -> Int {
+        var request = MetadataRequest()
+        request.topics = nil
+        return try await call(request, version: SpokenVersion.metadata).topics.count
+    }
+
+    /// Comes back when the group has a coordinator that serves it.
+    func findCoordinator(of group: String) async throws(BenchFault) {
+        var request = FindCoordinatorRequest()
+        request.key = group
+        var asked = OffsetFetchRequest()
+        asked.groupID = group
+        asked.topics = nil
+        let limit = loop.clock.now + Self.answerLimit
+        while true {
+            let found = try await call(request, version: SpokenVersion.findCoordinator).errorCode
+            let served = found == .none ? try await call(asked, version: 7).errorCode : found
+            if served == .none { return }
+            guard loop.clock.now < limit else { throw BenchFault("no coordinator is found: \(served)") }
+            await loop.sleep(for: .milliseconds(20))
+        }
+    }
+
     private func isLed(_ topic: String, partitions: Int32) async throws(BenchFault) -> Bool {
         var asked = MetadataRequest.MetadataRequestTopic()
         asked.name = topic

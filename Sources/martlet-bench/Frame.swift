@@ -9,6 +9,11 @@ enum SpokenVersion {
     static let metadata: Int16 = 9
     static let createTopics: Int16 = 5
     static let deleteTopics: Int16 = 5
+    static let apiVersions: Int16 = 3
+    static let findCoordinator: Int16 = 3
+    static let joinGroup: Int16 = 5
+    static let syncGroup: Int16 = 3
+    static let offsetCommit: Int16 = 7
 }
 
 /// A request as it goes over the wire, its size before it. Its bytes stay where they are for as long as it lives, so

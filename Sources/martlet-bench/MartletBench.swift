@@ -44,7 +44,8 @@ enum MartletBench {
         for one in Case.all {
             let entry: JSONValue = [
                 "case": .string(one.name), "what": .string(one.what), "durability": .string(one.durability.rawValue),
-                "unit": .string(one.unit.rawValue),
+                "unit": .string(one.unit.rawValue), "figure": .string(one.figure),
+                "wanted": one.wanted.map { .double($0) } ?? .null,
             ]
             StandardOutput.say(entry.text)
         }
@@ -71,19 +72,30 @@ enum MartletBench {
         let address = SocketAddress(host: arguments.value("host") ?? "127.0.0.1", port: port)
         let host = try RealHost(loops: 1, firstLoop: .callingThread, log: log)
         defer { host.stop() }
-        let figures = try run(
-            Measurement(host: host, address: address, serverProcess: process, measured: measured, extent: extent), host)
+        let json: JSONValue
+        if case .scale(let scale) = measured.load {
+            let divisor = arguments.has("smoke") ? Extent.smoke.bytesDivisor : 1
+            let measurement = ScaleMeasurement(
+                host: host, address: address, serverProcess: process, scale: scale, divisor: divisor)
+            json = try run(host) { () async throws(BenchFault) in try await measurement.run().json }
+        } else {
+            let measurement = Measurement(
+                host: host, address: address, serverProcess: process, measured: measured, extent: extent)
+            json = try run(host) { () async throws(BenchFault) in try await measurement.run().json }
+        }
         var line = JSONObject([JSONObject.Member("case", .string(measured.name))])
-        for member in figures.json.object!.members { line[member.name] = member.value }
+        for member in json.object!.members { line[member.name] = member.value }
         StandardOutput.say(JSONValue.object(line).text)
     }
 
     /// Turns the loop until the measurement has ended.
-    private static func run(_ measurement: Measurement, _ host: RealHost) throws(BenchFault) -> Figures {
+    private static func run(
+        _ host: RealHost, _ measure: sending @escaping () async throws(BenchFault) -> JSONValue
+    ) throws(BenchFault) -> JSONValue {
         let outcome = Outcome()
         host.loops[0].spawn {
-            let result: Result<Figures, BenchFault>
-            do throws(BenchFault) { result = .success(try await measurement.run()) } catch { result = .failure(error) }
+            let result: Result<JSONValue, BenchFault>
+            do throws(BenchFault) { result = .success(try await measure()) } catch { result = .failure(error) }
             outcome.result.withLock { $0 = result }
             host.requestStop()
         }
@@ -92,6 +104,6 @@ enum MartletBench {
     }
 
     private final class Outcome: Sendable {
-        let result = Mutex<Result<Figures, BenchFault>?>(nil)
+        let result = Mutex<Result<JSONValue, BenchFault>?>(nil)
     }
 }

@@ -24,6 +24,7 @@ struct Measurement {
         case .produce(let shape): figures = try await produce(shape, to: topic, extent)
         case .fetch(let shape): figures = try await fetch(shape, from: topic)
         case .endToEnd(let shape): figures = try await endToEnd(shape, over: topic)
+        case .scale: preconditionFailure("cases of scale have a measurement of their own")
         }
         try await control.delete(topic)
         return figures

@@ -36,17 +36,11 @@ def produce(broker, topic, messages, partition=0, **config):
     return [told[i] for i in range(len(messages))]
 
 
-def is_about_the_group(error):
-    """This client asks for the coordinator of its group even where partitions are assigned by hand, and goes on without one."""
-    return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
-
-
 def records(messages):
-    """The messages, but for the word that there are no groups."""
+    """The messages; a word of an error is none."""
     for message in messages:
-        if not is_about_the_group(message.error()):
-            assert message.error() is None, message.error()
-            yield message
+        assert message.error() is None, message.error()
+        yield message
 
 
 def consume(broker, topic, count, partition=0, start=OFFSET_BEGINNING, seconds=30, **config):
@@ -253,20 +247,3 @@ def a_transaction_is_refused_without_a_loop():
     assert time.monotonic() - started < 8
     assert "t1" in broker.log()
     assert sum("t1" in line for line in broker.log().splitlines()) < 20
-
-
-@test
-def asking_for_a_group_ends_with_an_error():
-    broker = Broker().start()
-    create(broker, "hello")
-    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "readers", "session.timeout.ms": 6000, "enable.auto.commit": False, **QUIET})
-    consumer.subscribe(["hello"])
-    errors, end = [], time.monotonic() + 4
-    while time.monotonic() < end:
-        message = consumer.poll(0.2)
-        if message is not None and message.error():
-            errors.append(message.error())
-    consumer.close()
-    assert any(e.code() == KafkaError.GROUP_AUTHORIZATION_FAILED for e in errors), errors
-    lines = [line for line in broker.log().splitlines() if "readers" in line]
-    assert 1 <= len(lines) <= 12, f"{len(lines)} lines in 4 s"

@@ -1,9 +1,11 @@
 """Consumer groups of confluent-kafka (librdkafka): members share, commit, leave, and go on after the broker was killed."""
-import collections, contextlib, queue, threading, time
+import collections, contextlib, json, queue, subprocess, sys, tarfile, threading, time
 from confluent import QUIET, create, produce
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from driving import Broker, seeded, test, wait_until
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+from driving import Broker, seeded, shared, test, wait_until
 
 # No test waits three seconds for members that do not come.
 AT_ONCE = {"group.initial.rebalance.delay.ms": "0"}
@@ -82,8 +84,12 @@ def fill(broker, topic, partitions, each):
 
 def committed(broker, group, topic, partitions):
     admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
-    return {p.partition: p.offset for p in admin.list_consumer_group_offsets([asked])[group].result(20).topic_partitions}
+    def look():
+        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, p) for p in range(partitions)])
+        # this client does not ask again by itself while a coordinator reads its groups
+        with contextlib.suppress(KafkaException):
+            return {p.partition: p.offset for p in admin.list_consumer_group_offsets([asked])[group].result(20).topic_partitions}
+    return wait_until(look, 20, what=f"what {group} has committed")
 
 
 def members_share_whatever_their_protocol(strategy):
@@ -206,3 +212,55 @@ def a_group_that_is_killed_while_it_joins_joins_again():
     for member in made:
         member.leave()
         assert not member.faults, member.faults
+
+
+def groups_of_kafka_go_on(archive):
+    listing = json.loads(shared("kafka-data", f"{archive}.json").read_text())
+    broker = Broker({**AT_ONCE, "log.retention.ms": "-1", "log.retention.bytes": "-1", "offsets.retention.minutes": "100000000",
+                     "producer.id.expiration.ms": "2000000000"})
+    with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as packed:
+        packed.extractall(broker.folder, filter="data")
+    (broker.folder / archive).rename(broker.folder / "log")
+    broker.start()
+    admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
+
+    def everything():
+        # the metadata that confluent-kafka tells runs over its end
+        asking = KafkaAdminClient(bootstrap_servers=broker.address)
+        try:
+            found = asking.list_group_offsets(list(listing["groups"]))
+        except KafkaError:
+            return None
+        finally:
+            asking.close()
+        return {group: {f"{place.topic}-{place.partition}": [c.offset, c.leader_epoch, c.metadata] for place, c in offsets.items()}
+                for group, offsets in found.items()}
+
+    want = {group: told["offsets"] for group, told in listing["groups"].items()}
+    for _ in range(2):
+        found = wait_until(everything, 20, what="an answer for every group")
+        assert found == want, (found, want)
+        listed = {g.group_id: g.state.name for g in admin.list_consumer_groups().result(20).valid}
+        assert set(listed) >= {g for g, told in want.items() if told}, listed
+        assert listed["g-members"] == "STABLE" or broker.starts > 1, listed
+        # what was committed here lies beside what Kafka wrote
+        consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "g-simple", "enable.auto.commit": False, **QUIET})
+        consumer.commit(offsets=[TopicPartition("shapes", 0, 12)], asynchronous=False)
+        consumer.close()
+        want["g-simple"]["shapes-0"] = [12, -1, ""]
+        broker.kill()
+        broker.start()
+    broker.stop()
+    reader = shared("kafka-data", "read_dir.py")
+    got = subprocess.run([sys.executable, reader, broker.folder / "log"], capture_output=True, text=True, timeout=120)
+    assert got.returncode == 0 and "sound" in got.stdout, got.stdout[-3000:] + got.stderr[-2000:]
+
+
+@test
+def groups_that_kafka_4_3_wrote_go_on():
+    groups_of_kafka_go_on("kraft43-clean")
+
+
+@test
+def groups_that_kafka_3_9_wrote_go_on():
+    groups_of_kafka_go_on("zk39-clean")

@@ -133,7 +133,7 @@ def what_consumers_read_is_counted_in_records_and_bytes():
     broker, port = started()
     producer = KafkaProducer(bootstrap_servers=broker.address)
     for i in range(5000):
-        producer.send("read", b"%d" % i * 20, partition=0)
+        producer.send("read", b"%05d" % i * 16, partition=0)
     producer.flush(30)
     producer.close()
     for _ in range(2):

@@ -1,9 +1,9 @@
 """Log directories that Kafka wrote, taken over: served record for record, written to, and still Kafka's when the broker has stopped."""
-import importlib.util, json, pathlib, random, shutil, struct, subprocess, sys, tarfile, tempfile, time
-from driving import Broker, Skip, run_program, seeded, shared, test, wait_until
-from wire import FETCH, LIST_OFFSETS, Connection, crc32c, frame, produce, string, varint
+import importlib.util, json, pathlib, shutil, struct, subprocess, sys, tarfile, time
+from driving import Broker, run_program, seeded, shared, test, wait_until
+from wire import FETCH, Connection, crc32c, frame, produce, string, varint
 
-FIND_COORDINATOR, OFFSET_FETCH, INIT_PRODUCER_ID = 10, 9, 22
+OFFSET_FETCH, DELETE_TOPICS, INIT_PRODUCER_ID = 9, 20, 22
 LONG = 2147483647
 
 
@@ -353,6 +353,49 @@ def unknown_folders_and_a_controllers_log_stay_as_they_are_and_are_named_once():
         assert (directory / name / "00000000000000000000.log").read_bytes() == text
 
 
+@test
+def the_copy_of_a_move_that_kafka_had_begun_goes_with_its_topic():
+    taken = Taken("zk39-jbod").start()
+    copy, = (f for d in taken.directories for f in d.iterdir() if f.name.endswith("-future"))
+    assert taken.broker.log().count(copy.name) == 1
+    connection = Connection(taken.broker.port)
+    answer = connection.ask(frame(DELETE_TOPICS, 1, struct.pack(">i", 1) + string("moving") + struct.pack(">i", 10_000)))
+    answer.take("ii")
+    assert (answer.string(), answer.take("h")) == ("moving", 0)
+    assert not copy.exists()
+    taken.broker.stop()
+    taken.expect_sound()
+
+
+@test
+def a_partition_in_two_directories_is_offline_and_the_sentence_names_both():
+    kafka = reader()
+    taken = Taken("zk39-jbod")
+    one, other = (d / "alpha-0" for d in taken.directories)
+    shutil.copytree(one, other)
+    before = contents([one, other])
+    taken.broker.start()
+    wait_until(lambda: str(one) in taken.broker.log() and str(other) in taken.broker.log(), 10, what="the sentence that names both")
+    connection = Connection(taken.broker.port)
+    assert fetched(connection, "alpha", 0, 0)[0] != 0
+    compare_partition(kafka, connection, "alpha", 1, taken.listing["topics"]["alpha"]["1"], "zk39-jbod")
+    taken.broker.stop()
+    assert contents([one, other]) == before
+
+
+@test
+def a_directory_that_cannot_be_used_stops_the_first_start_and_no_later_one():
+    taken = Taken("zk39-jbod")
+    checkpoint = taken.directories[1] / "replication-offset-checkpoint"
+    good = checkpoint.read_bytes()
+    checkpoint.write_bytes(good[:-3])
+    text = refused(taken)
+    assert str(taken.directories[1]) in text and str(checkpoint) in text, text[-1500:]
+    checkpoint.write_bytes(good)
+    taken.start().broker.stop()
+    taken.expect_sound("--expect", taken.listing_path)
+
+
 def old_message(value):
     """A message of format 1, as Kafka 0.10 wrote it."""
     import zlib
@@ -377,3 +420,148 @@ def a_segment_in_an_old_format_keeps_its_partition_offline_and_no_other():
         assert taken.broker.stop()[0] == 0
         assert contents([path.parent]) == before, "an old segment was changed"
         assert (taken.directories[0] / ".kafka_cleanshutdown").exists(), "one partition that stays offline makes every start a recovery"
+
+
+def a_part_of(archive, names):
+    """A log directory with some of an archive's partitions, without a broker."""
+    taken = Taken(archive)
+    directory = taken.directories[0]
+    for folder in directory.iterdir():
+        if folder.is_dir() and folder.name not in names:
+            shutil.rmtree(folder)
+    return directory, taken
+
+
+def verified(*paths):
+    """(exit code, findings) of `martlet log verify`."""
+    got = run_program("log", "verify", "--json", "--notes", *map(str, paths), seconds=60)
+    assert got.returncode in (0, 1) and not got.stderr, got
+    lines = [json.loads(line) for line in got.stdout.splitlines()]
+    assert lines[-1]["sound"] == (got.returncode == 0)
+    return got.returncode, lines[:-1]
+
+
+def damaged(random, path):
+    """Flips a bit of a file or cuts its tail off; says what was done."""
+    raw = bytearray(path.read_bytes())
+    if random.random() < 0.7:
+        place, bit = random.randrange(len(raw)), random.randrange(8)
+        raw[place] ^= 1 << bit
+        told = f"bit {bit} of byte {place}"
+    else:
+        kept = random.randrange(len(raw))
+        told = f"cut from {len(raw)} to {kept} bytes"
+        raw = raw[:kept]
+    path.write_bytes(raw)
+    return told
+
+
+PARTS = ["txn-0", "txn-1", "compacted-0", "codec-lz4-0", "codec-gzip-0", "deleted-some-0", "idempotent-0", "idempotent-1", "epochs-0",
+         "__consumer_offsets-0", "__transaction_state-0", "load-2", "idem-0", "compact-0"]
+
+
+@test
+def verify_finds_on_damaged_copies_what_the_independent_reader_finds():
+    kafka, random, both, more = reader(), seeded("damage"), 0, []
+    for archive, times in (("zk39-clean", 40), ("kraft43-clean", 40), ("zk39-killed", 20)):
+        directory, _ = a_part_of(archive, PARTS)
+        assert verified(directory)[0] == 0 and not kafka.Directory(directory).read().errors
+        kinds = {}
+        for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.stat().st_size):
+            kinds.setdefault(path.suffix or path.name, []).append(path)
+        for _ in range(times):
+            path = random.choice(kinds[random.choice(sorted(kinds))])
+            before = path.read_bytes()
+            told = f"{archive} {path.relative_to(directory)}, {damaged(random, path)}"
+            try:
+                errors = kafka.Directory(directory).read().errors
+            except Exception as error:      # it may not get through what is no text any more
+                errors = [f"{type(error).__name__}: {error}"]
+            code, findings = verified(directory)
+            wrong = [f for f in findings if f["severity"] == "damage"]
+            assert code == 1 or not errors, f"{told}: not found, but {errors[:3]}"
+            if code == 1 and not errors:
+                more.append(f"{told}: {wrong[0]['message']}")
+            if errors and path.parent != directory:
+                assert any(path.parent.name in f["file"] or path.parent.name in f["message"] for f in wrong), f"{told}: {wrong[:3]}, not {errors[:3]}"
+            both += bool(errors)
+            path.write_bytes(before)
+    assert both > 40, f"only {both} of 100 damages are such that they can be found"
+    print(f"note {both} damages found by both, {len(more)} by the verifier alone: {'; '.join(more[:3])}")
+
+
+@test
+def verify_changes_nothing_and_looks_at_single_partitions():
+    directory, taken = a_part_of("zk39-torn", PARTS)
+    before = contents([directory])
+    times = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
+    code, findings = verified(directory)
+    assert code == 0 and any("recovery cuts" in f["message"] for f in findings), findings[:5]
+    code, findings = verified(directory / "load-2", directory / "idem-0")
+    assert code == 0 and {pathlib.Path(f["file"]).parent.name for f in findings if "recovery cuts" in f["message"]} == {"load-2", "idem-0"}
+    assert run_program("log", "dump", "--records", str(directory)).returncode == 0
+    assert contents([directory]) == before and {p: p.stat().st_mtime_ns for p in directory.rglob("*")} == times
+
+
+@test
+def dump_shows_every_record_as_kafka_served_it():
+    taken = Taken("kraft43-clean")
+    for topic, partition, said in taken.partitions():
+        if topic.startswith("__"):
+            continue
+        got = run_program("log", "dump", "--records", "--json", str(taken.directories[0] / f"{topic}-{partition}"))
+        assert got.returncode == 0, got.stderr
+        lines = [line for line in map(json.loads, got.stdout.splitlines()) if line["file"].endswith(".log")]    # and not .log.deleted
+        batches = [b for b in lines if b["lastOffset"] >= said["logStartOffset"]]
+        assert len(batches) == len(said["batches"]), f"{topic}-{partition}"
+        for ours, theirs in zip(sorted(batches, key=lambda b: b["baseOffset"]), said["batches"]):
+            for name, key in (("baseOffset", "baseOffset"), ("lastOffset", "lastOffset"), ("size", "sizeInBytes"), ("partitionLeaderEpoch", "leaderEpoch"),
+                              ("compresscodec", "codec"), ("producerId", "producerId"), ("producerEpoch", "producerEpoch"), ("isControl", "control"),
+                              ("baseSequence", "baseSequence"), ("maxTimestamp", "maxTimestamp"), ("timestampType", "timestampType")):
+                assert ours[name] == theirs[key], f"{topic}-{partition}: {name} {ours[name]}, not {theirs[key]}"
+            if not theirs["control"]:
+                records = [[r["offset"], r["timestamp"], r["key"], r["value"], r["headers"]] for r in ours["records"]]
+                assert plain(records) == plain(theirs["records"]), f"{topic}-{partition} at {theirs['baseOffset']}"
+
+
+def plain(value):
+    """Both write plain text as it is and other bytes in hexadecimal; they need not agree on what is plain."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"])
+    return value.encode() if isinstance(value, str) else value
+
+
+@test
+def dump_decodes_what_coordinators_keep():
+    for archive in ("zk39-clean", "kraft43-clean"):
+        taken = Taken(archive)
+        shown = []
+        for topic in ("__consumer_offsets", "__transaction_state"):
+            for partition in range(3):
+                got = run_program("log", "dump", "--records", "--json", str(taken.directories[0] / f"{topic}-{partition}"))
+                shown += [r for line in map(json.loads, got.stdout.splitlines()) for r in line.get("records", [])]
+        keyed = [r for r in shown if "key" in r]
+        assert keyed and all("kind" in r["key"] for r in keyed), [r for r in keyed if "kind" not in r["key"]][:3]
+        commits = {}
+        for r in keyed:
+            if r["key"]["kind"] == "OffsetCommit":
+                name = f"{r['key']['topic']}-{r['key']['partition']}"
+                commits.setdefault((r["key"]["group"], name), []).append(r["value"] and [r["value"]["offset"], r["value"]["metadata"]])
+        for group, said in taken.listing["groups"].items():
+            for name, (offset, _, metadata) in said.get("offsets", {}).items():
+                # of commits in transactions the last may have been aborted
+                have = commits[group, name] if group == "g-txn" else commits[group, name][-1:]
+                assert [offset, metadata] in have, f"{archive} {group} {name}: {have}, Kafka said {offset}, {metadata}"
+
+
+@test
+def what_cannot_be_looked_at_is_a_sentence_and_exit_code_2():
+    for words in (["log"], ["log", "verify"], ["log", "dump", "/nowhere"], ["log", "verify", "/proc"], ["log", "verify", "--jsn", "."],
+                  ["log", "look", "."], ["log", "dump", "--offsets", "--transactions", "."]):
+        got = run_program(*words)
+        assert got.returncode == 2 and 0 < len((got.stderr + got.stdout).strip().splitlines()) <= 8, (words, got)
+    for words in (["log", "--help"], ["log", "dump", "--help"], ["log", "verify", "--help"]):
+        got = run_program(*words)
+        assert got.returncode == 0 and "PATH" in got.stdout, (words, got)

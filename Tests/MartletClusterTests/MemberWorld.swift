@@ -18,6 +18,7 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
         var lastEpochs: [TopicPartition: LeaderEpoch] = [:]
         var highestProducerID: ProducerID = -1
         var compacted: Set<String> = []
+        var missing: [String] = []
     }
 
     let topics = LocalTopics()
@@ -35,11 +36,14 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
 
     var foundTopics: [FoundTopic] {
         disk.folders.keys.sorted().map {
-            FoundTopic(name: $0, id: disk.folders[$0]!.id, partitions: disk.folders[$0]!.partitions.sorted(), wasCompacted: disk.compacted.contains($0))
+            FoundTopic(
+                name: $0, id: disk.folders[$0]!.id, partitions: disk.folders[$0]!.partitions.sorted(),
+                wasCompacted: disk.compacted.contains($0))
         }
     }
     var foundClusterID: String? { disk.clusterID }
     var foundBrokerID: BrokerID? { disk.brokerID }
+    var missingDirectories: [String] { disk.missing }
     var wasStoppedUncleanly: Bool { disk.wasStoppedUncleanly }
     func survey() async throws(LogError) -> ReplicaSurvey {
         var survey = ReplicaSurvey()
@@ -97,6 +101,8 @@ final class MemberWorld: @unchecked Sendable {
     let sink = Lines()
     /// What is to be so with the replicas of the next start.
     var prepare: (RememberedReplicas) -> Void = { _ in }
+    /// What the next start is given for topics that it adopts.
+    var topicSettings: TopicSettingsFile?
     /// The next session lives without heartbeats, and so for its timeout only.
     var nextSessionIsShort = false
     private(set) var sessions: [any KeeperSession] = []
@@ -152,7 +158,7 @@ final class MemberWorld: @unchecked Sendable {
                 let session = try await keeper.openSession(timeout: .seconds(18), on: loop, heartbeats: heartbeats)
                 sessions.append(session)
                 return session
-            }, replicas: replicas, sink: sink)
+            }, replicas: replicas, sink: sink, topicSettings: topicSettings)
         try await member.start(listeners: [BrokerEndpoint(listener: "PLAINTEXT", host: "10.0.0.1", port: 9092)])
     }
 
@@ -170,6 +176,16 @@ final class MemberWorld: @unchecked Sendable {
         disk.wasStoppedUncleanly = true
     }
 
+    /// Starts, loses power meanwhile (or soon after), and stands before its next start.
+    func cutPower(afterDiskOperations count: Int) {
+        host.powerCut(afterDiskOperations: count)
+        // what is of the process before must not speak for this one
+        member = nil
+        host.loops[0].spawn { [self] in try? await startMember() }
+        _ = simulated.run(atMost: .seconds(5)) { !host.isAlive }
+        powerCut()
+    }
+
     func create(_ name: String, partitions: Int32 = 1, at location: SourceLocation = #_sourceLocation) {
         run(at: location) { world in
             let wanted = NewTopic(name: name, partitionCount: partitions, replicationFactor: 1)
@@ -179,7 +195,9 @@ final class MemberWorld: @unchecked Sendable {
 
     // MARK: What is so
 
-    var image: MetadataImage { member.metadata.current }
+    var image: MetadataImage {
+        member?.metadata.current ?? MetadataImage(clusterID: "", controllerID: nil, brokers: [], topics: [])
+    }
 
     /// `topic-partition leader/epoch` of everything that clients are told.
     var told: [String] {

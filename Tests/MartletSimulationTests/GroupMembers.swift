@@ -47,6 +47,8 @@ final class GroupStage: @unchecked Sendable {
         return process
     }
 
+    func runningCount(of group: Group) -> Int { processes.count { $0.group.name == group.name && !$0.hasEnded } }
+
     /// What those believe to have who are to stay; nil while one of them has nothing.
     func believed(_ group: Group) -> [(member: String, generation: Int32, partitions: [Int32])]? {
         var all: [(member: String, generation: Int32, partitions: [Int32])] = []
@@ -75,8 +77,12 @@ final class GroupProcess: @unchecked Sendable {
     private var random: SeededRandom
     private var member: GroupLedger.Member?
     private(set) var held: Held?
+    /// What it had before that: a request of that time may come late.
+    private var past: Held?
+    private var last: Held?
     /// Another process with its instance id was started: it lives on until it notices.
     private var isReplaced = false
+    private var hasDied = false
     private(set) var hasEnded = false
 
     var name: String { client.name }
@@ -115,7 +121,7 @@ final class GroupProcess: @unchecked Sendable {
         }
         hasEnded = true
         held = nil
-        if client.isConnected, member != nil, !isReplaced {
+        if client.isConnected, member != nil, !isReplaced, !hasDied {
             do throws(ClientFault) { _ = try await client.leave(identity(-1), versions) } catch { note(error) }
         }
         client.close()
@@ -138,7 +144,7 @@ final class GroupProcess: @unchecked Sendable {
     // MARK: What goes wrong
 
     private func misbehave() async throws(ClientFault) {
-        switch random.below(5) {
+        switch random.below(6) {
         case 0:
             if member != nil { _ = try await client.leave(identity(-1), versions) }
             forget()
@@ -154,6 +160,12 @@ final class GroupProcess: @unchecked Sendable {
             // the connection alone is lost
             client.close()
             throw .lost
+        case 4:
+            // nobody comes in its place: the others are to notice
+            guard stage.runningCount(of: group) > 1 else { return }
+            hasDied = true
+            hasEnded = true
+            throw .lost
         default:
             guard instance != nil, !isReplaced, member != nil else { return }
             guard stage.start(group, on: host, instance: instance, versions: versions) != nil else { return }
@@ -165,6 +177,8 @@ final class GroupProcess: @unchecked Sendable {
     private func forget() {
         member = nil
         held = nil
+        past = nil
+        last = nil
     }
 
     /// Takes an error of the coordinator for what it means; false where the request is only to be tried again.
@@ -218,7 +232,9 @@ final class GroupProcess: @unchecked Sendable {
         }
         ledger.assigned(
             group.name, generation: joined.generationID, to: member, partitions: part.partitions, token: part.token, asked: asked)
+        if let current = last, current.generation < joined.generationID { past = current }
         held = Held(generation: joined.generationID, partitions: part.partitions)
+        last = held
     }
 
     /// As the leader: shares the partitions out, in an order that it never repeats.
@@ -260,9 +276,15 @@ final class GroupProcess: @unchecked Sendable {
 
     private func work(_ held: Held) async throws(ClientFault) {
         guard let member else { return }
-        switch random.below(5) {
-        case 0, 1: try await commit(held)
-        case 2: try await read()
+        switch random.below(12) {
+        case 0...3: try await commit(held)
+        case 4, 5: try await read()
+        case 6: if let past { try await commit(past, isLate: true) }
+        case 7:
+            guard let past else { return }
+            let asked = ledger.moment()
+            let error = try await client.heartbeat(identity(past.generation), versions)
+            if error == .none { ledger.heartbeatAccepted(group.name, generation: past.generation, by: member, asked: asked) }
         default:
             let asked = ledger.moment()
             let error = try await client.heartbeat(identity(held.generation), versions)
@@ -273,7 +295,7 @@ final class GroupProcess: @unchecked Sendable {
         }
     }
 
-    private func commit(_ held: Held) async throws(ClientFault) {
+    private func commit(_ held: Held, isLate: Bool = false) async throws(ClientFault) {
         guard let member, !held.partitions.isEmpty else { return }
         let partition = held.partitions[random.below(held.partitions.count)]
         let offset = ledger.commit(group.name, partition)
@@ -292,7 +314,7 @@ final class GroupProcess: @unchecked Sendable {
             default: .refused
             }
         ledger.committed(offset, group.name, generation: held.generation, by: member, outcome)
-        heed(error, "OffsetCommit")
+        if !isLate { heed(error, "OffsetCommit") }
     }
 
     private func read() async throws(ClientFault) {

@@ -16,6 +16,7 @@ final class GroupWorld: @unchecked Sendable {
 
     private static let port: UInt16 = 9092
     private static let memoryBytes: Int64 = 1 << 30
+    private static let roomyBytes: Int64 = 1 << 40
     /// Virtual time in which a broker starts or stops, and in which clients come to their end.
     private static let patience = Interval.seconds(40)
     private static let startAttemptsLimit = 8
@@ -28,6 +29,7 @@ final class GroupWorld: @unchecked Sendable {
     let stage: GroupStage
     private var host: SimulatedHost
     private let clients: [SimulatedHost]
+    private let hasDiskFaults: Bool
     private var random: SeededRandom
     private var process: BrokerProcess!
     private let config: BrokerConfig
@@ -39,6 +41,7 @@ final class GroupWorld: @unchecked Sendable {
     init(seed: UInt64, keepsLines: Bool = false) throws {
         simulated = SimulatedWorld(seed: seed, keepsLines: keepsLines)
         random = simulated.makeRandom("script")
+        hasDiskFaults = random.chance(1, in: 5)
         host = simulated.makeHost("broker", loops: 1 + random.below(2))
         clients = [simulated.makeHost("client-1"), simulated.makeHost("client-2")]
         simulated.network.powerCutSilence = .milliseconds(100)
@@ -73,6 +76,12 @@ final class GroupWorld: @unchecked Sendable {
         }
         simulated.run(for: .milliseconds(Int64(random.below(400))))
         stage.isCalm = true
+        simulated.network.heal()
+        if hasDiskFaults {
+            // a broker whose disk has failed it is started again, on one that is sound
+            end(.kill)
+            guard startBroker() else { return }
+        }
         settle()
         readEverything()
         if random.chance(1, in: 2) {
@@ -112,11 +121,11 @@ final class GroupWorld: @unchecked Sendable {
                 return false
             }
             if outcome.value == "", fatal.value == nil, host.isAlive { return true }
-            if host.isAlive {
+            if host.isAlive, !hasDiskFaults {
                 ledger.violated("the broker did not start: \(fatal.value ?? outcome.value!)")
                 return false
             }
-            end(.powerCut)
+            end(host.isAlive ? .kill : .powerCut)
         }
         ledger.violated("the broker did not start in \(Self.startAttemptsLimit) attempts")
         return false
@@ -129,6 +138,8 @@ final class GroupWorld: @unchecked Sendable {
         }
         ledger.lifeEnded()
         host = host.restart()
+        host.files.heal()
+        host.files.capacityBytes = Self.roomyBytes
     }
 
     private func stopBroker() {
@@ -143,12 +154,17 @@ final class GroupWorld: @unchecked Sendable {
     }
 
     private func live() {
+        if hasDiskFaults { hurtTheDisk() }
+        if random.chance(1, in: 2) { hurtTheNetwork() }
         let host = self.host
         let span = Interval.milliseconds(Int64(100 + random.below(1_500)))
         let choice = random.below(8)
         if choice < 2 { host.powerCut(afterDiskOperations: 20 + random.below(200)) }
         _ = simulated.run(atMost: span) { !host.isAlive || self.fatal.value != nil }
-        if let sentence = fatal.value { ledger.violated("a broker on a sound disk gave up: \(sentence)") }
+        if let sentence = fatal.value {
+            if !hasDiskFaults { ledger.violated("a broker on a sound disk gave up: \(sentence)") }
+            return end(.kill)
+        }
         if !host.isAlive { return end(.powerCut) }
         switch choice {
         case 0..<4: end(.powerCut)
@@ -157,6 +173,33 @@ final class GroupWorld: @unchecked Sendable {
             stopBroker()
             end(choice == 6 ? .powerCut : .stop)
         }
+    }
+
+    /// A full disk for a while, or a write that fails: some commits and assignments cannot be written.
+    private func hurtTheDisk() {
+        let files = host.files
+        let moment = Interval.milliseconds(Int64(random.below(400)))
+        if random.chance(1, in: 2) {
+            let room = Int64(random.below(4 << 10))
+            let span = Interval.milliseconds(Int64(10 + random.below(200)))
+            simulated.after(moment) { [self] in if !stage.isCalm { files.capacityBytes = files.usedBytes + room } }
+            simulated.after(moment + span) { files.capacityBytes = Self.roomyBytes }
+        } else {
+            simulated.after(moment) { [self] in if !stage.isCalm { files.fail(.write, of: "/data/log/", with: .inputOutput) } }
+        }
+    }
+
+    /// For a while nothing comes through to the broker from one machine, or neither way: what members asked long ago arrives late.
+    private func hurtTheNetwork() {
+        let (host, client) = (self.host, clients[random.below(clients.count)])
+        let moment = Interval.milliseconds(Int64(random.below(400)))
+        let span = Interval.milliseconds(Int64(50 + random.below(700)))
+        let isOneWay = random.chance(1, in: 2)
+        simulated.after(moment) { [self] in
+            guard !stage.isCalm else { return }
+            if isOneWay { simulated.network.stall(from: client, to: host) } else { simulated.network.partition(client, host) }
+        }
+        simulated.after(moment + span) { [self] in simulated.network.heal(client, host) }
     }
 
     // MARK: The groups

@@ -82,12 +82,14 @@ final class Newcomer: Timed {
 
 /// A group in Kafka's first protocol: its members elect a leader by coming first, and the leader assigns.
 ///
-///     Empty --join--> PreparingRebalance --all have joined, or the time is up--> CompletingRebalance --leader's sync is durable--> Stable
-///       ^                |       ^                                                     |                                           |
-///       +--nobody left---+       +-----------a member joins, leaves or is gone---------+-------------------------------------------+
+///     Empty ----join----> PreparingRebalance --all have joined, or time is up--> CompletingRebalance
+///       ^                   |   ^      ^                                           |      |
+///       +----nobody left----+   |      +----a member joins, leaves or is gone------+      leader's sync is durable
+///                               |                                                         v
+///                               +-----------a member joins, leaves or is gone---------- Stable
 ///
-/// What a group is, and what holds between its parts; `GroupMachine` says what happens to it. It is due when its phase ends: the first rebalance's
-/// delay, the time to join, or the time to sync.
+/// What a group is, and what holds between its parts; `GroupMachine` says what happens to it. It is due when its
+/// phase ends: the first rebalance's delay, the time to join, or the time to sync.
 final class ClassicGroup: Timed {
     /// Which end of a phase it is due for.
     enum Phase {
@@ -302,7 +304,11 @@ final class ClassicGroup: Timed {
         var votes: [(name: String, count: Int)] = []
         for member in members {
             guard let vote = member.protocols.first(where: { protocolCounts[$0.name] == members.count })?.name else { continue }
-            if let index = votes.firstIndex(where: { $0.name == vote }) { votes[index].count += 1 } else { votes.append((vote, 1)) }
+            if let index = votes.firstIndex(where: { $0.name == vote }) {
+                votes[index].count += 1
+            } else {
+                votes.append((vote, 1))
+            }
         }
         return votes.reduce(nil as (name: String, count: Int)?) { best, vote in
             best.map { vote.count > $0.count } ?? true ? vote : best

@@ -28,7 +28,8 @@ package struct CommittedOffset: Equatable, Sendable {
 
     init(_ value: OffsetCommitValue, recordOffset: Offset) {
         self.init(
-            offset: value.offset, leaderEpoch: value.leaderEpoch, metadata: value.metadata, commitTimestamp: value.commitTimestamp,
+            offset: value.offset, leaderEpoch: value.leaderEpoch, metadata: value.metadata,
+            commitTimestamp: value.commitTimestamp,
             expireTimestamp: value.expireTimestamp, topicID: value.topicID, recordOffset: recordOffset)
     }
 
@@ -62,6 +63,15 @@ struct CommittedOffsets {
     /// Those of open transactions, by topic, then partition, each once.
     var sortedUnstable: [TopicPartition] {
         open.isEmpty ? [] : Set(open.values.joined().map(\.id)).sorted()
+    }
+
+    func addTopics(to found: inout Set<DeletedTopic>) {
+        // in any order: it makes a set
+        for (name, partitions) in byTopic {
+            for committed in partitions.values where committed.topicID != .zero {
+                found.insert(DeletedTopic(name: name, id: committed.topicID))
+            }
+        }
     }
 
     func partitions(of topic: String) -> [(partition: Int32, committed: CommittedOffset)] {

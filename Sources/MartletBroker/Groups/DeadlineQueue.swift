@@ -8,8 +8,9 @@ class Timed {
     fileprivate var armed: (at: Instant, order: UInt64)?
 }
 
-/// Who is due next, for as many as there are members. To put something off, as every heartbeat does, costs nothing: the entry stays where it is and is
-/// moved when its old moment comes. What is due at the same moment comes in the order in which it was asked for.
+/// Who is due next, for as many as there are members. To put something off, as every heartbeat does, costs nothing:
+/// the entry stays where it is and is moved when its old moment comes. What is due at the same moment comes in the
+/// order in which it was asked for.
 struct DeadlineQueue {
     private struct Entry {
         var at: Instant
@@ -20,26 +21,29 @@ struct DeadlineQueue {
         var isStale: Bool { subject.armed.map { $0.at != at || $0.order != order } ?? true }
     }
 
-    /// Stale entries beyond these, and beyond half of all, are swept out.
-    private static let staleLimit = 64
+    /// Idle entries beyond these, and beyond half of all, are swept out.
+    private static let idleLimit = 64
 
     private var heap: [Entry] = []
     private var lastOrder: UInt64 = 0
-    private var staleCount = 0
+    /// Entries that are stale, or whose subjects wait for nothing.
+    private var idleCount = 0
 
     /// Not after the next moment at which something is due.
     var next: Instant? { heap.first?.at }
     var count: Int { heap.count }
 
     mutating func set(_ subject: Timed, due: Instant?) {
+        if subject.armed != nil { idleCount += (due == nil ? 1 : 0) - (subject.due == nil ? 1 : 0) }
         subject.due = due
-        guard let due else { return }
-        if let armed = subject.armed {
-            guard due < armed.at else { return }
-            staleCount += 1
+        if let due {
+            if let armed = subject.armed {
+                guard due < armed.at else { return }
+                idleCount += 1
+            }
+            arm(subject, due)
         }
-        arm(subject, due)
-        if staleCount > Self.staleLimit, staleCount > heap.count / 2 { sweep() }
+        if idleCount > Self.idleLimit, idleCount > heap.count / 2 { sweep() }
     }
 
     /// The next that is due; it is due no more.
@@ -47,12 +51,15 @@ struct DeadlineQueue {
         while let first = heap.first, first.at <= now {
             removeFirst()
             guard !first.isStale else {
-                staleCount -= 1
+                idleCount -= 1
                 continue
             }
             let subject = first.subject
             subject.armed = nil
-            guard let due = subject.due else { continue }
+            guard let due = subject.due else {
+                idleCount -= 1
+                continue
+            }
             guard due <= now else {
                 arm(subject, due)
                 continue
@@ -77,7 +84,7 @@ struct DeadlineQueue {
         }
         heap = kept
         for index in stride(from: heap.count / 2 - 1, through: 0, by: -1) { sink(index) }
-        staleCount = 0
+        idleCount = 0
     }
 
     private mutating func removeFirst() {
@@ -98,7 +105,9 @@ struct DeadlineQueue {
         var index = start
         while true {
             var least = index
-            for child in [2 * index + 1, 2 * index + 2] where child < heap.count && heap[child].isBefore(heap[least]) { least = child }
+            for child in [2 * index + 1, 2 * index + 2] where child < heap.count && heap[child].isBefore(heap[least]) {
+                least = child
+            }
             guard least != index else { return }
             heap.swapAt(index, least)
             index = least

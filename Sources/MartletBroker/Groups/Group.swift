@@ -6,10 +6,11 @@ package enum GroupType: String, Sendable {
     case classic, consumer, share, streams
 }
 
-/// A group that a partition of `__consumer_offsets` has: what its members agree upon, by its type, and what it has committed.
+/// A group that a partition of `__consumer_offsets` has: what its members agree upon, by its type, and what it has
+/// committed.
 ///
-/// A further type of group is a further case of `Kind`, with a file of transitions beside `GroupMachine+Join`; offsets, expiry, deletion, and the way
-/// to the log are the same for all.
+/// A further type of group is a further case of `Kind`, with a file of transitions beside `GroupMachine+Join`;
+/// offsets, expiry, deletion, and the way to the log are the same for all.
 final class Group {
     enum Kind {
         case classic(ClassicGroup)
@@ -67,8 +68,9 @@ final class Group {
     }
 }
 
-/// A group of a type that is not coordinated here, as another broker's records tell of it. Its records stay as they are; it is listed, its offsets are
-/// served. Its members cannot reach us: some time after the records were read they count as gone.
+/// A group of a type that is not coordinated here, as another broker's records tell of it. Its records stay as they
+/// are; it is listed, its offsets are served. Its members cannot reach us: some time after the records were read they
+/// count as gone.
 struct ForeignGroup {
     var type: GroupType
     /// The keys of its records that have a value: what is to be written over to delete it.
@@ -103,12 +105,14 @@ struct ForeignKey: Equatable {
     /// Where the record says that there is such a member.
     var member: String?
 
-    /// Every such key begins with its kind and the group's id; those of members go on with the member's. Nil for what is no such key.
+    /// Every such key begins with its kind and the group's id; those of members go on with the member's. Nil for what
+    /// is no such key.
     init?(_ key: UnsafeRawBufferPointer) {
         var reader = ByteReader(key)
         guard let kind = try? reader.int16(), let group = try? reader.string(flexible: false) else { return nil }
         switch kind {
-        case ConsumerGroupMetadataKey.key...ConsumerGroupCurrentMemberAssignmentKey.key, ConsumerGroupRegularExpressionKey.key: type = .consumer
+        case ConsumerGroupMetadataKey.key...ConsumerGroupCurrentMemberAssignmentKey.key, ConsumerGroupRegularExpressionKey.key:
+            type = .consumer
         case ShareGroupMemberMetadataKey.key...ShareGroupStatePartitionMetadataKey.key: type = .share
         // 17 to 23 are those of streams groups
         case 17...23: type = .streams

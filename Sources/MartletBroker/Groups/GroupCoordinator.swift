@@ -4,7 +4,8 @@ package import MartletModel
 import MartletReactor
 import Synchronization
 
-/// The coordinator of groups: which partition of `__consumer_offsets` a group belongs to, the shards of those that this broker leads, and what they share.
+/// The coordinator of groups: which partition of `__consumer_offsets` a group belongs to, the shards of those that
+/// this broker leads, and what they share.
 package final class GroupCoordinator: @unchecked Sendable {
     private static let loadingThreads = 2
     /// More partitions than the topic has are never read at once.
@@ -53,8 +54,8 @@ package final class GroupCoordinator: @unchecked Sendable {
 
     func settings(for partition: Partition) -> GroupSettings {
         var settings = baseSettings
-        // assignments come to what members say of themselves
-        settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 2
+        // assignments come to what members say of themselves, and are the smaller part
+        settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 4 * 3
         return settings
     }
 
@@ -88,7 +89,9 @@ package final class GroupCoordinator: @unchecked Sendable {
     var allShards: [GroupShard] { lock.withLock { shards } }
 
     /// As `GroupShard.submit`, for the group's shard.
-    func submit(_ group: String, on loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent) {
+    func submit(
+        _ group: String, on loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent
+    ) {
         guard let shard = shard(of: group) else { return answer(.failed(.notCoordinator)) }
         shard.submit(on: loop, answer, event)
     }
@@ -118,7 +121,8 @@ package final class GroupCoordinator: @unchecked Sendable {
         let shards = lock.withLock { () -> [GroupShard] in
             while self.shards.count < count {
                 let index = self.shards.count
-                self.shards.append(GroupShard(index: Int32(index), loop: host.loops[index % host.loops.count], coordinator: self))
+                self.shards.append(
+                    GroupShard(index: Int32(index), loop: host.loops[index % host.loops.count], coordinator: self))
             }
             return self.shards
         }
@@ -133,12 +137,11 @@ package final class GroupCoordinator: @unchecked Sendable {
         for shard in allShards { shard.note(.topicsDeleted(gone)) }
     }
 
-    /// A shard has read its groups. Topics may have been deleted while nobody could take note.
-    func began(_ shard: GroupShard) {
-        guard case .success(let committed) = shard.read({ $0.committedTopics }) else { return }
+    /// A shard has read its groups. Topics may have been deleted while nobody could take note: one whose name has another
+    /// id now surely was. Of one that is not there nothing is sure, for the image may be young; its offsets expire.
+    func began(_ shard: GroupShard, committedFor topics: [DeletedTopic]) {
         let image = cluster.metadata.current
-        // where a commit does not say which topic it meant, the one of its name will do
-        let gone = committed.filter { topic in topic.id != .zero && image.topic(topic.id) == nil }
+        let gone = topics.filter { topic in image.topic(topic.name).map { $0.id != topic.id } ?? false }
         if !gone.isEmpty { shard.note(.topicsDeleted(gone)) }
     }
 
@@ -159,11 +162,16 @@ package final class GroupCoordinator: @unchecked Sendable {
         allShards.flatMap { shard in (try? shard.read { $0.listings }.get()) ?? [] }
     }
 
-    /// Calls with every committed offset of every group that this broker coordinates. The groups of a partition stand still meanwhile: to be asked
-    /// now and then.
-    package func forEachCommittedOffset(_ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void) {
+    /// Calls with every committed offset of every group that this broker coordinates. The groups of a partition stand
+    /// still meanwhile: to be asked now and then.
+    package func forEachCommittedOffset(
+        _ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void
+    ) {
         for shard in allShards { _ = shard.read { $0.forEachCommittedOffset(body) } }
     }
+
+    /// Whether groups of a partition that this broker leads are still being read.
+    package var isLoading: Bool { allShards.contains { $0.isLoading } }
 
     /// What all groups take of memory, roughly.
     package var bytesInUse: Int { bytes.load(ordering: .relaxed) }
@@ -178,11 +186,12 @@ extension GroupSettings {
         initialDelay = .milliseconds(settings.int64("group.initial.rebalance.delay.ms"))
         offsetMetadataLimit = Int(settings.int64("offset.metadata.max.bytes"))
         offsetsRetentionMs = settings.int64("offsets.retention.minutes") * 60_000
-        foreignMembersTimeout = .milliseconds(settings.int64("group.consumer.session.timeout.ms"))
     }
 }
 
 extension BrokerConfig {
     fileprivate var offsetCommitTimeout: Interval { .milliseconds(settings.int64("offsets.commit.timeout.ms")) }
-    fileprivate var offsetsRetentionCheckInterval: Interval { .milliseconds(settings.int64("offsets.retention.check.interval.ms")) }
+    fileprivate var offsetsRetentionCheckInterval: Interval {
+        .milliseconds(settings.int64("offsets.retention.check.interval.ms"))
+    }
 }

@@ -151,7 +151,8 @@ package struct OffsetCommitEvent: Sendable {
         package var metadata: String?
 
         package init(
-            topic: String, topicID: UUID = .zero, partition: Int32, offset: Offset, leaderEpoch: LeaderEpoch = -1, metadata: String? = nil
+            topic: String, topicID: UUID = .zero, partition: Int32, offset: Offset, leaderEpoch: LeaderEpoch = -1,
+            metadata: String? = nil
         ) {
             self.topic = topic
             self.topicID = topicID
@@ -187,7 +188,7 @@ package struct OffsetDeleteEvent: Sendable {
     }
 }
 
-package struct DeletedTopic: Equatable, Sendable {
+package struct DeletedTopic: Hashable, Sendable {
     package var name: String
     package var id: UUID
 
@@ -245,7 +246,7 @@ package enum GroupRecord: Equatable, Sendable {
 /// What the machine wants done.
 package enum GroupAction: Equatable, Sendable {
     case answer(GroupTicket, GroupReply)
-    /// These records go into the log, one after the other and in one batch, after those of earlier actions; `GroupEvent.written` with this number says
-    /// what became of them.
+    /// These records go into the log, one after the other and in one batch, after those of earlier actions;
+    /// `GroupEvent.written` with this number says what became of them.
     case append(UInt64, [GroupRecord])
 }

@@ -4,8 +4,8 @@ import MartletLog
 import MartletModel
 import MartletReactor
 
-/// Reads the groups of one partition out of its log. Handed over: a lane's thread runs it for as long as there is something to read, the shard's loop takes
-/// it back; one of them has it at a time.
+/// Reads the groups of one partition out of its log. Handed over: a lane's thread runs it for as long as there is
+/// something to read, the shard's loop takes it back; one of them has it at a time.
 final class GroupLoader: @unchecked Sendable {
     enum Step {
         case finished
@@ -22,10 +22,15 @@ final class GroupLoader: @unchecked Sendable {
 
     let partition: Partition
     let leaderEpoch: LeaderEpoch
-    private(set) var machine: GroupMachine
+    private var machine: GroupMachine
+    /// What the machine wants done first.
+    private var actions: [GroupAction] = []
+    /// Topics that something is committed for, where the commits say which.
+    private(set) var committedTopics: [DeletedTopic] = []
     private(set) var recordCount = 0
     /// Records of kinds that are not known, and those that are malformed.
     private(set) var skippedCount = 0
+    private let clock: any Clock
     private var next: Offset
     /// The log as it was when leadership began: all of it has to be read.
     private let end: Offset
@@ -33,10 +38,11 @@ final class GroupLoader: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64) {
+    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock) {
         self.partition = partition
         self.leaderEpoch = leaderEpoch
         machine = GroupMachine(settings: settings, seed: seed)
+        self.clock = clock
         next = partition.logStartOffset
         end = partition.logEndOffset
     }
@@ -74,6 +80,8 @@ final class GroupLoader: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
+        actions = machine.finishLoading(at: GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
+        committedTopics = machine.committedTopics
         return .finished
     }
 
@@ -97,7 +105,9 @@ final class GroupLoader: @unchecked Sendable {
 
     private func take(_ header: BatchHeader, _ batch: UnsafeRawBufferPointer) throws {
         let body = UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...])
-        guard let codec = header.codec else { throw Malformed(description: "a batch of no codec at offset \(header.baseOffset)") }
+        guard let codec = header.codec else {
+            throw Malformed(description: "a batch of no codec at offset \(header.baseOffset)")
+        }
         if codec == .none { return try take(header, records: body) }
         records.truncate(to: 0)
         try contexts.decompress(body, codec: codec, into: &records, limit: Self.batchBytesLimit)
@@ -120,16 +130,16 @@ final class GroupLoader: @unchecked Sendable {
                 continue
             }
             switch GroupRecords.decode(key: key, value: value) {
-            case .known(let known): machine.load(known, at: header.baseOffset + Int64(record.offsetDelta), transactionOf: producer)
+            case .known(let known):
+                machine.load(known, at: header.baseOffset + Int64(record.offsetDelta), transactionOf: producer)
             case .foreign: machine.load(foreign: key, exists: value != nil)
             case .unknown, .malformed: skippedCount += 1
             }
         }
     }
 
-    /// On the shard's loop, once.
-    func finish(at moment: GroupMoment) -> (GroupMachine, [GroupAction]) {
-        let actions = machine.finishLoading(at: moment)
+    /// The machine, once.
+    func handOver() -> (GroupMachine, [GroupAction]) {
         let finished = machine
         // a second holder would have all of it copied at the first change
         machine = GroupMachine(settings: finished.settings, seed: 0)

@@ -21,11 +21,13 @@ extension GroupMachine {
             // an empty group of another type may become one of this
             guard !foreign.hasMembers else { return refused(.inconsistentGroupProtocol) }
         }
-        let newcomerBytes = event.protocols.map(\.metadata.count).max() ?? 0
-        guard newcomerBytes <= settings.recordBytesLimit else { return JoinGroupReply(.groupMaxSizeReached, memberID: "") }
-        if event.memberID.isEmpty, moment.isFull { return JoinGroupReply(.groupMaxSizeReached, memberID: "") }
+        let saidBytes = event.protocols.reduce(0) { $0 + $1.name.utf8.count + $1.metadata.count }
+        let isMember = known?.classic?.member(event.memberID) != nil
+        guard saidBytes <= settings.recordBytesLimit, isMember || !moment.isFull else {
+            return JoinGroupReply(.groupMaxSizeReached, memberID: "")
+        }
         let group = classicGroup(event.group)
-        guard accepts(event, group, bytes: newcomerBytes) else {
+        guard accepts(event, group, bytes: event.protocols.map(\.metadata.count).max() ?? 0) else {
             if let member = group.member(event.memberID) { drop(member, of: group, .groupMaxSizeReached) }
             if let newcomer = group.removeNewcomer(event.memberID) { deadlines.set(newcomer, due: nil) }
             return JoinGroupReply(.groupMaxSizeReached, memberID: "")
@@ -52,7 +54,8 @@ extension GroupMachine {
         return classic
     }
 
-    /// Whether there is room. While a rebalance gathers members only those who have come count, so that those who come last are left out.
+    /// Whether there is room. While a rebalance gathers members only those who have come count, so that those who
+    /// come last are left out.
     private func accepts(_ event: JoinGroupEvent, _ group: ClassicGroup, bytes: Int) -> Bool {
         let member = group.member(event.memberID)
         // a record that fits no batch could not be written, and would hold up all others
@@ -67,7 +70,9 @@ extension GroupMachine {
 
     // MARK: Who has no member id
 
-    private mutating func joinUnknown(_ event: JoinGroupEvent, _ group: ClassicGroup, _ ticket: GroupTicket) -> JoinGroupReply? {
+    private mutating func joinUnknown(
+        _ event: JoinGroupEvent, _ group: ClassicGroup, _ ticket: GroupTicket
+    ) -> JoinGroupReply? {
         let id = (event.instanceID ?? event.clientID) + "-" + uuidText()
         if let instance = event.instanceID {
             guard let member = group.member(instance: instance) else {
@@ -110,7 +115,8 @@ extension GroupMachine {
         member.isNew = true
         if group.isPreparing, group.beganEmpty { group.hasNewMember = true }
         group.add(member, type: event.protocolType, awaiting: ticket)
-        // it does not know its id yet and cannot send heartbeats; if its connection is lost it comes back as another, and this one goes in time
+        // it does not know its id yet and cannot send heartbeats; if its connection is lost it comes back as another,
+        // and this one goes in time
         deadlines.set(member, due: moment.now + Self.newMemberTimeout)
         rebalanceOrCompleteJoin(group)
     }
@@ -125,7 +131,9 @@ extension GroupMachine {
             return nil
         }
         let fault = group.fault(member: event.memberID, instance: event.instanceID)
-        guard fault == .none, let member = group.member(event.memberID) else { return JoinGroupReply(fault, memberID: event.memberID) }
+        guard fault == .none, let member = group.member(event.memberID) else {
+            return JoinGroupReply(fault, memberID: event.memberID)
+        }
         let isUnchanged = member.protocols == event.protocols
         switch group.state {
         case .preparingRebalance: break
@@ -144,7 +152,9 @@ extension GroupMachine {
 
     private mutating func update(_ member: GroupMember, _ event: JoinGroupEvent, _ group: ClassicGroup, _ ticket: GroupTicket) {
         // who asks again on another connection has given up on the first
-        if let earlier = member.awaitingJoin { answer(earlier, .joined(JoinGroupReply(.rebalanceInProgress, memberID: member.id))) }
+        if let earlier = member.awaitingJoin {
+            answer(earlier, .joined(JoinGroupReply(.rebalanceInProgress, memberID: member.id)))
+        }
         group.update(
             member, event.protocols, session: .milliseconds(Int64(event.sessionTimeoutMs)),
             rebalance: .milliseconds(Int64(max(event.rebalanceTimeoutMs, 0))))
@@ -202,7 +212,9 @@ extension GroupMachine {
     }
 
     /// Not taken back where it failed: who is told so comes again without an id, and is replaced again.
-    mutating func replacementWritten(_ group: ClassicGroup, _ member: GroupMember, _ reply: JoinGroupReply, _ failure: ErrorCode?) {
+    mutating func replacementWritten(
+        _ group: ClassicGroup, _ member: GroupMember, _ reply: JoinGroupReply, _ failure: ErrorCode?
+    ) {
         // a rebalance may have begun meanwhile, and will answer
         guard let ticket = member.awaitingJoin, !group.isPreparing, group.member(member.id) === member else { return }
         group.setAwaitingJoin(member, nil)

@@ -29,7 +29,11 @@ extension GroupMachine {
             if let known { known.kind = .classic(classic) } else { groups[id] = Group(classic) }
         } else if let known, known.classic != nil {
             // its offsets went before it, where all of it was deleted
-            if known.offsets.isEmpty, !known.offsets.hasOpenTransactions { groups[id] = nil } else { known.kind = .classic(ClassicGroup(id: id)) }
+            if known.offsets.isEmpty, !known.offsets.hasOpenTransactions {
+                groups[id] = nil
+            } else {
+                known.kind = .classic(ClassicGroup(id: id))
+            }
         }
     }
 

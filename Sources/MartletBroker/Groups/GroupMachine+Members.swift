@@ -25,7 +25,8 @@ extension GroupMachine {
 
     mutating func sessionMayHaveEnded(_ member: GroupMember) {
         guard let group = groups[member.groupID]?.classic, group.member(member.id) === member else { return }
-        // who waits for an answer of ours cannot send heartbeats; a new member's time is the one to be told its first generation
+        // who waits for an answer of ours cannot send heartbeats; a new member's time is the one to be told its first
+        // generation
         guard member.isNew || (member.awaitingJoin == nil && member.awaitingSync == nil) else {
             return deadlines.set(member, due: moment.now + max(member.sessionTimeout, .milliseconds(1)))
         }

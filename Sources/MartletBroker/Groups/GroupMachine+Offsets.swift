@@ -23,7 +23,8 @@ extension GroupMachine {
             }
             let committed = CommittedOffset(
                 offset: partition.offset, leaderEpoch: partition.leaderEpoch, metadata: partition.metadata ?? "",
-                commitTimestamp: moment.wallMilliseconds, expireTimestamp: expires, topicID: partition.topicID, recordOffset: -1)
+                commitTimestamp: moment.wallMilliseconds, expireTimestamp: expires, topicID: partition.topicID,
+                recordOffset: -1)
             let id = TopicPartition(partition.topic, partition.partition)
             codes.append(.none)
             partitions.append((id, committed))
@@ -49,7 +50,9 @@ extension GroupMachine {
             return known.isEmpty && event.generation < 0 ? .success(known) : refused(.unknownMemberID)
         }
         if event.generation < 0, group.state == .empty { return .success(known) }
-        guard event.generation >= 0 || !event.memberID.isEmpty || event.instanceID != nil else { return refused(.unknownMemberID) }
+        guard event.generation >= 0 || !event.memberID.isEmpty || event.instanceID != nil else {
+            return refused(.unknownMemberID)
+        }
         let fault = group.fault(member: event.memberID, instance: event.instanceID)
         guard fault == .none, let member = group.member(event.memberID) else { return refused(fault) }
         guard event.generation == group.generation else { return refused(.illegalGeneration) }
@@ -111,7 +114,8 @@ extension GroupMachine {
     /// What of the log's errors members are told.
     static func groupError(_ error: ErrorCode) -> ErrorCode {
         switch error {
-        case .unknownTopicOrPartition, .notEnoughReplicas, .notEnoughReplicasAfterAppend, .requestTimedOut: .coordinatorNotAvailable
+        case .unknownTopicOrPartition, .notEnoughReplicas, .notEnoughReplicasAfterAppend, .requestTimedOut:
+            .coordinatorNotAvailable
         case .notLeaderOrFollower, .kafkaStorageError: .notCoordinator
         case .messageTooLarge, .recordListTooLarge, .invalidFetchSize: .unknownServerError
         default: error

@@ -9,7 +9,9 @@ extension GroupMachine {
         guard !event.group.isEmpty else { return answer(ticket, .failed(.invalidGroupID)) }
         guard let group = groups[event.group], !group.isBeingDeleted else { return answer(ticket, .failed(.groupIDNotFound)) }
         // of a live group that is not of consumers nobody knows what it reads
-        guard group.isEmpty || group.classic?.usesConsumerProtocol ?? true else { return answer(ticket, .failed(.nonEmptyGroup)) }
+        guard group.isEmpty || group.classic?.usesConsumerProtocol ?? true else {
+            return answer(ticket, .failed(.nonEmptyGroup))
+        }
         var codes: [ErrorCode] = []
         var removed: [TopicPartition] = []
         for id in event.partitions {
@@ -34,7 +36,7 @@ extension GroupMachine {
         var found: Set<TopicPartition> = []
         // in any order: it is a set
         for write in writes.values {
-            if case .commit(let other, let partitions, _, _) = write, other === group { found.formUnion(partitions.map(\.id)) }
+            if case .commit(let other, let items, _, _) = write, other === group { found.formUnion(items.map(\.id)) }
         }
         return found
     }
@@ -63,8 +65,8 @@ extension GroupMachine {
     private mutating func delete(_ group: Group, _ ticket: GroupTicket?) {
         group.isBeingDeleted = true
         if let classic = group.classic { endPhase(of: classic) }
-        let partitions = Set(group.offsets.sorted.map(\.id)).union(partitionsUnderWay(group)).sorted()
-        remove(partitions, of: group)
+        let committed = Set(group.offsets.sorted.map(\.id)).union(partitionsUnderWay(group))
+        remove(committed.sorted(), of: group)
         var last: [GroupRecord] = []
         switch group.kind {
         case .classic:
@@ -91,9 +93,12 @@ extension GroupMachine {
             var gone: [TopicPartition] = []
             for topic in topics {
                 // one of the same name may have been made since
-                let offsets = group.offsets.partitions(of: topic.name).filter { $0.committed.topicID == .zero || $0.committed.topicID == topic.id }
-                gone += offsets.map { TopicPartition(topic.name, $0.partition) }
-                gone += underWay.filter { id in id.topic == topic.name && !offsets.contains { $0.partition == id.partition } }.sorted()
+                let offsets = group.offsets.partitions(of: topic.name).filter {
+                    $0.committed.topicID == .zero || $0.committed.topicID == topic.id
+                }
+                let visible = offsets.map { TopicPartition(topic.name, $0.partition) }
+                let coming = underWay.filter { $0.topic == topic.name && !visible.contains($0) }
+                gone += visible + coming.sorted()
             }
             remove(gone, of: group)
         }

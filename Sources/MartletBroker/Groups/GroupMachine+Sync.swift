@@ -41,11 +41,18 @@ extension GroupMachine {
     private mutating func store(_ event: SyncGroupEvent, _ group: ClassicGroup) {
         // sent again, the first copy counts: it may be durable already
         let isUnderWay = writes.values.contains { write in
-            if case .assignment(let other, let generation, _) = write { other === group && generation == group.generation } else { false }
+            if case .assignment(let other, let generation, _) = write {
+                other === group && generation == group.generation
+            } else {
+                false
+            }
         }
         guard !isUnderWay else { return }
-        let assignments = Dictionary(event.assignments, uniquingKeysWith: { _, last in last })
-        append([record(of: group, assignments: assignments)], .assignment(group: group, generation: group.generation, assignments: assignments))
+        let known = event.assignments.filter { group.member($0.memberID) != nil }
+        let assignments = Dictionary(known, uniquingKeysWith: { _, last in last })
+        append(
+            [record(of: group, assignments: assignments)], .assignment(
+                group: group, generation: group.generation, assignments: assignments))
     }
 
     private func assignment(of member: GroupMember, _ group: ClassicGroup) -> SyncGroupReply {

@@ -25,6 +25,14 @@ package struct GroupListing: Equatable, Sendable {
     package var state: String
     package var type: GroupType
     package var memberCount: Int
+
+    package init(id: String, protocolType: String, state: String, type: GroupType, memberCount: Int) {
+        self.id = id
+        self.protocolType = protocolType
+        self.state = state
+        self.type = type
+        self.memberCount = memberCount
+    }
 }
 
 /// A committed offset as OffsetFetch tells it.
@@ -44,7 +52,8 @@ extension GroupMachine {
         guard let group = groups[id], !group.isBeingDeleted, let classic = group.classic else { return nil }
         let isStable = classic.state == .stable
         return GroupDescription(
-            state: classic.state, protocolType: classic.protocolType ?? "", protocolName: isStable ? classic.protocolName ?? "" : "",
+            state: classic.state, protocolType: classic.protocolType ?? "",
+            protocolName: isStable ? classic.protocolName ?? "" : "",
             generation: classic.generation,
             members: classic.members.map { member in
                 // before all agree, what a member says of itself is not to be relied upon
@@ -61,7 +70,8 @@ extension GroupMachine {
             switch group.kind {
             case .classic(let classic):
                 return GroupListing(
-                    id: id, protocolType: classic.protocolType ?? "", state: group.stateName, type: .classic, memberCount: classic.members.count)
+                    id: id, protocolType: classic.protocolType ?? "", state: group.stateName, type: .classic,
+                    memberCount: classic.members.count)
             case .foreign(let foreign):
                 return GroupListing(
                     id: id, protocolType: foreign.type.rawValue, state: group.stateName, type: foreign.type, memberCount: 0)
@@ -69,8 +79,9 @@ extension GroupMachine {
         }
     }
 
-    /// What is committed for these partitions of a topic, in their order. `topicID` is the one that the topic of this name has now, zero where that
-    /// does not matter. `requireStable`: offsets that a transaction may still change are an error.
+    /// What is committed for these partitions of a topic, in their order. `topicID` is the one that the topic of this
+    /// name has now, zero where that does not matter. `requireStable`: offsets that a transaction may still change
+    /// are an error.
     package func fetchOffsets(
         _ group: String, topic: String, topicID: UUID = .zero, partitions: [Int32], requireStable: Bool
     ) -> [FetchedOffset] {
@@ -91,7 +102,8 @@ extension GroupMachine {
         }
     }
 
-    /// Every partition that a group has committed for, by topic and partition; with `requireStable` also those that transactions are about to.
+    /// Every partition that a group has committed for, by topic and partition; with `requireStable` also those that
+    /// transactions are about to.
     package func committedPartitions(_ group: String, requireStable: Bool) -> [TopicPartition] {
         guard let offsets = groups[group]?.offsets else { return [] }
         let visible = offsets.sorted.map(\.id)
@@ -100,17 +112,19 @@ extension GroupMachine {
     }
 
     /// All offsets of all groups, by group, topic and partition.
-    package func forEachCommittedOffset(_ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void) {
-        for id in sortedIDs { for (partition, committed) in groups[id]?.offsets.sorted ?? [] { body(id, partition, committed) } }
+    package func forEachCommittedOffset(
+        _ body: (_ group: String, _ partition: TopicPartition, _ committed: CommittedOffset) -> Void
+    ) {
+        for id in sortedIDs {
+            for (partition, committed) in groups[id]?.offsets.sorted ?? [] { body(id, partition, committed) }
+        }
     }
 
-    /// Topics that something is committed for, each once, with the id that the commits say; zero where they do not.
+    /// Topics that something is committed for, each once, where the commits say which of that name.
     package var committedTopics: [DeletedTopic] {
-        var found: Set<String> = [], topics: [DeletedTopic] = []
-        forEachCommittedOffset { _, partition, committed in
-            let topic = DeletedTopic(name: partition.topic, id: committed.topicID)
-            if found.insert("\(topic.name)/\(topic.id)").inserted { topics.append(topic) }
-        }
-        return topics
+        var found: Set<DeletedTopic> = []
+        // in any order: it makes a set
+        for group in groups.values { group.offsets.addTopics(to: &found) }
+        return found.sorted { ($0.name, "\($0.id)") < ($1.name, "\($1.id)") }
     }
 }

@@ -1,7 +1,8 @@
 package import MartletBasics
 import MartletModel
 
-/// The groups of one partition of `__consumer_offsets`, decided: events in, actions out. It waits for nothing, reads no clock and writes nothing.
+/// The groups of one partition of `__consumer_offsets`, decided: events in, actions out. It waits for nothing, reads
+/// no clock and writes nothing.
 ///
 ///     var machine = GroupMachine(settings: settings, seed: seed)
 ///     machine.load(record, at: offset)                  each record of the log, then once
@@ -9,14 +10,18 @@ import MartletModel
 ///     let actions = machine.handle(event, at: moment)   carried out in order
 ///     machine.nextDeadline                              `handle(.timePassed)` is wanted then, or a little earlier
 ///
-/// Who asks has a `GroupTicket`, and each ticket is answered once, by an action of this event or of a later one. Records go out as `append` and come back
-/// as `written`, in any order; **what a client is told of offsets and assignments is what came back**: an offset is visible, and a group Stable, from then on.
-/// Heartbeats, joins and leaves are answered without the log, as in Kafka: a group that is read anew stands where it last was Stable or Empty.
+/// Who asks has a `GroupTicket`, and each ticket is answered once, by an action of this event or of a later one.
+/// Records go out as `append` and come back as `written`, in any order; **what a client is told of offsets and
+/// assignments is what came back**: an offset is visible, and a group Stable, from then on. Heartbeats, joins and
+/// leaves are answered without the log, as in Kafka: a group that is read anew stands where it last was Stable or
+/// Empty.
 ///
-/// Times are two: `now` of the monotonic clock for sessions and rebalances, the wall's milliseconds for records and retention. The same seed and the same
-/// events give the same actions, byte for byte: what is gone through in an order that can be seen lies in arrays or is sorted first.
+/// Times are two: `now` of the monotonic clock for sessions and rebalances, the wall's milliseconds for records and
+/// retention. The same seed and the same events give the same actions, byte for byte: what is gone through in an
+/// order that can be seen lies in arrays or is sorted first.
 ///
-/// `+Join`, `+Sync`, `+Members` (heartbeat, leave, sessions), `+Offsets`, `+Removal` (deletion, expiry), `+Loading`, `+Telling` (what is asked without change).
+/// `+Join`, `+Sync`, `+Members` (heartbeat, leave, sessions), `+Offsets`, `+Removal` (deletion, expiry), `+Loading`,
+/// `+Telling` (what is asked without change).
 package struct GroupMachine {
     /// How long a member may take to be told its first generation.
     static let newMemberTimeout = Interval.seconds(300)
@@ -46,6 +51,9 @@ package struct GroupMachine {
         guard let until = foreignMembersUntil else { return deadlines.next }
         return deadlines.next.map { min($0, until) } ?? until
     }
+
+    /// How many entries speak of deadlines: about as many as there are members.
+    package var deadlineCount: Int { deadlines.count }
 
     package mutating func handle(_ event: GroupEvent, at moment: GroupMoment) -> [GroupAction] {
         self.moment = moment

@@ -3,8 +3,8 @@ import MartletModel
 
 /// The records of `__consumer_offsets`, between what the machine says and bytes.
 ///
-/// A key begins with an int16 that says what kind of record it is: 0 and 1 committed offsets, 2 classic groups, 3 to 8 and 16 groups of KIP-848, 9 to 15
-/// share groups, 17 to 23 streams groups. A value begins with its version.
+/// A key begins with an int16 that says what kind of record it is: 0 and 1 committed offsets, 2 classic groups, 3 to
+/// 8 and 16 groups of KIP-848, 9 to 15 share groups, 17 to 23 streams groups. A value begins with its version.
 enum GroupRecords {
     /// Read by every Kafka from 2.3 on; later ones only made the fields flexible.
     static let groupVersion: Int16 = 3

@@ -23,9 +23,9 @@ final class GroupWaiter: @unchecked Sendable {
 ///
 ///     away --leadership gained--> loading --all is read--> serving --leadership lost--> away
 ///
-/// The machine is entered under the lock, from whichever loop a request came on. What it wants written is collected, and goes into the log as one batch at the
-/// end of the turn: many commits are one append. Their places in the log are taken under the same lock, so the log has the order of the decisions. Answers
-/// are given after the lock.
+/// The machine is entered under the lock, from whichever loop a request came on. What it wants written is collected,
+/// and goes into the log as one batch at the end of the turn: many commits are one append. Their places in the log
+/// are taken under the same lock, so the log has the order of the decisions. Answers are given after the lock.
 final class GroupShard: AppendOwner, @unchecked Sendable {
     private enum State {
         case away
@@ -40,8 +40,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         var machine: GroupMachine
         var waiters: [GroupTicket: GroupWaiter] = [:]
         var batch = GroupBatch()
-        /// Batches whose fate is not known yet, by number: what they hold, and where they begin.
-        var inFlight: [UInt64: (contents: [GroupBatch.Entry], base: Offset)] = [:]
+        /// Batches of which the machine has not been told yet, in the order of the log.
+        var inFlight = RingQueue<InFlight>()
 
         init(_ partition: Partition, _ leaderEpoch: LeaderEpoch, _ machine: GroupMachine) {
             self.partition = partition
@@ -51,6 +51,14 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
         /// A new leader may have been told of, and nobody have told this shard yet.
         var isCurrent: Bool { partition.isLeader && partition.leaderEpoch == leaderEpoch }
+    }
+
+    private struct InFlight {
+        var number: UInt64
+        var contents: [GroupBatch.Entry]
+        var base: Offset
+        /// Nil while its fate is not known.
+        var error: ErrorCode?
     }
 
     /// What is told once the lock is released.
@@ -116,7 +124,9 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 state = .away
                 return nil
             }
-            let loader = GroupLoader(led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed())
+            let loader = GroupLoader(
+                led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed(),
+                clock: clock)
             state = .loading(loader)
             return loader
         }
@@ -130,7 +140,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             outcome.replies.append((serving.waiters[ticket]!, .failed(.notCoordinator)))
         }
         count(0)
-        logger.info("groups were given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
+        logger.info(
+            "groups were given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
     }
 
     private func count(_ bytes: Int) {
@@ -150,7 +161,11 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             guard let self, isWanted(loader) else { return }
             load(loader)
         }
-        if loop.isCurrent { loop.schedule(after: delay, again) } else { loop.execute { [loop] in loop.schedule(after: delay, again) } }
+        if loop.isCurrent {
+            loop.schedule(after: delay, again)
+        } else {
+            loop.execute { [loop] in loop.schedule(after: delay, again) }
+        }
     }
 
     private func isWanted(_ loader: GroupLoader) -> Bool {
@@ -162,7 +177,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         switch step {
         case .waits: later(Self.retryDelay, loader)
         case .failed(let reason):
-            logger.error("groups cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
+            logger.error(
+                "groups cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
             giveUp(loader)
         case .finished: serve(loader)
         }
@@ -181,18 +197,22 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         let (groups, skipped) = (loader.recordCount, loader.skippedCount)
         lock.withLock {
             guard case .loading(let wanted) = state, wanted === loader else { return }
-            let (machine, actions) = loader.finish(at: moment)
+            let (machine, actions) = loader.handOver()
             let serving = Serving(loader.partition, loader.leaderEpoch, machine)
             state = .serving(serving)
             carryOut(actions, serving, &outcome)
             settle(serving)
         }
         outcome.deliver()
-        if groups > 0 { logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)")) }
-        if skipped > 0 {
-            logger.warning("records of no known kind were left alone", ("partition", loader.partition.id.description), ("records", "\(skipped)"))
+        if groups > 0 {
+            logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)"))
         }
-        coordinator.began(self)
+        if skipped > 0 {
+            logger.warning(
+                "records of no known kind were left alone", ("partition", loader.partition.id.description),
+                ("records", "\(skipped)"))
+        }
+        coordinator.began(self, committedFor: loader.committedTopics)
     }
 
     // MARK: Requests
@@ -239,6 +259,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         }
     }
 
+    var isLoading: Bool { lock.withLock { if case .loading = state { true } else { false } } }
+
     // MARK: Carrying out, under the lock
 
     private func handle(_ event: GroupEvent, _ serving: Serving, _ outcome: inout Outcome) {
@@ -250,7 +272,9 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         for action in actions {
             switch action {
             case .answer(let ticket, let reply):
-                guard let waiter = serving.waiters.removeValue(forKey: ticket) else { preconditionFailure("a request is answered once") }
+                guard let waiter = serving.waiters.removeValue(forKey: ticket) else {
+                    preconditionFailure("a request is answered once")
+                }
                 outcome.replies.append((waiter, reply))
             case .append(let number, let records): add(number, records, serving, &outcome)
             }
@@ -285,7 +309,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             write(serving, &outcome)
             guard serving.batch.add(number, records, limit: limit, wallMilliseconds: clock.wallMilliseconds) == .added else {
                 return carryOut(
-                    serving.machine.handle(.written(number, .failure(GroupWriteFailure(.messageTooLarge))), at: moment), serving, &outcome)
+                    serving.machine.handle(.written(number, .failure(GroupWriteFailure(.messageTooLarge))), at: moment),
+                    serving, &outcome)
             }
         }
         guard !isFlushScheduled else { return }
@@ -316,19 +341,21 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         let start = serving.batch.finish { serving.partition.append($0, request) }
         switch start {
         case .reserved(let base, _):
-            serving.inFlight[number] = (contents, base)
+            serving.inFlight.append(InFlight(number: number, contents: contents, base: base, error: nil))
             serving.partition.writeReserved(&outcome.effects)
         case .duplicate: preconditionFailure("a coordinator's batches have no sequence to be known by")
         case .refused(let error, let message):
             logger.warning(
-                "a change of groups was not written", ("partition", serving.partition.id.description), ("error", error.description),
+                "a change of groups was not written", ("partition", serving.partition.id.description),
+                ("error", error.description),
                 ("reason", message ?? ""))
             told(contents, .failure(GroupWriteFailure(error)), serving, &outcome)
         }
     }
 
     private func told(
-        _ contents: [GroupBatch.Entry], _ result: Result<Offset, GroupWriteFailure>, _ serving: Serving, _ outcome: inout Outcome
+        _ contents: [GroupBatch.Entry], _ result: Result<Offset, GroupWriteFailure>, _ serving: Serving,
+        _ outcome: inout Outcome
     ) {
         for entry in contents {
             let written = result.map { $0 + Int64(entry.firstRecord) }
@@ -337,14 +364,21 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         settle(serving)
     }
 
+    /// Several threads may bring such news, and one overtake another: the machine is told in the order of the log.
     func appendFinished(_ token: AppendToken, _ appended: AppendOutcome) {
         var outcome = Outcome()
         lock.withLock {
             // what an earlier leadership wrote says nothing to this one
-            guard case .serving(let serving) = state, let (contents, base) = serving.inFlight.removeValue(forKey: token.answer) else { return }
-            let result: Result<Offset, GroupWriteFailure> =
-                appended.error == .none ? .success(base) : .failure(GroupWriteFailure(appended.error))
-            told(contents, result, serving, &outcome)
+            guard case .serving(let serving) = state else { return }
+            for index in 0..<serving.inFlight.count where serving.inFlight[index].number == token.answer {
+                serving.inFlight[index].error = appended.error
+            }
+            while let batch = serving.inFlight.first, let error = batch.error {
+                serving.inFlight.popFirst()
+                let result: Result<Offset, GroupWriteFailure> =
+                    error == .none ? .success(batch.base) : .failure(GroupWriteFailure(error))
+                told(batch.contents, result, serving, &outcome)
+            }
         }
         outcome.deliver()
     }

@@ -25,44 +25,44 @@ enum MetadataHandler {
         response.brokers = image.brokers.map { describe($0, for: request.connection) }
         if asked.includeClusterAuthorizedOperations { response.clusterAuthorizedOperations = AuthorizedOperations.cluster }
         var missing: [String] = []
-        response.topics = topics(asked, version: request.version, image: image, missing: &missing)
-        if asked.includeTopicAuthorizedOperations {
-            for index in response.topics.indices {
-                response.topics[index].topicAuthorizedOperations = AuthorizedOperations.topic
-            }
+        let topics = topics(asked, version: request.version, image: image, missing: &missing)
+        let operations = asked.includeTopicAuthorizedOperations ? AuthorizedOperations.topic : .min
+        let encoder = MetadataAnswerEncoder(version: request.version, image: image, topicOperations: operations)
+        try request.connection.encode(request.header) { (buffer, errors) in
+            try encoder.encode(response, topics, kept: broker.keptMetadata, into: &buffer, &errors)
         }
         let mayCreate = broker.config.autoCreateTopics && (request.version < 4 || asked.allowAutoTopicCreation)
         if mayCreate { for name in missing { broker.cluster.createAutomatically(name) } }
-        try request.answer(response)
     }
 
+    /// Nil where all are asked for.
     private static func topics(
         _ asked: MetadataRequest, version: Int16, image: MetadataImage, missing: inout [String]
-    ) -> [MetadataResponse.MetadataResponseTopic] {
-        guard let wanted = asked.topics, !(version == 0 && wanted.isEmpty) else { return image.topics.map(describe) }
+    ) -> [MetadataAnswerEncoder.Topic]? {
+        guard let wanted = asked.topics, !(version == 0 && wanted.isEmpty) else { return nil }
         var answered: Set<String> = []
-        var described: [MetadataResponse.MetadataResponseTopic] = []
+        var told: [MetadataAnswerEncoder.Topic] = []
         for topic in wanted {
             if topic.topicID != .zero {
-                guard let info = image.topic(topic.topicID) else {
-                    described.append(failed(nil, topic.topicID, .unknownTopicID))
+                guard let place = image.place(of: topic.topicID) else {
+                    told.append(.failed(name: nil, id: topic.topicID, .unknownTopicID))
                     continue
                 }
-                if answered.insert(info.name).inserted { described.append(describe(info)) }
+                if answered.insert(image.topics[place].name).inserted { told.append(.known(place)) }
                 continue
             }
             let name = topic.name ?? ""
             guard answered.insert(name).inserted else { continue }
-            if let info = image.topic(name) {
-                described.append(describe(info))
+            if let place = image.place(of: name) {
+                told.append(.known(place))
             } else if !TopicName.isValid(name) {
-                described.append(failed(name, .zero, .invalidTopicException))
+                told.append(.failed(name: name, id: .zero, .invalidTopicException))
             } else {
                 missing.append(name)
-                described.append(failed(name, .zero, .unknownTopicOrPartition))
+                told.append(.failed(name: name, id: .zero, .unknownTopicOrPartition))
             }
         }
-        return described
+        return told
     }
 
     private static func failed(_ name: String?, _ id: UUID, _ error: ErrorCode) -> MetadataResponse.MetadataResponseTopic {
@@ -70,26 +70,6 @@ enum MetadataHandler {
         topic.name = name
         topic.topicID = id
         topic.errorCode = error
-        return topic
-    }
-
-    private static func describe(_ info: TopicInfo) -> MetadataResponse.MetadataResponseTopic {
-        var topic = MetadataResponse.MetadataResponseTopic()
-        topic.name = info.name
-        topic.topicID = info.id
-        topic.isInternal = info.isInternal
-        topic.partitions.reserveCapacity(info.partitions.count)
-        for partition in info.partitions {
-            var described = MetadataResponse.MetadataResponsePartition()
-            described.errorCode = partition.leader < 0 ? .leaderNotAvailable : .none
-            described.partitionIndex = partition.index
-            described.leaderID = partition.leader
-            described.leaderEpoch = partition.leaderEpoch
-            described.replicaNodes = partition.replicas
-            described.isrNodes = partition.inSyncReplicas
-            described.offlineReplicas = partition.offlineReplicas
-            topic.partitions.append(described)
-        }
         return topic
     }
 

@@ -2,10 +2,11 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// OffsetCommit 2-10: how far a group has come. Answered when the offsets are as durable as the records that they speak of.
+/// OffsetCommit 2-10: how far a group has come. Answered when the offsets are as durable as the records that they
+/// speak of.
 ///
-/// Versions 2 to 4 may say how long the offsets are kept, 6 tells leader epochs, 7 knows static members, 8 is flexible, from 9 on a group that is not there is
-/// told as such, 10 names topics by id.
+/// Versions 2 to 4 may say how long the offsets are kept, 6 tells leader epochs, 7 knows static members, 8 is
+/// flexible, from 9 on a group that is not there is told as such, 10 names topics by id.
 enum OffsetCommitHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(OffsetCommitRequest.self)
@@ -28,7 +29,8 @@ enum OffsetCommitHandler {
                     places.append((response.topics.count, answered.partitions.count))
                     event.partitions.append(
                         OffsetCommitEvent.Partition(
-                            topic: info.name, topicID: info.id, partition: partition.partitionIndex, offset: partition.committedOffset,
+                            topic: info.name, topicID: info.id, partition: partition.partitionIndex,
+                            offset: partition.committedOffset,
                             leaderEpoch: partition.committedLeaderEpoch, metadata: partition.committedMetadata))
                 } else {
                     result.errorCode = absent

@@ -4,8 +4,9 @@ import MartletWire
 
 /// OffsetFetch 1-10: what groups have committed. What is not committed is offset -1, without an error.
 ///
-/// From version 2 on no list of topics means all that something is committed for, 5 tells leader epochs, 6 is flexible, 7 can refuse offsets that an open
-/// transaction may change, 8 asks for several groups at once, 10 names topics by id. Version 9 names a member too, which matters to groups of other types only.
+/// From version 2 on no list of topics means all that something is committed for, 5 tells leader epochs, 6 is
+/// flexible, 7 can refuse offsets that an open transaction may change, 8 asks for several groups at once, 10 names
+/// topics by id. Version 9 names a member too, which matters to groups of other types only.
 enum OffsetFetchHandler {
     private typealias Topic = OffsetFetchResponse.OffsetFetchResponseTopics
 

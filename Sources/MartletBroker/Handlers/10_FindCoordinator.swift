@@ -5,9 +5,9 @@ import MartletWire
 
 /// FindCoordinator 0-6: who coordinates a group. From version 4 on several are asked for at once.
 ///
-/// `__consumer_offsets` is made when the first group is asked for; until its partitions have leaders the answer is COORDINATOR_NOT_AVAILABLE, and the
-/// client asks again. Transactions are coordinated by nobody here: who asks is told so by an error that ends the attempt, for a retriable
-/// one would make clients ask for ever.
+/// `__consumer_offsets` is made when the first group is asked for; until its partitions have leaders the answer is
+/// COORDINATOR_NOT_AVAILABLE, and the client asks again. Transactions and share groups are coordinated by nobody
+/// here: who asks is told so by an error that ends the attempt, for a retriable one would make clients ask for ever.
 enum FindCoordinatorHandler {
     private struct Found {
         var error = ErrorCode.none

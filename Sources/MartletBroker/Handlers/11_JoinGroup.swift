@@ -3,8 +3,9 @@ import MartletWire
 
 /// JoinGroup 0-9: a member enters a group, or a new generation of it.
 ///
-/// Version 1 tells the rebalance timeout apart from the session's, 4 requires a member id that the first try was answered with, 5 knows static members, 6 is
-/// flexible, 7 answers with the protocol type, 8 tells a reason, 9 can tell a leader not to assign.
+/// Version 1 tells the rebalance timeout apart from the session's, 4 requires a member id that the first try was
+/// answered with, 5 knows static members, 6 is flexible, 7 answers with the protocol type, 8 tells a reason, 9 can
+/// tell a leader not to assign.
 enum JoinGroupHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(JoinGroupRequest.self)

@@ -1,7 +1,8 @@
 import MartletModel
 import MartletWire
 
-/// Heartbeat 0-4: a member is there, and learns whether it is to join again. Version 3 knows static members, 4 is flexible.
+/// Heartbeat 0-4: a member is there, and learns whether it is to join again. Version 3 knows static members, 4 is
+/// flexible.
 enum HeartbeatHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(HeartbeatRequest.self)

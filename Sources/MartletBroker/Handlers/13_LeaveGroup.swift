@@ -1,7 +1,8 @@
 import MartletModel
 import MartletWire
 
-/// LeaveGroup 0-5: members go. From version 3 on several at once, static ones by their instance id; 4 is flexible, 5 tells reasons.
+/// LeaveGroup 0-5: members go. From version 3 on several at once, static ones by their instance id; 4 is flexible, 5
+/// tells reasons.
 enum LeaveGroupHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(LeaveGroupRequest.self)

@@ -1,8 +1,8 @@
 import MartletModel
 import MartletWire
 
-/// SyncGroup 0-5: the leader brings the assignments of a generation, and everybody gets its own. Version 3 knows static members, 4 is flexible, 5 says
-/// which protocol the member believes was chosen, and must.
+/// SyncGroup 0-5: the leader brings the assignments of a generation, and everybody gets its own. Version 3 knows
+/// static members, 4 is flexible, 5 says which protocol the member believes was chosen, and must.
 enum SyncGroupHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(SyncGroupRequest.self)

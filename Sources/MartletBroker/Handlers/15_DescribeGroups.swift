@@ -1,8 +1,8 @@
 import MartletModel
 import MartletWire
 
-/// DescribeGroups 0-6: groups of the classic type, with their members. Version 3 tells what the client may do, 4 the instance ids, 5 is flexible; a group
-/// that is not there is Dead, and from version 6 on an error too.
+/// DescribeGroups 0-6: groups of the classic type, with their members. Version 3 tells what the client may do, 4 the
+/// instance ids, 5 is flexible; a group that is not there is Dead, and from version 6 on an error too.
 enum DescribeGroupsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DescribeGroupsRequest.self)
@@ -10,7 +10,9 @@ enum DescribeGroupsHandler {
         response.groups = asked.groups.map { id in
             var group = describe(id, request)
             group.groupID = id
-            if asked.includeAuthorizedOperations, group.errorCode == .none { group.authorizedOperations = AuthorizedOperations.group }
+            if asked.includeAuthorizedOperations, group.errorCode == .none {
+                group.authorizedOperations = AuthorizedOperations.group
+            }
             return group
         }
         try request.answer(response)

@@ -1,8 +1,8 @@
 import MartletModel
 import MartletWire
 
-/// ListGroups 0-5: the groups that this broker coordinates, of every type. Version 3 is flexible, 4 tells and filters states, 5 types; filters are of any case,
-/// and match nothing where they name nothing.
+/// ListGroups 0-5: the groups that this broker coordinates, of every type. Version 3 is flexible, 4 tells and filters
+/// states, 5 types; filters are of any case, and match nothing where they name nothing.
 enum ListGroupsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(ListGroupsRequest.self)
@@ -12,7 +12,8 @@ enum ListGroupsHandler {
             switch shard.read({ $0.listings }) {
             case .success(let listings):
                 for listing in listings {
-                    guard states.isEmpty || states.contains(listing.state.lowercased()), types.isEmpty || types.contains(listing.type.rawValue)
+                    guard states.isEmpty || states.contains(listing.state.lowercased()),
+                        types.isEmpty || types.contains(listing.type.rawValue)
                     else { continue }
                     var group = ListGroupsResponse.ListedGroup()
                     group.groupID = listing.id

@@ -2,7 +2,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// DeleteGroups 0-3: groups without members go, with their offsets. Version 2 is flexible, 3 tells a message with an error.
+/// DeleteGroups 0-3: groups without members go, with their offsets. Version 2 is flexible, 3 tells a message with an
+/// error.
 enum DeleteGroupsHandler {
     /// The answers of the groups, as they come in. Confined to its loop.
     private final class Gathering: @unchecked Sendable {
@@ -43,7 +44,9 @@ enum DeleteGroupsHandler {
         let gathering = Gathering(request.later(), groups)
         guard !groups.isEmpty else { return gathering.finish() }
         for (index, group) in groups.enumerated() {
-            request.broker.groups.submit(group, on: request.connection.loop) { gathering.take(index, $0) } _: { .deleteGroup(group, $0) }
+            request.broker.groups.submit(group, on: request.connection.loop) { reply in
+                gathering.take(index, reply)
+            } _: { .deleteGroup(group, $0) }
         }
     }
 

@@ -37,7 +37,9 @@ enum OffsetDeleteHandler {
                 response.errorCode = error
                 response.topics = []
             case .partitions(let codes):
-                for (place, code) in zip(places, codes) { response.topics[place.topic].partitions[place.partition].errorCode = code }
+                for (place, code) in zip(places, codes) {
+                    response.topics[place.topic].partitions[place.partition].errorCode = code
+                }
             default: preconditionFailure("a deletion of offsets is answered as one")
             }
             responder.answer(response)

@@ -12,6 +12,8 @@ package enum ClusterError: Error, Sendable, CustomStringConvertible {
     case wrongBrokerID(found: Int32, configured: Int32)
     /// The topics of the tree lie on another broker than this one.
     case otherBrokersTree(brokerID: Int32, expected: Int32)
+    /// Topics that lie there would never be adopted.
+    case directoryMissing(String)
     /// The file of topic settings cannot be taken.
     case topicSettings(path: String, line: Int, reason: String)
     case brokerIDTaken(Int32)
@@ -29,7 +31,15 @@ package enum ClusterError: Error, Sendable, CustomStringConvertible {
         case .wrongBrokerID(let found, let configured):
             "broker.id is \(configured), but the log directories belong to broker \(found): set broker.id=\(found), or correct log.dirs."
         case .otherBrokersTree(let id, let expected):
-            "The coordination tree belongs to broker \(expected), and this is broker \(id): correct log.dirs, broker.id or martlet.keeper.dir, so that all are of one broker."
+            """
+            The coordination tree belongs to broker \(expected), and this is broker \(id): \
+            correct log.dirs, broker.id or martlet.keeper.dir, so that all are of one broker.
+            """
+        case .directoryMissing(let path):
+            """
+            The log directory \(path) cannot be used, and the coordination tree is new: \
+            topics that lie there would be lost to it. The log says what is wrong; mend it, or take the directory from log.dirs.
+            """
         case .topicSettings(let path, let line, let reason):
             "\(path), line \(line): \(reason). A line is 'topic name=value', one for each setting of a topic."
         case .brokerIDTaken(let id):

@@ -23,8 +23,9 @@ struct Adoption {
     private var logger: Logger { member.logger }
 
     func run() async throws(ClusterError) {
-        let found = member.replicas.foundTopics.filter { !$0.partitions.isEmpty && TopicName.isValid($0.name) }
+        let found = member.replicas.foundTopics.filter { !$0.partitions.isEmpty && TopicName.isValid($0.name) }.map(completed)
         guard !found.isEmpty else { return sayUnused([]) }
+        if let missing = member.replicas.missingDirectories.first { throw .directoryMissing(missing) }
         let survey: ReplicaSurvey
         do throws(LogError) { survey = try await member.replicas.survey() } catch { throw .log(error) }
         let ids = chooseIDs(found)
@@ -38,6 +39,22 @@ struct Adoption {
     }
 
     // MARK: Topics
+
+    /// A coordinator is found by a hash of a name and the number of its topic's partitions: where some are missing the broker
+    /// was one of several, and those that lay elsewhere begin empty here, or their groups would have no coordinator.
+    private func completed(_ topic: FoundTopic) -> FoundTopic {
+        guard Self.hasGaps(topic), let own = InternalTopics.definition(of: topic.name, member.config, brokersCount: 1)
+        else { return topic }
+        let count = max(topic.partitions.last! + 1, own.partitionCount)
+        logger.warning(
+            "of a topic of the brokers' own not every partition is here; the others are made, and empty",
+            ("topic", topic.name), ("partitions", "\(count)"), ("here", "\(topic.partitions.count)"))
+        var completed = topic
+        completed.partitions = Array(0..<count)
+        return completed
+    }
+
+    private static func hasGaps(_ topic: FoundTopic) -> Bool { Int(topic.partitions.last!) != topic.partitions.count - 1 }
 
     /// By name. Of two topics with one id neither can be told to be the right one: both are left alone.
     private func chooseIDs(_ found: [FoundTopic]) -> [String: UUID] {
@@ -68,7 +85,8 @@ struct Adoption {
         }
         let node = TopicNode(partitions: topic.partitions.map { .init(partition: $0, brokers: [brokerID]) }, id: id)
         var operations = [
-            create(ClusterPath.topic(topic.name), node.bytes), create(ClusterPath.topicConfig(topic.name), settings(of: topic).bytes),
+            create(ClusterPath.topic(topic.name), node.bytes),
+            create(ClusterPath.topicConfig(topic.name), settings(of: topic).bytes),
             create(ClusterPath.partitions(topic.name), nil),
         ]
         for partition in topic.partitions {
@@ -122,10 +140,17 @@ struct Adoption {
             ("broker", "\(brokerID)"),
             ("settings", file.map { "those of \($0.path), else the broker's defaults" } ?? "the broker's defaults"),
             ("taken-as-compacted", compacted.isEmpty ? "none" : told(compacted.map(\.name))))
-        let gaps = taken.filter { Int($0.partitions.last!) != $0.partitions.count - 1 }
+        let defaults = member.config.topics.defaults
+        if file == nil, taken.contains(where: { InternalTopics.adopted($0.name, member.config) == nil }) {
+            logger.warning(
+                "what was set for topics is not in log directories: the defaults count, also for deleting what is old",
+                ("retention.ms", "\(defaults.retentionMs)"), ("retention.bytes", "\(defaults.retentionBytes)"),
+                ("to-give-others", "--topic-settings, with a new coordination tree"))
+        }
+        let gaps = taken.filter(Self.hasGaps)
         if !gaps.isEmpty {
             logger.warning(
-                "of some topics the log directories do not hold every partition: those that are here are served, the others lay on other brokers",
+                "of some topics the log directories do not hold every partition: those that are here are served",
                 ("topics", "\(gaps.count)"), ("first", gaps[0].name),
                 ("partitions", gaps[0].partitions.prefix(Self.namesToldLimit).map(String.init).joined(separator: ",")))
         }

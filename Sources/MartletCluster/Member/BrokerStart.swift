@@ -29,7 +29,8 @@ struct BrokerStart {
                 try await requireOwnTopics(brokerID)
                 if let file = member.topicSettings {
                     member.logger.info(
-                        "the file of topic settings is not read: it counts for a new coordination tree only", ("file", file.path))
+                        "the file of topic settings is not read: it counts for a new coordination tree only",
+                        ("file", file.path))
                 }
             }
             return (brokerID, clusterID)

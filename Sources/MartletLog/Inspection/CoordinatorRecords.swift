@@ -72,7 +72,8 @@ package enum CoordinatorRecords: Sendable {
         guard let key, key.count >= 2 else { return nil }
         let prefix = Int16(key[0]) << 8 | Int16(key[1])
         // what Kafka 0.8 wrote of commits is of kind 0, and has the fields of kind 1
-        guard let kind = kinds.first(where: { $0.prefix == prefix }), case .object(let fields)? = kind.key(key) else { return nil }
+        guard let kind = kinds.first(where: { $0.prefix == prefix }), case .object(let fields)? = kind.key(key)
+        else { return nil }
         let named = JSONValue.object(JSONObject([.init("kind", .string(kind.name))] + fields.members))
         guard let value else { return (named, .null) }
         guard let decoded = kind.value(value) else { return nil }

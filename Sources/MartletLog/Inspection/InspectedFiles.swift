@@ -59,11 +59,21 @@ enum InspectedFiles {
         }
     }
 
+    /// Where the zeros begin that end a preallocated file: megabytes of them.
+    private static func endOfContent(_ bytes: [UInt8]) -> Int {
+        bytes.withUnsafeBytes { raw in
+            var end = raw.count
+            while end >= 8, raw.loadUnaligned(fromByteOffset: end - 8, as: UInt64.self) == 0 { end -= 8 }
+            while end > 0, raw[end - 1] == 0 { end -= 1 }
+            return end
+        }
+    }
+
     private static func entries<E>(
         _ bytes: [UInt8], of size: Int, trimsZeros: Bool = true, _ read: (inout ByteReader) throws(DecodingFault) -> E
     ) -> [E] {
         var count = bytes.count / size
-        if trimsZeros { count = min(count, bytes.lastIndex { $0 != 0 }.map { $0 / size + 1 } ?? 0) }
+        if trimsZeros { count = min(count, (endOfContent(bytes) + size - 1) / size) }
         var found: [E] = []
         found.reserveCapacity(count)
         bytes.withUnsafeBytes { raw in

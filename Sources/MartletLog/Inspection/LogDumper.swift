@@ -29,16 +29,18 @@ package struct LogDumper {
     }
 
     /// A file, a partition's folder or a log directory. False where nothing there is of a log.
-    package func dump(_ path: String) throws(LogError) -> Bool {
+    package func show(_ path: String) throws(LogError) -> Bool {
         let disk = disk
         guard let status = try onDisk({ () throws(SystemError) in try disk.status(path) }) else { return false }
         guard status.isDirectory else { return try dumpFile(path, coordinator(path)) }
         var isAny = false
+        let isPartition = PartitionFolder(parsing: Self.lastName(path)) != nil
         for name in try onDisk({ () throws(SystemError) in try disk.list(path) }) {
             let inner = path + "/" + name
             let isFolder = try onDisk({ () throws(SystemError) in try disk.status(inner) })?.isDirectory == true
-            if isFolder, PartitionFolder(parsing: name) == nil || PartitionFolder(parsing: Self.lastName(path)) != nil { continue }
-            let isDumped = isFolder ? try dump(inner) : try dumpFile(inner, coordinator(inner))
+            // folders of partitions lie in log directories, and nowhere deeper
+            if isFolder, isPartition || PartitionFolder(parsing: name) == nil { continue }
+            let isDumped = isFolder ? try show(inner) : try dumpFile(inner, coordinator(inner))
             isAny = isAny || isDumped
         }
         return isAny
@@ -121,13 +123,14 @@ package struct LogDumper {
         while true {
             switch try reader.next() {
             case .end: return
-            case .stopped(let position, let reason): return sayFault(path, at: position, "\(reason); \(reader.size - position) bytes are left")
-            case .batch(let batch): dump(batch, reader, coordinator)
+            case .stopped(let position, let reason):
+                return sayFault(path, at: position, "\(reason); \(reader.size - position) bytes are left")
+            case .batch(let batch): show(batch, reader, coordinator)
             }
         }
     }
 
-    private func dump(_ batch: SegmentReader.Batch, _ reader: SegmentReader, _ coordinator: CoordinatorRecords?) {
+    private func show(_ batch: SegmentReader.Batch, _ reader: SegmentReader, _ coordinator: CoordinatorRecords?) {
         var fields = Self.fields(of: batch)
         guard options.records, batch.fault == nil else { return say(reader.path, "batch", fields) }
         var records: [[JSONObject.Member]] = []
@@ -183,8 +186,8 @@ package struct LogDumper {
             fields.append(.init("sequence", .int(sequence)))
         }
         let headers: [JSONValue] = cursor.headers(of: record).map { name, value in
-            let (nameBytes, bytes) = (Array(cursor.bytes(in: name) as UnsafeRawBufferPointer), cursor.bytes(in: value).map(Array.init))
-            return .array([JSONValue(bytes: nameBytes), JSONValue(bytes: bytes)])
+            let name: UnsafeRawBufferPointer = cursor.bytes(in: name)
+            return .array([JSONValue(bytes: Array(name)), JSONValue(bytes: cursor.bytes(in: value).map(Array.init))])
         }
         fields += [
             .init("keySize", .int(Int64(key?.count ?? -1))), .init("valueSize", .int(Int64(value?.count ?? -1))),
@@ -258,7 +261,8 @@ package struct LogDumper {
         begin(path)
         do throws(LogError) {
             for entry in try LeaderEpochHistory.decode(try contents(path), path: path).entries {
-                say(path, "leaderEpoch", [.init("epoch", .int(Int64(entry.epoch))), .init("startOffset", .int(entry.startOffset))])
+                let fields = [("epoch", Int64(entry.epoch)), ("startOffset", entry.startOffset)]
+                say(path, "leaderEpoch", fields.map { .init($0.0, .int($0.1)) })
             }
         } catch { sayFault(path, error) }
     }

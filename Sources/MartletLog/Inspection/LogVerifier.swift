@@ -23,6 +23,9 @@ package struct LogVerifier {
 
     package var isSound: Bool { !findings.contains { $0.severity == .damage } }
 
+    /// So is a directory known that lost its `meta.properties`; a lock may be anybody's.
+    private static let marks = knownFiles.subtracting([".lock"])
+
     package enum Subject: Equatable, Sendable { case directory, partition(PartitionFolder) }
 
     /// What a path is to be looked at as; nil where there is neither.
@@ -34,7 +37,7 @@ package struct LogVerifier {
         let name = path.split(separator: "/").last.map(String.init) ?? ""
         if let folder = PartitionFolder(parsing: name) { return .partition(folder) }
         let names = try onDisk { () throws(SystemError) in try disk.list(path) }
-        return names.contains { knownFiles.contains($0) || PartitionFolder(parsing: $0) != nil } ? .directory : nil
+        return names.contains { marks.contains($0) } ? .directory : nil
     }
 
     package mutating func verify(_ path: String, as subject: Subject) throws(LogError) {

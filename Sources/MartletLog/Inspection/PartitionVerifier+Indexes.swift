@@ -80,11 +80,15 @@ extension PartitionVerifier {
                 fault(file, at: at, "\(told): that is not where this highest timestamp so far stands")
                 continue
             }
+            if entry.offset != batch.last {
+                note(file, at: at, "\(told): the batch with that timestamp ends at \(batch.last)")
+            }
         }
         counts.timeIndexEntries += entries.count
         let highest = scanned.highestTimestamp
         if highest > -1, !isLast || isClean, entries.last?.timestamp != highest {
-            fault(file, "it ends at \(entries.last.map { "\($0.timestamp)" } ?? "nothing"), the highest timestamp is \(highest)")
+            let last = entries.last.map { "\($0.timestamp)" } ?? "nothing"
+            fault(file, "it ends at \(last), the highest timestamp is \(highest)")
         }
     }
 

@@ -35,9 +35,9 @@ final class PartitionVerifier {
     private var hasEpochs = false
     private var lacksEpochs = false
     private var replay = ProducerReplay()
-    private var snapshotOffsets: [Offset] = []
-    /// The producers where a snapshot was taken: at each offset of one that is a boundary of batches.
-    private var states: [Offset: [ProducerID: ReplayedProducer]] = [:]
+    private var snapshotOffsets: Set<Offset> = []
+    /// Those that no boundary of batches was met at yet.
+    private var snapshotsLeft: Set<Offset> = []
 
     init(_ path: String, _ folder: PartitionFolder, on disk: any Disk, _ context: PartitionContext) {
         self.disk = disk
@@ -70,19 +70,24 @@ final class PartitionVerifier {
         let (disk, path) = (disk, path)
         files = try onDisk { () throws(SystemError) in try disk.list(path) }
         for name in files where !Self.isKnown(name) {
-            if Self.isLeftover(name) { note(name, "left by work that a stop interrupted") } else { damage(name, "not a file of a partition") }
+            if Self.isLeftover(name) {
+                note(name, "left by work that a stop interrupted")
+            } else {
+                damage(name, "not a file of a partition")
+            }
         }
         try checkMetadata()
         try findSegments()
         guard !segments.isEmpty else { return damage(nil, "no segment") }
         try readEpochs()
         start = max(logStart ?? segments[0], segments[0])
-        snapshotOffsets = files.compactMap { name in
+        snapshotOffsets = Set(files.compactMap { name in
             SegmentFile.parse(name).flatMap { $0.kind == .snapshot && $0.suffix.isEmpty ? $0.baseOffset : nil }
-        }
+        })
+        snapshotsLeft = snapshotOffsets
         try goThroughSegments()
         if start > end { damage(nil, "the log starts at \(start), past its end \(end)") }
-        try checkSnapshots()
+        try checkSnapshotsLeft()
         if hasEpochs, let last = epochs.entries.last, last.startOffset > end {
             fault(LeaderEpochHistory.fileName, "its last epoch begins at \(last.startOffset), past the end \(end)")
         }
@@ -170,17 +175,13 @@ final class PartitionVerifier {
             if base != next, index > 0, !isCompacted {
                 damage(name(base, .log), "it begins at \(base), and the log before it ends at \(next)")
             }
-            noteState(at: base)
+            try checkSnapshot(at: base)
             let abortedBefore = replay.aborted.count
             let scanned = try scan(base, isLast: isLast, next: &next)
             try checkIndexes(scanned, base, isLast: isLast)
             try checkTransactionIndex(base, Array(replay.aborted[abortedBefore...]))
         }
         end = isCompacted ? max(next, segments[segments.count - 1]) : next
-    }
-
-    private func noteState(at offset: Offset) {
-        if snapshotOffsets.contains(offset) { states[offset] = replay.producers }
     }
 
     private func scan(_ base: Offset, isLast: Bool, next: inout Offset) throws(LogError) -> ScannedSegment {
@@ -205,7 +206,7 @@ final class PartitionVerifier {
                 stop(&scanned, file, batch.position, "the batch at offset \(batch.header.baseOffset): \(reason)", isLast)
                 return scanned
             }
-            take(batch, contents, file, base, isFirst: scanned.batches.isEmpty, next: &next)
+            try take(batch, contents, file, base, isFirst: scanned.batches.isEmpty, next: &next)
             least = batch.header.nextOffset
             scanned.append(batch.header, at: batch.position)
         }
@@ -227,7 +228,7 @@ final class PartitionVerifier {
     private func take(
         _ batch: SegmentReader.Batch, _ contents: BatchContents, _ file: String, _ base: Offset, isFirst: Bool,
         next: inout Offset
-    ) {
+    ) throws(LogError) {
         let header = batch.header
         func say(_ message: String) { damage(file, at: batch.position, "the batch at offset \(header.baseOffset): \(message)") }
         counts.batches += 1
@@ -251,7 +252,7 @@ final class PartitionVerifier {
         }
         checkEpoch(header, file, batch.position)
         next = header.nextOffset
-        noteState(at: next)
+        try checkSnapshot(at: next)
     }
 
     private func checkEpoch(_ header: BatchHeader, _ file: String, _ position: Int64) {
@@ -270,35 +271,10 @@ final class PartitionVerifier {
 
     // MARK: Snapshots
 
-    private func checkSnapshots() throws(LogError) {
-        for offset in snapshotOffsets.sorted() {
-            let file = SegmentFile.snapshot.name(offset)
-            let entries: [ReplayedProducer]
-            do throws(LogError) {
-                entries = try InspectedFiles.snapshot(try contents(file) ?? [], path: file)
-            } catch {
-                said(file, error, faultOnly: true)
-                continue
-            }
-            counts.snapshotEntries += entries.count
-            var have: [ProducerID: ReplayedProducer] = [:]
-            for (index, entry) in entries.enumerated() where have.updateValue(entry, forKey: entry.producerID) != nil {
-                let position = ProducerSnapshotFile.headerSize + index * ProducerSnapshotFile.entrySize
-                damage(file, at: Int64(position), "producer \(entry.producerID) a second time")
-            }
-            compare(have, file, offset)
-        }
-        guard isClean, folder.kind == .live, end > 0, end > segments[0], !snapshotOffsets.contains(end) else { return }
-        let message = "stopped cleanly, and there is no producer snapshot at the end offset \(end)"
-        if isCompacted || start == end { note(nil, message) } else { damage(nil, message) }
-    }
-
-    private func compare(_ have: [ProducerID: ReplayedProducer], _ file: String, _ offset: Offset) {
-        guard let wanted = states[offset] else {
-            let message = "no segment and no batch begins or ends at \(offset)"
-            if isCompacted || offset > end && !isClean { note(file, message) } else { damage(file, message) }
-            return
-        }
+    /// At a boundary of batches: if a snapshot was taken there, it says what they say.
+    private func checkSnapshot(at offset: Offset) throws(LogError) {
+        guard snapshotsLeft.remove(offset) != nil, let have = try snapshot(at: offset) else { return }
+        let (file, wanted) = (SegmentFile.snapshot.name(offset), replay.producers)
         // what was cleaned, or lies below the first segment, the batches do not tell any more
         let isPartial = isCompacted || segments[0] > 0
         for producer in Set(have.keys).union(wanted.keys).sorted() where have[producer] != wanted[producer] {
@@ -306,6 +282,35 @@ final class PartitionVerifier {
                 + "the batches give \(wanted[producer]?.told ?? "nothing")"
             if isPartial { note(file, message) } else { damage(file, message) }
         }
+    }
+
+    /// Its entries; nil where it cannot be read, which is said.
+    private func snapshot(at offset: Offset) throws(LogError) -> [ProducerID: ReplayedProducer]? {
+        let file = SegmentFile.snapshot.name(offset)
+        let bytes = try contents(file) ?? []
+        let entries: [ReplayedProducer]
+        do throws(LogError) { entries = try InspectedFiles.snapshot(bytes, path: file) } catch {
+            said(file, error, faultOnly: true)
+            return nil
+        }
+        counts.snapshotEntries += entries.count
+        var have: [ProducerID: ReplayedProducer] = [:]
+        for (index, entry) in entries.enumerated() where have.updateValue(entry, forKey: entry.producerID) != nil {
+            let position = ProducerSnapshotFile.headerSize + index * ProducerSnapshotFile.entrySize
+            damage(file, at: Int64(position), "producer \(entry.producerID) a second time")
+        }
+        return have
+    }
+
+    private func checkSnapshotsLeft() throws(LogError) {
+        for offset in snapshotsLeft.sorted() {
+            guard try snapshot(at: offset) != nil else { continue }
+            let (file, message) = (SegmentFile.snapshot.name(offset), "no segment and no batch begins or ends at \(offset)")
+            if isCompacted || offset > end && !isClean { note(file, message) } else { damage(file, message) }
+        }
+        guard isClean, folder.kind == .live, end > 0, end > segments[0], !snapshotOffsets.contains(end) else { return }
+        let message = "stopped cleanly, and there is no producer snapshot at the end offset \(end)"
+        if isCompacted || start == end { note(nil, message) } else { damage(nil, message) }
     }
 }
 

@@ -89,12 +89,14 @@ package final class SegmentReader {
         let crc = crc32c(UnsafeRawBufferPointer(rebasing: bytes[BatchHeader.At.attributes...]))
         if crc != header.crc { return "the checksum says \(header.crc), the bytes give \(crc)" }
         if header.codec == nil || header.attributes & ~0x7F != 0 { return "attributes \(header.attributes)" }
-        if header.lastOffsetDelta < 0 || header.recordCount < 0 || Int64(header.recordCount) > Int64(header.lastOffsetDelta) + 1 {
+        if header.leaderEpoch < -1 { return "leader epoch \(header.leaderEpoch)" }
+        let offsets = Int64(header.lastOffsetDelta) + 1
+        if offsets < 1 || header.recordCount < 0 || Int64(header.recordCount) > offsets {
             return "\(header.recordCount) records, last offset delta \(header.lastOffsetDelta)"
         }
         // what no log gives out, and no arithmetic should meet
-        if header.baseOffset < 0 || header.baseOffset > .max - Int64(Int32.max) - 1 { return "base offset \(header.baseOffset)" }
-        return nil
+        let isPossible = header.baseOffset >= 0 && header.baseOffset <= .max - Int64(Int32.max) - 1
+        return isPossible ? nil : "base offset \(header.baseOffset)"
     }
 
     /// Bytes from `position` on, read ahead.

@@ -5,7 +5,7 @@ package struct LogLevels: Sendable {
     package static let words = ["debug", "info", "warning", "error"]
     /// What the lines of the log name as where they come from.
     package static let subsystems = [
-        "broker", "cluster", "config", "controller", "keeper", "log", "network", "requests",
+        "broker", "cluster", "config", "controller", "groups", "keeper", "log", "network", "requests",
     ]
 
     package private(set) var general = LogLevel.info

@@ -85,8 +85,8 @@ enum ConfigCommand: ProgramCommand {
 
     private static func changes(
         _ arguments: CommandLineArguments, _ rest: [String]
-    ) throws(CommandLineArguments.Fault) -> [ConfigChange] {
-        var changes: [ConfigChange] = []
+    ) throws(CommandLineArguments.Fault) -> [ResourceConfigChange] {
+        var changes: [ResourceConfigChange] = []
         for text in rest {
             let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             guard parts.count == 2, !parts[0].isEmpty else {
@@ -97,7 +97,9 @@ enum ConfigCommand: ProgramCommand {
         changes += arguments.values("delete").map { .delete($0) }
         changes += try arguments.assignments("append").map { .append($0.name, $0.value) }
         changes += try arguments.assignments("subtract").map { .subtract($0.name, $0.value) }
-        guard !changes.isEmpty else { throw CommandLineArguments.Fault("nothing is to be changed: give NAME=VALUE or --delete NAME") }
+        guard !changes.isEmpty else {
+            throw CommandLineArguments.Fault("nothing is to be changed: give NAME=VALUE or --delete NAME")
+        }
         for (index, change) in changes.enumerated() where changes[..<index].contains(where: { $0.name == change.name }) {
             throw CommandLineArguments.Fault("\(change.name) is changed twice")
         }
@@ -143,7 +145,7 @@ enum ConfigCommand: ProgramCommand {
         }
     }
 
-    private static func word(_ source: DescribedConfig.Source) -> String {
+    private static func word(_ source: ResourceConfig.Source) -> String {
         switch source {
         case .unknown: "unknown"
         case .topic: "topic"
@@ -156,7 +158,7 @@ enum ConfigCommand: ProgramCommand {
 
     // MARK: set
 
-    private static func set(_ session: Session, _ resource: ConfigResource, _ changes: [ConfigChange]) async throws {
+    private static func set(_ session: Session, _ resource: ConfigResource, _ changes: [ResourceConfigChange]) async throws {
         let validateOnly = session.arguments.has("validate-only")
         try await session.client.change(changes, of: resource, validateOnly: validateOnly)
         let names = changes.map(\.name)

@@ -16,7 +16,8 @@ enum ConsumeCommand: ProgramCommand {
             .init("partition", value: "N", mayRepeat: true, "Only this partition (all)."),
             .init(
                 "group", value: "GROUP",
-                "Begins where the group has committed, and commits for it what was printed. Only while it has no members."),
+                "Joins the group: reads the partitions that are assigned, from where the group is, and commits what was "
+                    + "printed. With --partition it does not join, and the group must have no members."),
             .init("committed", "Leaves out records of transactions that were not committed."),
             .init("keys", "Prints the key before the value."),
             .init("headers", "Prints the headers, as NAME=VALUE with commas between them."),
@@ -65,6 +66,10 @@ enum ConsumeCommand: ProgramCommand {
         var isCommitted: Bool
         var format: RecordFormat
 
+        var reading: RecordReading.Shape {
+            .init(follows: follows, limit: limit, isCommitted: isCommitted, format: format, group: group)
+        }
+
         init(_ arguments: CommandLineArguments) throws(CommandLineArguments.Fault) {
             topic = arguments.operands[0]
             if let fault = TopicName.fault(topic) { throw CommandLineArguments.Fault(fault) }
@@ -109,26 +114,19 @@ enum ConsumeCommand: ProgramCommand {
     private static func consume(_ session: Session, _ shape: Shape) async throws {
         let client = session.client
         let partitions = try await partitions(client, shape)
-        let positions = try await positions(client, shape, partitions)
-        var ends: [(partition: TopicPartition, end: Offset)]?
-        if !shape.follows {
-            ends = try await client.offsets(.latest, of: partitions, isCommitted: shape.isCommitted).map { found in
-                if let error = found.error { throw error }
-                return (found.partition, found.offset ?? 0)
-            }
-        }
-        session.onInterrupt {}
-        var settings = Consumer.Settings()
-        settings.isCommitted = shape.isCommitted
-        let reading = Reading(
-            session: session, shape: shape, consumer: Consumer(client, from: positions, settings: settings),
-            output: StandardOutput(session), ends: ends)
+        let output = StandardOutput(session)
+        let reading = RecordReading(session, shape.reading, output)
+        session.onInterrupt { reading.interrupt() }
         do {
-            try await reading.run()
+            if let group = shape.group, shape.partitions.isEmpty {
+                try await reading.run(as: GroupMembership(client, group: group, topics: [shape.topic]))
+            } else {
+                try await reading.run(from: try await positions(client, shape, partitions))
+            }
         } catch {
             // what was read before it went wrong is printed
-            _ = try await reading.output.flush()
-            throw error
+            _ = try await output.flush()
+            guard session.isInterrupted else { throw error }
         }
         if session.isInterrupted { throw CommandFault(nil, .interrupted) }
     }
@@ -154,7 +152,10 @@ enum ConsumeCommand: ProgramCommand {
                 return found.offset
             }
         }
-        if let group = shape.group { return try await groupPositions(client, group, partitions, try await ask(.earliest)) }
+        if let group = shape.group {
+            try await checkMemberless(group, client)
+            return try await GroupPositions.of(group, partitions, client)
+        }
         let offsets: [Offset]
         switch shape.start {
         case .spec(let spec):
@@ -162,7 +163,16 @@ enum ConsumeCommand: ProgramCommand {
             let found = try await ask(spec)
             let latest = found.contains(nil) ? try await ask(.latest) : found
             offsets = zip(found, latest).map { $0 ?? $1 ?? 0 }
-        case .offset(let offset): offsets = partitions.map { _ in offset }
+        case .offset(let offset):
+            let earliest = try await ask(.earliest), latest = try await ask(.latest)
+            offsets = try partitions.indices.map { index in
+                let (start, end) = (earliest[index] ?? 0, latest[index] ?? 0)
+                // of several partitions one may be shorter than another: that is no mistake
+                guard partitions.count > 1 || (start...max(start, end)).contains(offset) else {
+                    throw CommandFault("offset \(offset) of \(partitions[index]) is out of range: it holds \(start) to \(end)")
+                }
+                return min(max(offset, start), max(start, end))
+            }
         case .last(let count):
             let earliest = try await ask(.earliest), latest = try await ask(.latest)
             offsets = zip(earliest, latest).map { start, end in max(start ?? 0, (end ?? 0) - count) }
@@ -170,112 +180,12 @@ enum ConsumeCommand: ProgramCommand {
         return zip(partitions, offsets).map { ($0, $1) }
     }
 
-    private static func groupPositions(
-        _ client: Client, _ group: String, _ partitions: [TopicPartition], _ earliest: [Offset?]
-    ) async throws -> [(partition: TopicPartition, offset: Offset)] {
+    private static func checkMemberless(_ group: String, _ client: Client) async throws {
         do {
-            let described = try await client.group(group)
-            guard described.members.isEmpty else {
-                let count = described.members.count
-                throw CommandFault(
-                    "group \(group) has \(count) \(count == 1 ? "member" : "members"), who commit for it: wait until they are gone")
-            }
+            let count = try await client.group(group).members.count
+            guard count > 0 else { return }
+            let members = "\(count) \(count == 1 ? "member" : "members")"
+            throw CommandFault("group \(group) has \(members), who commit for it: wait until they are gone")
         } catch let error as ClientError where error.code == .groupIDNotFound {}
-        let committed = try await client.committed(by: group)
-        return zip(partitions, earliest).map { partition, start in
-            let known = committed.first { $0.partition == partition }?.offset
-            return (partition, max(known ?? 0, start ?? 0))
-        }
-    }
-
-    /// The reading itself, until its end.
-    private final class Reading: @unchecked Sendable {
-        /// How often a group's offsets are committed.
-        private static let commitInterval = Interval.seconds(5)
-
-        let session: Session
-        let shape: Shape
-        let consumer: Consumer
-        let output: StandardOutput
-        private var ends: [(partition: TopicPartition, end: Offset)]?
-        private var count = 0
-        private var skippedCount = 0
-        private var committedAt: Instant
-
-        init(
-            session: Session, shape: Shape, consumer: Consumer, output: StandardOutput,
-            ends: [(partition: TopicPartition, end: Offset)]?
-        ) {
-            self.session = session
-            self.shape = shape
-            self.consumer = consumer
-            self.output = output
-            self.ends = ends
-            committedAt = session.host.clock.now
-        }
-
-        func run() async throws {
-            dropFinished()
-            while !consumer.positions.isEmpty, count < shape.limit, !session.isInterrupted {
-                for records in try await consumer.poll() {
-                    guard try await show(records) else { return }
-                    consumer.advance(records)
-                    if count >= shape.limit || session.isInterrupted { break }
-                }
-                tellSkipped()
-                // what is read and printed is committed, never what is not
-                guard try await output.flush() else { return }
-                if session.host.clock.now - committedAt >= Self.commitInterval { try await commit() }
-                dropFinished()
-            }
-            try await commit()
-        }
-
-        /// False where nobody reads any more.
-        private func show(_ records: FetchedRecords) async throws -> Bool {
-            let partition = records.partition
-            let end = ends?.first { $0.partition == partition }?.end ?? .max
-            var goesOn = true
-            while goesOn, !session.isInterrupted, try records.nextBatch({ [self] record in
-                guard record.offset < end, count < shape.limit else {
-                    goesOn = false
-                    return false
-                }
-                shape.format.write(record, of: partition, to: output)
-                count += 1
-                return count < shape.limit
-            }) {
-                if output.isFull, try await !output.flush() { return false }
-                if count >= shape.limit { break }
-            }
-            return true
-        }
-
-        private func dropFinished() {
-            guard let ends else { return }
-            for (partition, offset) in consumer.positions {
-                let end = ends.first { $0.partition == partition }?.end ?? 0
-                guard offset >= end else { continue }
-                finished.append((partition, min(offset, end)))
-                consumer.drop(partition)
-            }
-        }
-
-        private var finished: [(partition: TopicPartition, offset: Offset)] = []
-
-        private func tellSkipped() {
-            for one in consumer.skipped.dropFirst(skippedCount) {
-                session.remark(
-                    "\(one.partition): records \(one.from) to \(one.to - 1) were deleted before they could be read")
-            }
-            skippedCount = consumer.skipped.count
-        }
-
-        private func commit() async throws {
-            committedAt = session.host.clock.now
-            guard let group = shape.group, count > 0 else { return }
-            let outcomes = try await session.client.commit(finished + consumer.positions, for: group)
-            if let error = outcomes.lazy.compactMap(\.error).first { throw error }
-        }
     }
 }

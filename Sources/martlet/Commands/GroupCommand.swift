@@ -36,7 +36,6 @@ enum GroupCommand: ProgramCommand {
         for fault in faults { session.complain(partly: "\(fault)") }
         var table = TextTable([.init("GROUP"), .init("STATE"), .init("TYPE"), .init("PROTOCOL"), .init("COORDINATOR", .right)])
         var entries: [JSONValue] = []
-        func orNull(_ text: String) -> JSONValue { text.isEmpty ? .null : .string(text) }
         for group in groups {
             table.add(group.id, group.state, group.type, group.protocolType, "\(group.coordinator)")
             entries.append([
@@ -47,6 +46,8 @@ enum GroupCommand: ProgramCommand {
         session.show(["groups": .array(entries)], groups.isEmpty ? "" : table.text(isStyled: session.isStyled))
         if groups.isEmpty, !session.isJSON { session.remark("There are no groups.") }
     }
+
+    private static func orNull(_ text: String) -> JSONValue { text.isEmpty ? .null : .string(text) }
 
     // MARK: describe
 
@@ -59,7 +60,7 @@ enum GroupCommand: ProgramCommand {
             "lag": 5, "members": [{"id": …, "instanceId": null, "clientId": …, "host": …}, …], "partitions":
             [{"topic": …, "partition": 0, "committed": 5, "end": 10, "lag": 5, "member": null}, …]}, …]}. `committed`,
             `end` and `lag` are null where nothing is committed, or the partition is gone; `member` is the id of the
-            member that reads it.
+            member that reads it. `protocolType` and `assignor` are null while the group has none.
             """#
         ],
         examples: ["martlet group describe billing", "martlet group describe billing --json | jq '.groups[].lag'"])
@@ -94,7 +95,7 @@ enum GroupCommand: ProgramCommand {
     private static func progress(of group: GroupDescription, _ client: Client) async throws -> [Progress] {
         let committed = try await client.committed(by: group.id)
         let assigned = group.members.flatMap { member in member.assigned.map { ($0, member) } }
-        let partitions = Set(committed.map(\.partition) + assigned.map(\.0)).sorted()
+        let partitions = Array(Set(committed.map(\.partition) + assigned.map(\.0))).sorted()
         let ends = partitions.isEmpty ? [] : try await client.offsets(.latest, of: partitions)
         return partitions.enumerated().map { index, partition in
             Progress(
@@ -140,8 +141,8 @@ enum GroupCommand: ProgramCommand {
             ]
         }
         return [
-            "group": .string(group.id), "state": .string(group.state), "protocolType": .string(group.protocolType),
-            "assignor": .string(group.assignor), "lag": .int(progress.reduce(0) { $0 + ($1.lag ?? 0) }),
+            "group": .string(group.id), "state": .string(group.state), "protocolType": orNull(group.protocolType),
+            "assignor": orNull(group.assignor), "lag": .int(progress.reduce(0) { $0 + ($1.lag ?? 0) }),
             "members": .array(members), "partitions": .array(parts),
         ]
     }

@@ -65,7 +65,7 @@ enum LogCommand: ProgramCommand {
         let dumper = LogDumper(disk: RealDisk(), options: options, emit: output.line)
         for path in paths {
             do throws(LogError) {
-                guard try dumper.dump(path) else {
+                guard try dumper.show(path) else {
                     output.flush()
                     fail("\(path) is no file of a log, no partition's folder and no log directory")
                 }

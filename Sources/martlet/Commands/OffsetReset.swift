@@ -71,8 +71,9 @@ struct OffsetReset: Sendable {
         let given = Self.targets.filter { arguments.has($0) }
         guard given.count == 1 else {
             let names = Self.targets.map { "--\($0)" }.joined(separator: ", ")
+            let several = given.map { "--\($0)" }.joined(separator: ", ")
             throw CommandLineArguments.Fault(
-                given.isEmpty ? "where to? Give one of \(names)" : "only one of --\(given.joined(separator: ", --")) can be done")
+                given.isEmpty ? "where to? Give one of \(names)" : "only one of \(several) can be done")
         }
         let value = arguments.value(given[0]) ?? ""
         switch given[0] {
@@ -95,7 +96,8 @@ struct OffsetReset: Sendable {
         let isEverything = arguments.has("all-topics")
         if case .file = target {
             guard scopes.isEmpty, !isEverything else {
-                throw CommandLineArguments.Fault("the file of --from-file says which partitions: leave out --topic, --all-topics")
+                throw CommandLineArguments.Fault(
+                    "the file of --from-file says which partitions: leave out --topic and --all-topics")
             }
         } else if scopes.isEmpty != isEverything {
             throw CommandLineArguments.Fault("which partitions? Give --topic TOPIC, or --all-topics, and not both")
@@ -205,7 +207,8 @@ struct OffsetReset: Sendable {
             throw CommandLineArguments.Fault("there is no file \(path): give --from-file one that is there")
         }
         var lines: [(partition: TopicPartition, offset: Offset)] = []
-        for (index, line) in String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        let all = String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+        for (index, line) in all.enumerated() {
             let text = line.trimmed
             if text.isEmpty || text.hasPrefix("#") { continue }
             let words = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.trimmed }

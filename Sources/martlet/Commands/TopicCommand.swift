@@ -165,7 +165,7 @@ enum TopicCommand: ProgramCommand {
     /// What is set for the topic itself; nil where this broker cannot say.
     private static func settings(
         of topic: String, _ client: Client
-    ) async throws(ClientError) -> [DescribedConfig]? {
+    ) async throws(ClientError) -> [ResourceConfig]? {
         do throws(ClientError) {
             return try await client.configs(of: .topic(topic)).filter { $0.source == .topic }
         } catch {
@@ -175,7 +175,7 @@ enum TopicCommand: ProgramCommand {
     }
 
     private static func text(
-        _ topic: ClusterView.Topic, _ rows: [Row], _ configs: [DescribedConfig]?, isStyled: Bool
+        _ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?, isStyled: Bool
     ) -> String {
         var text = "topic \(topic.name)"
         if topic.id != .zero { text += "  id \(topic.id)" }
@@ -198,7 +198,7 @@ enum TopicCommand: ProgramCommand {
         return text + table.text(isStyled: isStyled)
     }
 
-    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [DescribedConfig]?) -> JSONValue {
+    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?) -> JSONValue {
         func list(_ ids: [BrokerID]) -> JSONValue { .array(ids.map { .int(Int64($0)) }) }
         let parts = rows.map { row -> JSONValue in
             let part = row.partition
@@ -242,7 +242,7 @@ enum TopicCommand: ProgramCommand {
         let arguments = session.arguments
         let name = arguments.operands[0]
         let partitions: Int32? = try arguments.number("partitions", in: 1...Int32.max)
-        var changes = try arguments.assignments("config").map { ConfigChange.set($0.name, $0.value) }
+        var changes = try arguments.assignments("config").map { ResourceConfigChange.set($0.name, $0.value) }
         changes += arguments.values("delete-config").map { .delete($0) }
         guard partitions != nil || !changes.isEmpty else {
             throw CommandLineArguments.Fault("nothing is to be altered: give --partitions, --config or --delete-config")

@@ -76,8 +76,8 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
             #expect(config.logDirs == ["/tmp/kafka-logs"])
             #expect(config.recoveryThreadsPerDir == 1)
             #expect(config.topics.defaults.retentionMs == 604_800_000)
-            #expect(config.inertCount == 4)
-            #expect(config.warnings.count == 4)
+            #expect(config.inertCount == 3)
+            #expect(config.warnings.count == 3)
             #expect(config.warnings[0] == "num.network.threads has no effect in this release")
         }
     }
