@@ -297,8 +297,8 @@ extension ReplicaHost {
 
     // MARK: The end of the broker
 
-    /// Of a copy that is not finished nothing remains but a log without records, as Kafka begins one too: whoever opens the directories next
-    /// goes on from there.
+    /// Of a copy that is not finished nothing remains but a log without records, as Kafka begins one too: whoever opens
+    /// the directories next goes on from there.
     func keepWishes() async {
         let wishes = topics.table.partitions.compactMap { moves[$0.id] }.filter { !$0.to.directory.isOffline }
             .map { (move: $0, parameters: parameters(of: $0)) }
@@ -315,7 +315,8 @@ extension ReplicaHost {
                     try log.close(clean: true)
                 } catch {
                     logger.warning(
-                        "that a replica was to be moved is forgotten", ("partition", move.id.description), ("reason", "\(error)"))
+                        "that a replica was to be moved is forgotten", ("partition", move.id.description),
+                        ("reason", "\(error)"))
                 }
             }
         }
