@@ -52,7 +52,8 @@ extension ReplicaHost {
     /// So little is copied while nothing can be appended.
     private static let swapBytes: Int64 = 4 << 20
     private static let settleLimit = Interval.seconds(2)
-    static let swapCheckInterval = Interval.milliseconds(2)
+    static let moveCheckInterval = Interval.milliseconds(2)
+    private static let pauseStep = Interval.milliseconds(50)
     private static let retryDelay = Interval.milliseconds(500)
 
     // MARK: What is there
@@ -149,13 +150,14 @@ extension ReplicaHost {
             while isWanted(move), !isMoved {
                 try await copy(move)
                 isMoved = try await swap(move)
-                if !isMoved, isWanted(move) { await host.loops[0].sleep(for: Self.retryDelay) }
+                if !isMoved, isWanted(move) { await pause(for: Self.retryDelay) }
             }
         } catch {
             logger.error("a replica could not be moved, and stays where it is", fields[0], fields[2], ("reason", "\(error)"))
             blame(error, move)
         }
-        if moves[move.id] === move { moves[move.id] = nil }
+        // where the broker stops, the wish is kept
+        if isMoved || !isClosed, moves[move.id] === move { moves[move.id] = nil }
         if isMoved {
             logger.info("a replica was moved to another log directory", fields[0], fields[1], fields[2])
         } else if !isClosed {
@@ -195,8 +197,14 @@ extension ReplicaHost {
             }.get()
             move.progress = done
             if done.leftBytes <= min(Self.swapBytes, limit) { return }
-            if rate < Self.copyBytes { await host.loops[0].sleep(for: .seconds(1)) }
+            if rate < Self.copyBytes { await pause(for: .seconds(1)) }
         }
+    }
+
+    /// Ends early where the broker stops.
+    private func pause(for span: Interval) async {
+        let end = clock.now + span
+        while clock.now < end, !isClosed { await host.loops[0].sleep(for: min(Self.pauseStep, span)) }
     }
 
     /// False where it has to be tried again.
@@ -215,8 +223,6 @@ extension ReplicaHost {
             move.hasSaidItWaits = true
             return false
         }
-        swapsUnderway += 1
-        defer { swapsUnderway -= 1 }
         let exchange = ReplicaExchange(
             move: move, topics: topics, disk: host.disk, parameters: parameters(of: move), logger: logger)
         let outcome: ReplicaExchange.Outcome
@@ -238,7 +244,7 @@ extension ReplicaHost {
         partition.directory.syncer.arm(partition, urgent: true)
         while !partition.isSettled {
             guard clock.now < end, !partition.isOffline else { return false }
-            await host.loops[0].sleep(for: Self.swapCheckInterval)
+            await host.loops[0].sleep(for: Self.moveCheckInterval)
         }
         return true
     }
@@ -287,6 +293,33 @@ extension ReplicaHost {
                 } catch { return error }
             }) ?? nil
         if let lowered { from.refused(lowered) { "the checkpoints keep the rows of a replica that was moved" } }
+    }
+
+    // MARK: The end of the broker
+
+    /// Of a copy that is not finished nothing remains but a log without records, as Kafka begins one too: whoever opens
+    /// the directories next goes on from there.
+    func keepWishes() async {
+        let wishes = topics.table.partitions.compactMap { moves[$0.id] }.filter { !$0.to.directory.isOffline }
+            .map { (move: $0, parameters: parameters(of: $0)) }
+        let (disk, logger) = (host.disk, logger)
+        _ = try? await onBulk {
+            for (move, parameters) in wishes {
+                var parameters = parameters
+                parameters.folder = move.copy.target
+                do throws(LogError) {
+                    do throws(SystemError) { try disk.removeTree(move.copy.target) } catch { throw .storage(error) }
+                    let log = try PartitionLog.create(
+                        parameters, topicID: move.partition.topicID, startingAt: move.partition.logStartOffset)
+                    try log.beginEpoch(max(move.partition.leaderEpoch, 0))
+                    try log.close(clean: true)
+                } catch {
+                    logger.warning(
+                        "that a replica was to be moved is forgotten", ("partition", move.id.description),
+                        ("reason", "\(error)"))
+                }
+            }
+        }
     }
 
     // MARK: What an earlier run left

@@ -131,8 +131,9 @@ extension ReplicaHost {
     package func close() async {
         guard !isClosed else { return }
         isClosed = true
-        // one that has begun ends soon, in one directory or the other
-        while swapsUnderway > 0 { await host.loops[0].sleep(for: Self.swapCheckInterval) }
+        // a swap that has begun ends soon, in one directory or the other; a copy ends with what is being copied
+        while runningMoves > 0 { await host.loops[0].sleep(for: Self.moveCheckInterval) }
+        await keepWishes()
         let (units, topics, disk, logger) = (units, topics, host.disk, logger)
         let ended: Void? = try? await onBulk {
             for unit in units { Self.close(unit, topics, disk, logger) }

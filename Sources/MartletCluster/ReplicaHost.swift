@@ -36,7 +36,6 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var moves: [TopicPartition: ReplicaMove] = [:]
     var waitingMoves = RingQueue<ReplicaMove>()
     var runningMoves = 0
-    var swapsUnderway = 0
     /// Copies that an earlier run had begun: where they were to go.
     var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
     var abandonedCopies: [String] = []

@@ -81,7 +81,7 @@ package struct TopicPlacement: Sendable {
             guard factor <= brokers.count else {
                 return .failure(TopicFault(
                     .invalidReplicationFactor,
-                    "A partition of the topic has \(factor) replicas, and \(brokers.count) brokers are there: start the others."))
+                    "A partition of it has \(factor) replicas, and \(brokers.count) brokers are there: start the others."))
             }
             placed = spread(partitions: added, factor: factor, over: brokers, &random)
         }

@@ -108,8 +108,8 @@ private func set(_ name: String, _ value: String?) -> ConfigEdit { ConfigEdit(na
         world.start()
         world.create("t")
         world.asAnotherBroker { session in
-            let all =
-                #"{"version":1,"config":{"log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x"}}"#
+            let settings = #""log.retention.ms":"77","of.the.future":"1","num.partitions":"9","max.connections":"x""#
+            let all = "{\"version\":1,\"config\":{\(settings)}}"
             _ = try await session.create("/config/brokers/<default>", Array(all.utf8))
             let change = #"{"version":2,"entity_path":"brokers/<default>"}"#
             _ = try await session.create("/config/changes/config_change_", Array(change.utf8), .persistentSequential)

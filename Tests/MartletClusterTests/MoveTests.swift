@@ -174,6 +174,33 @@ extension Broker {
         #expect(try broker.read().count == 3)
     }
 
+    @Test func goesOnItsWayAfterAnOrderlyStop() throws {
+        let broker = try Broker(
+            SimulatedWorld(seed: 6), directories: directories, [("replica.alter.log.dirs.io.max.bytes.per.second", "2000")]
+        ).start()
+        defer { broker.world.end() }
+        try broker.apply()
+        try broker.fill(0..<12)
+        #expect(broker.partition().deleteRecords(before: 4) == .success(4))
+        let (source, target) = (broker.partition().directory.path, broker.otherDirectory())
+        #expect(try broker.move(to: target) == .none)
+        broker.world.run(for: .seconds(3))
+        try broker.run { await $0.close() }
+        broker.crash(powerCut: true)
+        let future = try #require(broker.files(target).first { $0.hasSuffix("-future") })
+        #expect(
+            Set(broker.files("\(target)/\(future)")) == [
+                "00000000000000000004.log", "00000000000000000004.index", "00000000000000000004.timeindex",
+                "00000000000000000004.snapshot", "leader-epoch-checkpoint", "partition.metadata",
+            ], "a log without records, and nothing that is half of something")
+        #expect(broker.folders.contains("\(source) live"))
+        try broker.start()
+        try broker.apply(epoch: 1)
+        broker.world.run(for: .seconds(200))
+        #expect(broker.partition().directory.path == target)
+        #expect(try broker.read(from: 4).count == 8)
+    }
+
     @Test func isDeletedWithItsCopy() throws {
         let broker = try Broker.withTwoDirectories(4)
         defer { broker.world.end() }

@@ -58,13 +58,16 @@ enum FindCoordinatorHandler {
         }
     }
 
-    /// Brokers ask this of each other, by `group:topic id:partition`. What a share group's partition keeps would be kept by the controller of a
-    /// cluster, which is where all of it is.
+    /// Brokers ask this of each other, by `group:topic id:partition`. What a share group's partition keeps would be kept
+    /// by the controller of a cluster, which is where all of it is.
     private static func findShare(_ key: String, _ request: Request) -> Found {
         let parts = key.split(separator: ":", omittingEmptySubsequences: false)
-        guard parts.count >= 3, let partition = Int32(parts[parts.count - 1]), partition >= 0, UUID(String(parts[parts.count - 2])) != nil,
-            parts.dropLast(2).contains(where: { !$0.isEmpty })
-        else { return Found(error: .invalidRequest, message: "A share group's partition is asked for as group:topic id:partition.") }
+        guard parts.count >= 3, let partition = Int32(parts[parts.count - 1]), partition >= 0,
+            UUID(String(parts[parts.count - 2])) != nil, parts.dropLast(2).contains(where: { !$0.isEmpty })
+        else {
+            let message = "A share group's partition is asked for as group:topic id:partition."
+            return Found(error: .invalidRequest, message: message)
+        }
         let image = request.broker.metadata.current
         guard let info = image.brokers.first(where: { $0.id == image.controllerID }) else {
             return Found(error: .coordinatorNotAvailable, message: "No controller is elected.")

@@ -110,8 +110,8 @@ package final class ClusterMember: @unchecked Sendable {
         }
     }
 
-    /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has taken the place of one. On
-    /// the first loop.
+    /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has
+    /// taken the place of one. On the first loop.
     package func observeImage(_ observer: @escaping () -> Void) { imageObservers.append(observer) }
 
     // MARK: Start and end

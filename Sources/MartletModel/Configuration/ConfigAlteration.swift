@@ -164,7 +164,7 @@ package struct ConfigAlteration: Sendable {
     /// another release may have set what this one does not know.
     private func judge(_ wanted: [String: String], _ changed: Set<String>) -> Result<Stored, ConfigFault> {
         var values: [String: ConfigValue] = [:]
-        var stored: [String: String] = [:]
+        var texts: [String: String] = [:]
         do throws(ConfigError) {
             for (name, text) in wanted.sorted(by: { $0.key < $1.key }) {
                 if changed.contains(name) {
@@ -175,13 +175,13 @@ package struct ConfigAlteration: Sendable {
                 {
                     values[name] = value
                 }
-                stored[name] = values[name]?.text ?? text
+                texts[name] = values[name]?.text ?? text
             }
             try judgeTogether(values)
         } catch {
             return .failure(fault(error))
         }
-        return .success(stored.sorted { $0.key < $1.key }.map { (name: $0.key, value: $0.value) })
+        return .success(texts.sorted { $0.key < $1.key }.map { (name: $0.key, value: $0.value) })
     }
 
     /// A setting that may be set on the target at run time.
