@@ -21,13 +21,22 @@ package struct GroupMember: Sendable, Equatable {
     package var assigned: [TopicPartition]
 }
 
-package struct GroupDescription: Sendable, Equatable {
-    package var id: String
-    package var state: String
-    package var protocolType: String
+/// A group at one moment. A class, as `ClusterView` is.
+package final class GroupDescription: Sendable {
+    package let id: String
+    package let state: String
+    package let protocolType: String
     /// The assignor that was agreed on.
-    package var assignor: String
-    package var members: [GroupMember]
+    package let assignor: String
+    package let members: [GroupMember]
+
+    init(id: String, state: String, protocolType: String, assignor: String, members: [GroupMember]) {
+        self.id = id
+        self.state = state
+        self.protocolType = protocolType
+        self.assignor = assignor
+        self.members = members
+    }
 
     /// Whether its members may commit at any moment.
     package var isActive: Bool { !members.isEmpty || !(state == "Empty" || state == "Dead") }

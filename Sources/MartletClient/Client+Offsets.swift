@@ -115,7 +115,7 @@ extension Client {
     ) async -> [FoundOffset] {
         let names = wanted.map(\.partition).topicNames
         do throws(ClientError) {
-            let answer = try await ask(.broker(leader)) { (version) throws(ClientError) -> ListOffsetsRequest in
+            let answer = try await ask(.broker(leader), once: true) { (version) throws(ClientError) -> ListOffsetsRequest in
                 var request = ListOffsetsRequest()
                 request.replicaID = -1
                 if version >= 2 { request.isolationLevel = isCommitted ? 1 : 0 }

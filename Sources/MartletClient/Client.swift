@@ -61,9 +61,11 @@ package final class Client: @unchecked Sendable {
     /// where `isRepeatable`, for it might have been carried out), and when the answer's code, as `judging` finds it, says
     /// that another broker is responsible or that it must wait. The last answer is returned as it is: what its codes
     /// mean, the caller knows. `within` is for requests that a broker may hold back.
+    ///
+    /// Where the broker was chosen for what it leads, `once`: the caller looks for the new leader before it asks again.
     package func ask<R: WireRequest>(
-        _ route: Route, atMost limit: Int16 = .max, isRepeatable: Bool = true, within answerLimit: Interval? = nil,
-        judging: (R.Response) -> ErrorCode = { _ in .none },
+        _ route: Route, atMost limit: Int16 = .max, isRepeatable: Bool = true, once: Bool = false,
+        within answerLimit: Interval? = nil, judging: (R.Response) -> ErrorCode = { _ in .none },
         _ make: (Int16) throws(ClientError) -> R
     ) async throws(ClientError) -> Answer<R.Response> {
         var patience = Patience(self)
@@ -78,7 +80,9 @@ package final class Client: @unchecked Sendable {
                 error = .refused(what: apiName(R.self), code, message: nil)
             } catch let fault {
                 let mayRepeat = isRepeatable || fault.isSafe
-                guard fault.concernsConnection, mayRepeat, !isFirstContact(fault), patience.isLeft else { throw fault }
+                guard fault.concernsConnection, mayRepeat, !once, !isFirstContact(fault), patience.isLeft else {
+                    throw fault
+                }
                 error = fault
             }
             forget(route, after: error)
@@ -110,7 +114,7 @@ package final class Client: @unchecked Sendable {
     private func forget(_ route: Route, after error: ClientError) {
         switch route {
         case .any, .broker: break
-        case .controller: cluster.controllerID = -1
+        case .controller: cluster = cluster.withoutController
         case .coordinator(let group): coordinatorEndpoints[group] = nil
         }
     }
@@ -231,7 +235,7 @@ package final class Client: @unchecked Sendable {
             throw .refused(what: "Metadata", answer.message.errorCode, message: nil)
         }
         let view = ClusterView(answer.message)
-        if topics == nil { cluster = view } else { cluster.merge(view) }
+        cluster = topics == nil ? view : cluster.merging(view)
         return view
     }
 

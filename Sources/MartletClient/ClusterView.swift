@@ -1,8 +1,8 @@
 package import MartletModel
 package import MartletWire
 
-/// What metadata said of a cluster.
-package struct ClusterView: Sendable, Equatable {
+/// What metadata said of a cluster at one moment. A class, so that asynchronous functions hand on one reference.
+package final class ClusterView: Sendable {
     package struct Broker: Sendable, Equatable {
         package var id: BrokerID
         package var endpoint: BrokerEndpoint
@@ -30,27 +30,35 @@ package struct ClusterView: Sendable, Equatable {
         package var offline: [BrokerID]
     }
 
-    package var clusterID: String?
+    package let clusterID: String?
     /// -1 where there is none.
-    package var controllerID: BrokerID = -1
+    package let controllerID: BrokerID
     /// By rising id.
-    package var brokers: [Broker] = []
+    package let brokers: [Broker]
     /// By name.
-    package var topics: [Topic] = []
+    package let topics: [Topic]
 
-    package init() {}
+    /// Nothing is known yet.
+    package convenience init() { self.init(clusterID: nil, controllerID: -1, brokers: [], topics: []) }
+
+    private init(clusterID: String?, controllerID: BrokerID, brokers: [Broker], topics: [Topic]) {
+        self.clusterID = clusterID
+        self.controllerID = controllerID
+        self.brokers = brokers
+        self.topics = topics
+    }
 
     /// Brokers whose port is none are left out: nobody could connect to them.
     package init(_ response: MetadataResponse) {
         clusterID = response.clusterID
         controllerID = response.controllerID
-        brokers = response.brokers.compactMap { broker in
+        let brokers: [Broker] = response.brokers.compactMap { broker in
             guard let port = UInt16(exactly: broker.port), port > 0, !broker.host.isEmpty else { return nil }
             let endpoint = BrokerEndpoint(host: broker.host, port: port)
             return Broker(id: broker.nodeID, endpoint: endpoint, rack: broker.rack)
         }
-        brokers.sort { $0.id < $1.id }
-        topics = response.topics.compactMap { topic in
+        self.brokers = brokers.sorted { $0.id < $1.id }
+        let topics: [Topic] = response.topics.compactMap { topic in
             guard let name = topic.name else { return nil }
             let partitions = topic.partitions.map { part in
                 Partition(
@@ -62,7 +70,7 @@ package struct ClusterView: Sendable, Equatable {
                 name: name, id: topic.topicID, error: topic.errorCode, isInternal: topic.isInternal,
                 partitions: partitions.sorted { $0.index < $1.index })
         }
-        topics.sort { $0.name < $1.name }
+        self.topics = topics.sorted { $0.name < $1.name }
     }
 
     package func broker(_ id: BrokerID) -> Broker? { brokers.first { $0.id == id } }
@@ -73,12 +81,16 @@ package struct ClusterView: Sendable, Equatable {
     }
 
     /// What an answer about some topics says in place of what was known of them.
-    mutating func merge(_ other: ClusterView) {
-        clusterID = other.clusterID
-        controllerID = other.controllerID
-        brokers = other.brokers
+    func merging(_ other: ClusterView) -> ClusterView {
         let renewed = Set(other.topics.map(\.name))
-        topics = topics.filter { !renewed.contains($0.name) } + other.topics
-        topics.sort { $0.name < $1.name }
+        let all = topics.filter { !renewed.contains($0.name) } + other.topics
+        return ClusterView(
+            clusterID: other.clusterID, controllerID: other.controllerID, brokers: other.brokers,
+            topics: all.sorted { $0.name < $1.name })
+    }
+
+    /// With the controller to be found anew.
+    var withoutController: ClusterView {
+        ClusterView(clusterID: clusterID, controllerID: -1, brokers: brokers, topics: topics)
     }
 }

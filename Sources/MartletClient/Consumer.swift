@@ -142,7 +142,7 @@ package final class Consumer: @unchecked Sendable {
     private func fetch(_ asked: [Place], from leader: BrokerID) async -> Result<[Part], ClientError> {
         do throws(ClientError) {
             // from version 13 on topics go by id
-            let answer = try await client.ask(.broker(leader), atMost: 12) {
+            let answer = try await client.ask(.broker(leader), atMost: 12, once: true) {
                 (version) throws(ClientError) -> FetchRequest in request(asked, version)
             }
             guard answer.message.errorCode == .none else {

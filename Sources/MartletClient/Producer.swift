@@ -110,7 +110,10 @@ package final class Producer: @unchecked Sendable {
     ) async throws(ClientError) -> Producer {
         let count = try await partitions(of: topic, client)
         var identity = BatchIdentity()
-        if settings.acks == .all { identity = try await self.identity(client) }
+        if settings.acks == .all {
+            let answer = try await self.identity(client).message
+            identity = BatchIdentity(producerID: answer.producerID, epoch: answer.producerEpoch, baseSequence: 0)
+        }
         return Producer(client, topic, settings, identity, partitions: count)
     }
 
@@ -134,7 +137,7 @@ package final class Producer: @unchecked Sendable {
         }
     }
 
-    private static func identity(_ client: Client) async throws(ClientError) -> BatchIdentity {
+    private static func identity(_ client: Client) async throws(ClientError) -> Answer<InitProducerIdResponse> {
         let answer = try await client.ask(.any, judging: { $0.errorCode }) {
             (_) throws(ClientError) -> InitProducerIdRequest in
             var request = InitProducerIdRequest()
@@ -145,8 +148,7 @@ package final class Producer: @unchecked Sendable {
         guard answer.message.errorCode == .none else {
             throw .refused(what: "a producer id", answer.message.errorCode, message: nil)
         }
-        return BatchIdentity(
-            producerID: answer.message.producerID, epoch: answer.message.producerEpoch, baseSequence: 0)
+        return answer
     }
 
     // MARK: Records
@@ -307,7 +309,7 @@ package final class Producer: @unchecked Sendable {
             return nil
         }
         let complete = request
-        let answer = try await client.ask(.broker(leader.leader), atMost: limit, isRepeatable: false) {
+        let answer = try await client.ask(.broker(leader.leader), atMost: limit, once: true) {
             (_) throws(ClientError) -> ProduceRequest in complete
         }
         let found = answer.message.responses.first?.partitionResponses.first { $0.index == place.partition }

@@ -393,6 +393,16 @@ def a_reader_that_goes_away_is_a_good_end():
 
 
 @test
+def a_full_disk_behind_the_output_is_a_failure():
+    broker = started()
+    martlet(broker, "produce", "some", data="1\n")
+    with open("/dev/full", "wb") as full:
+        for words in (["topic", "list"], ["topic", "list", "--json"], ["consume", "some"]):
+            got = subprocess.run([driving.PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, env=environment(broker), timeout=20)
+            assert got.returncode == 1 and b"No space left" in got.stderr, (words, got)
+
+
+@test
 def memory_stays_small_however_much_is_read():
     broker = started()
     line = "x" * 1000 + "\n"

@@ -65,6 +65,20 @@ import Testing
         #expect(world.brokers.map { $0.count(of: .listOffsets) } == [1, 1, 1])
     }
 
+    @Test func aLeaderWhoseMachineIsGoneIsNotWaitedForOnceThereIsAnother() throws {
+        let world = try ClientWorld(brokers: 2) { $0.connectTimeLimit = .seconds(1) }
+        world.leaders = [2]
+        world.broker.on(ListOffsetsRequest.self) { request, _ in .answer(Self.offset(request, .none, 7)) }
+        _ = try world.run { try await $0.refresh(topics: ["orders"]) }.get()
+        world.brokers[1].host.kill()
+        world.simulated.after(.seconds(2)) { world.leaders = [1] }
+        let seconds = try world.seconds {
+            let found = try world.run { try await $0.offsets(.latest, of: [TopicPartition("orders", 0)]) }.get()
+            #expect(found.first?.offset == 7)
+        }
+        #expect((2...5).contains(seconds))
+    }
+
     @Test func anErrorThatStaysIsToldWhenTheTimeIsOver() throws {
         let world = try ClientWorld { $0.operationTimeLimit = .seconds(5) }
         world.broker.on(ListOffsetsRequest.self) { request, _ in .answer(Self.offset(request, .notLeaderOrFollower, 0)) }

@@ -13,7 +13,8 @@ import Testing
     }
 
     @Test(arguments: [
-        "", ":9092", "a:", "a:0", "a:65536", "a:x", "a b:1", "http://a:1", "[::1", "[::1]9092", "a:1,b:2", "a:b:c:", "[a]:1:2", "1:2:3:",
+        "", ":9092", "a:", "a:0", "a:65536", "a:x", "a b:1", "http://a:1", "[::1", "[::1]9092", "a:1,b:2",
+        "a:b:c:", "[a]:1:2", "1:2:3:",
     ])
     func thatAreNoneAreRefused(_ text: String) {
         #expect(BrokerEndpoint(text) == nil)

@@ -121,9 +121,8 @@ enum ProduceCommand: ProgramCommand {
         }
         try await producer.finish()
         let count = producer.delivered.reduce(0) { $0 + $1.records }
-        if session.isJSON {
-            Terminal.say(summary(shape.topic, count, producer.delivered).text)
-        } else if Terminal.isTerminal(STDERR_FILENO) {
+        session.show(summary(shape.topic, count, producer.delivered), "")
+        if !session.isJSON, Terminal.isTerminal(STDERR_FILENO) {
             session.remark("\(count) \(count == 1 ? "record" : "records") written to \(shape.topic)")
         }
         if let fault { throw fault }

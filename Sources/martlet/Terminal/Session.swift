@@ -13,6 +13,10 @@ struct CommandFault: Error {
         self.description = description
         self.status = status
     }
+
+    init(outputFails code: Int32) {
+        self.init("\(SystemError(errno: code, "write", "standard output"))")
+    }
 }
 
 /// One run of a command that speaks to a cluster: its client, and where its results go.
@@ -102,7 +106,8 @@ final class Session: @unchecked Sendable {
 
     /// The result: a value for programs, or what people read.
     func show(_ json: @autoclosure () -> JSONValue, _ text: @autoclosure () -> String) {
-        if isJSON { Terminal.say(json().text) } else { Terminal.write(text()) }
+        let written = isJSON ? Terminal.say(json().text) : Terminal.write(text())
+        if case .failed(let code) = written { failed(CommandFault(outputFails: code)) }
     }
 
     /// Whether the first line of a table is set off.

@@ -100,6 +100,8 @@ final class StandardOutput: @unchecked Sendable {
         guard !buffer.isEmpty else { return true }
         let bytes = buffer
         buffer.removeAll(keepingCapacity: true)
-        return try await lane.run(on: loop) { Terminal.write(bytes, to: STDOUT_FILENO) }
+        let written = try await lane.run(on: loop) { Terminal.write(bytes, to: STDOUT_FILENO) }
+        if case .failed(let code) = written { throw CommandFault(outputFails: code) }
+        return written == .done
     }
 }

@@ -2,23 +2,33 @@ import Glibc
 
 /// What the program says to the person, or the program, that runs it.
 enum Terminal {
-    static func say(_ text: String) { write(text + "\n") }
-    static func complain(_ text: String) { write(Array((text + "\n").utf8), to: STDERR_FILENO) }
-    /// Text that ends its own lines.
-    static func write(_ text: String) { write(Array(text.utf8), to: STDOUT_FILENO) }
+    /// What became of something that was to be written.
+    enum Written: Sendable, Equatable {
+        case done
+        /// Nobody reads any more.
+        case readerGone
+        /// With the system's code.
+        case failed(Int32)
+    }
 
-    /// Writes all of it, and says whether it could: not where the reader has gone.
     @discardableResult
-    static func write(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
+    static func say(_ text: String) -> Written { write(text + "\n") }
+    static func complain(_ text: String) { _ = write(Array((text + "\n").utf8), to: STDERR_FILENO) }
+    /// Text that ends its own lines.
+    @discardableResult
+    static func write(_ text: String) -> Written { write(Array(text.utf8), to: STDOUT_FILENO) }
+
+    /// Writes all of it, unless it cannot.
+    static func write(_ bytes: [UInt8], to descriptor: Int32) -> Written {
         bytes.withUnsafeBytes { buffer in
             var rest = buffer[...]
             while !rest.isEmpty {
                 let count = Glibc.write(descriptor, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
                 if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return false }
+                guard count > 0 else { return errno == EPIPE ? .readerGone : .failed(errno) }
                 rest = rest.dropFirst(count)
             }
-            return true
+            return .done
         }
     }
 }
