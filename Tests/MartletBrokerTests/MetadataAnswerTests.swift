@@ -75,13 +75,15 @@ import Testing
                 topics!.append(.failed(name: failed.name, id: failed.topicID, .unknownTopicID))
                 expected.topics.append(failed)
             }
-            var (generated, collected) = (ByteBuffer(), ErrorCodes())
+            var generated = ByteBuffer()
+            var collected = ErrorCodes()
             try expected.encode(into: &generated, version: version)
             expected.collectErrors(&collected)
             let encoder = MetadataAnswerEncoder(version: version, image: image, topicOperations: operations)
             // the second time from what was kept, unless another image was told of between
             for _ in 0..<2 {
-                var (ours, told) = (ByteBuffer(), ErrorCodes())
+                var ours = ByteBuffer()
+                var told = ErrorCodes()
                 try encoder.encode(head, topics, kept: kept, into: &ours, &told)
                 #expect(ours.array == generated.array, "version \(version)")
                 #expect(told.all == collected.all)
