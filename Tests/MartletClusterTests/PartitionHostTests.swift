@@ -55,6 +55,37 @@ extension Broker {
         }
     }
 
+    @Test func thatAreManyAreClosedByOneSyncAndAPowerCutBehindItTakesNothing() throws {
+        let broker = try openBroker()
+        defer { broker.world.end() }
+        for index in 0..<80 as Range<Int32> { try broker.apply(index) }
+        for index in [0, 33, 79] as [Int32] { broker.appendAll(3, index) }
+        try broker.run { await $0.close() }
+        broker.crash(powerCut: true)
+        try broker.start()
+        #expect(!broker.replicas.wasUncleanStop)
+        for index in 0..<80 as Range<Int32> { try broker.apply(index, epoch: 1) }
+        #expect(!broker.lines.says("recovering"))
+        for index in 0..<80 as Range<Int32> {
+            #expect(broker.partition(index).logEndOffset == ([0, 33, 79].contains(index) ? 3 : 0))
+        }
+    }
+
+    @Test func thatAreManyAreNotCalledCleanlyClosedWhereTheirSyncFails() throws {
+        let broker = try openBroker()
+        defer { broker.world.end() }
+        for index in 0..<80 as Range<Int32> { try broker.apply(index) }
+        broker.appendAll(3, 5)
+        broker.host.files.fail(.syncFileSystem, with: .inputOutput)
+        try broker.run { await $0.close() }
+        #expect(broker.lines.says("not closed cleanly"))
+        broker.crash(powerCut: true)
+        try broker.start()
+        #expect(broker.replicas.wasUncleanStop)
+        for index in 0..<80 as Range<Int32> { try broker.apply(index, epoch: 1) }
+        #expect(broker.partition(5).logEndOffset == 3, "what was acknowledged was synced before")
+    }
+
     @Test func thatWereNeverOpenedAreNotCalledCleanlyClosed() throws {
         let broker = try openBroker()
         defer { broker.world.end() }
