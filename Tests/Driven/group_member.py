@@ -81,7 +81,7 @@ def confluent(o):
     while not ended:
         for message in consumer.consume(100, 0.1):
             if message.error():
-                tell("error", message.error().name())
+                tell("error", message.error().name(), message.error().str().replace("\n", " ")[:200])
             else:
                 progress.got(message.partition(), message.offset(), message.value())
         commit()

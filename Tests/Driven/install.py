@@ -314,9 +314,13 @@ def runtime_of(program):
     return pathlib.Path(found[1]) if found else None
 
 
+# Nobody downloads these packages: how well they are packed is of no interest.
+LOOSELY = {"DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
+
+
 def package_of(program, into):
     runtime = runtime_of(program)
-    told = script("package", program, into, *(["--runtime", runtime] if runtime else []))
+    told = script("package", program, into, *(["--runtime", runtime] if runtime else []), **LOOSELY)
     return pathlib.Path(told.split()[-1])
 
 
@@ -333,7 +337,7 @@ def with_version(package, version, into):
     run("dpkg-deb", "--raw-extract", package, into / "raw")
     control = into / "raw/DEBIAN/control"
     control.write_text(re.sub(r"^Version: .*$", f"Version: {version}", control.read_text(), flags=re.M))
-    run("dpkg-deb", "--root-owner-group", "--build", into / "raw", into / "later.deb")
+    run("dpkg-deb", "--root-owner-group", "--build", into / "raw", into / "later.deb", env={**os.environ, **LOOSELY})
     return into / "later.deb"
 
 

@@ -40,6 +40,11 @@ class Member:
     def since(self, count, *kinds):
         return [event for event in self.events[count:] if event[1] in kinds]
 
+    def says_it_is_fenced(self):
+        """By whichever request it learnt of it; this client also says so on its standard error."""
+        errors = [" ".join(words) for _, _, words in self.since(0, "error")]
+        return any("fenced" in text.lower() for text in errors + list(self.complaints))
+
     def owned(self):
         """The partitions that it has now."""
         have = set()
@@ -302,8 +307,7 @@ def who_has_a_static_members_place_fences_who_had_it():
         stage.wait_for_progress()
         second = stage.join("confluent", instance="one", session=10_000)
         wait_until(lambda: second.owned() == set(range(4)), 15, what="the place of the first for the second")
-        wait_until(lambda: any("FENCED" in " ".join(words).upper() for _, what, words in list(first.events) if what == "error"), 15,
-                   what="the word to the first that it is fenced")
+        wait_until(first.says_it_is_fenced, 15, what="the word to the first that it is fenced")
         committed = len(first.since(0, "committed"))
         stage.wait_for_progress()
         assert len(first.since(0, "committed")) == committed, "a fenced member's commit was taken"

@@ -2,9 +2,10 @@ import MartletModel
 
 /// What members of groups were told, and whether a coordinator may have told them that.
 ///
-/// The promises: a generation has one assignment, and in it a partition one owner. Who has been replaced, by a later generation or by another process with
-/// the same instance id, is taken nothing from any more. A commit that was acknowledged is what is read, until another may have followed it; what was read
-/// was durable. Each judgement looks at when a request was sent and when its answer came, for between the two it may have been carried out at any moment.
+/// The promises: a generation has one assignment, and in it a partition one owner. Who has been replaced, by a later
+/// generation or by another process with the same instance id, is taken nothing from any more. A commit that was
+/// acknowledged is what is read, until another may have followed it; what was read was durable. Each judgement looks at
+/// when a request was sent and when its answer came, for between the two it may have been carried out at any moment.
 ///
 /// Kept beside the members by who drives them, and shares nothing with the coordinator.
 final class GroupLedger {
@@ -104,7 +105,9 @@ final class GroupLedger {
         }
         for partition in partitions {
             if let other = known.owners.first(where: { $0.partition == partition }), other.owner != member.owner {
-                violated("partition \(partition) of \(group) belongs to \(other.owner) and to \(member.owner) in generation \(generation)")
+                violated(
+                    "partition \(partition) of \(group) belongs to \(other.owner) and to \(member.owner) in generation "
+                        + "\(generation)")
             }
             known.owners.append((partition, member.owner))
         }
@@ -125,8 +128,8 @@ final class GroupLedger {
         for told in history.told where told.moment < asked {
             if told.generation > generation {
                 return violated(
-                    "\(member.id) \(what) in generation \(generation) of \(group), and asked when \(told.member.id) had been told "
-                        + "of generation \(told.generation)")
+                    "\(member.id) \(what) in generation \(generation) of \(group), and asked when "
+                        + "\(told.member.id) had been told of generation \(told.generation)")
             }
             if let instance = member.instance, told.member.instance == instance, told.member.id != member.id,
                 told.member.asked > member.told {
@@ -188,7 +191,8 @@ final class GroupLedger {
         readCount += 1
         fold(offset ?? -1)
         // a commit that was there when the question was asked hides all that were decided before it was sent
-        let hiding = places[place].filter { commits[$0].there.map { $0 < asked } ?? false }.max { commits[$0].sent < commits[$1].sent }
+        let hiding = places[place].filter { commits[$0].there.map { $0 < asked } ?? false }
+            .max { commits[$0].sent < commits[$1].sent }
         guard let offset else {
             if let hiding { violated("nothing is committed for \(group)/\(partition), and \(hiding) had been") }
             return

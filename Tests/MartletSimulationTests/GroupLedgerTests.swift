@@ -10,11 +10,13 @@ import Testing
         _ ledger: GroupLedger, _ member: GroupLedger.Member, _ generation: Int32, _ partitions: [Int32], token: Int64 = 1,
         asked: Int? = nil
     ) {
-        ledger.assigned("g", generation: generation, to: member, partitions: partitions, token: token, asked: asked ?? ledger.moment())
+        ledger.assigned(
+            "g", generation: generation, to: member, partitions: partitions, token: token, asked: asked ?? ledger.moment())
     }
 
     private func commit(
-        _ ledger: GroupLedger, _ member: GroupLedger.Member, _ generation: Int32, _ outcome: GroupLedger.CommitOutcome = .accepted
+        _ ledger: GroupLedger, _ member: GroupLedger.Member, _ generation: Int32,
+        _ outcome: GroupLedger.CommitOutcome = .accepted
     ) -> Int64 {
         let offset = ledger.commit("g", 0)
         ledger.committed(offset, "g", generation: generation, by: member, outcome)
@@ -165,7 +167,9 @@ import Testing
         #expect(GroupLedger.unsettled(partitions: 2, [("a", 3, [0]), ("b", 3, [1])]) == nil)
         #expect(GroupLedger.unsettled(partitions: 2, [("a", 3, [0]), ("b", 4, [1])]) == "a is in generation 3, b in 4")
         #expect(GroupLedger.unsettled(partitions: 2, [("a", 3, [0]), ("b", 3, [])]) == "partitions [0] of 2 have an owner")
-        #expect(GroupLedger.unsettled(partitions: 2, [("a", 3, [0, 1]), ("b", 3, [1])]) == "partitions [0, 1, 1] of 2 have an owner")
+        #expect(
+            GroupLedger.unsettled(partitions: 2, [("a", 3, [0, 1]), ("b", 3, [1])])
+                == "partitions [0, 1, 1] of 2 have an owner")
         #expect(GroupLedger.unsettled(partitions: 2, []) == "nobody is in it")
         #expect(violations { $0.settled("g", partitions: 1, []) } == ["g does not settle: nobody is in it"])
     }

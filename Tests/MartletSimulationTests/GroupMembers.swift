@@ -37,7 +37,8 @@ final class GroupStage: @unchecked Sendable {
         guard processes.count < Self.processesLimit else { return nil }
         let name = "member-\(processes.count)"
         let process = GroupProcess(
-            self, SimulatedClient(name, on: host), host, group, instance: instance, versions: versions, random: simulated.makeRandom(name))
+            self, SimulatedClient(name, on: host), host, group, instance: instance, versions: versions,
+            random: simulated.makeRandom(name))
         processes.append(process)
         runningCount += 1
         host.loops[0].spawn { [self] in
@@ -60,8 +61,8 @@ final class GroupStage: @unchecked Sendable {
     }
 }
 
-/// One process of a consumer: joins, is assigned partitions, sends heartbeats, commits; and now and then leaves, dies, sleeps through its session, or is
-/// started a second time with the same instance id.
+/// One process of a consumer: joins, is assigned partitions, sends heartbeats, commits; and now and then leaves, dies,
+/// sleeps through its session, or is started a second time with the same instance id.
 final class GroupProcess: @unchecked Sendable {
     struct Held {
         var generation: Int32
@@ -213,7 +214,9 @@ final class GroupProcess: @unchecked Sendable {
         } else {
             return heed(joined.errorCode, "JoinGroup")
         }
-        if joined.protocolName != "range" { ledger.violated("\(name) was told of the protocol \(joined.protocolName ?? "nil")") }
+        if joined.protocolName != "range" {
+            ledger.violated("\(name) was told of the protocol \(joined.protocolName ?? "nil")")
+        }
         if !stage.isCalm, random.chance(1, in: 12) { await sleep(atMost: group.rebalanceMs * 2) }
         try await sync(joined)
         // an answer that was lost, or an impatient client: what came first counts
@@ -231,7 +234,8 @@ final class GroupProcess: @unchecked Sendable {
             return ledger.violated("\(name) was given an assignment of \(answer.assignment.count) bytes that no leader wrote")
         }
         ledger.assigned(
-            group.name, generation: joined.generationID, to: member, partitions: part.partitions, token: part.token, asked: asked)
+            group.name, generation: joined.generationID, to: member, partitions: part.partitions, token: part.token,
+            asked: asked)
         if let current = last, current.generation < joined.generationID { past = current }
         held = Held(generation: joined.generationID, partitions: part.partitions)
         last = held
@@ -240,7 +244,9 @@ final class GroupProcess: @unchecked Sendable {
     /// As the leader: shares the partitions out, in an order that it never repeats.
     private func assignments(_ joined: JoinGroupResponse) -> [(member: String, bytes: [UInt8])] {
         let members = joined.members.map(\.memberID)
-        if !members.contains(joined.leader), !joined.skipAssignment { ledger.violated("\(name) leads a group that it is not in") }
+        if !members.contains(joined.leader), !joined.skipAssignment {
+            ledger.violated("\(name) leads a group that it is not in")
+        }
         let token = Int64(random.next() >> 1)
         let start = random.below(max(members.count, 1))
         return members.indices.map { index in
@@ -268,7 +274,9 @@ final class GroupProcess: @unchecked Sendable {
         init?(_ bytes: [UInt8]) {
             guard bytes.count >= 8, bytes.count % 4 == 0 else { return nil }
             token = bytes[..<8].reduce(0) { $0 << 8 | Int64($1) }
-            partitions = stride(from: 8, to: bytes.count, by: 4).map { at in bytes[at..<at + 4].reduce(0) { $0 << 8 | Int32($1) } }
+            partitions = stride(from: 8, to: bytes.count, by: 4).map { at in
+                bytes[at..<at + 4].reduce(0) { $0 << 8 | Int32($1) }
+            }
         }
     }
 

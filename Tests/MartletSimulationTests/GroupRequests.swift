@@ -39,7 +39,8 @@ extension SimulatedClient {
     }
 
     func join(
-        _ identity: GroupIdentity, _ versions: GroupVersions, sessionMs: Int32, rebalanceMs: Int32, protocols: [(name: String, metadata: [UInt8])]
+        _ identity: GroupIdentity, _ versions: GroupVersions, sessionMs: Int32, rebalanceMs: Int32,
+        protocols: [(name: String, metadata: [UInt8])]
     ) async throws(ClientFault) -> JoinGroupResponse {
         var request = JoinGroupRequest()
         request.groupID = identity.group
@@ -58,7 +59,8 @@ extension SimulatedClient {
     }
 
     func sync(
-        _ identity: GroupIdentity, _ versions: GroupVersions, protocolName: String, assignments: [(member: String, bytes: [UInt8])]
+        _ identity: GroupIdentity, _ versions: GroupVersions, protocolName: String,
+        assignments: [(member: String, bytes: [UInt8])]
     ) async throws(ClientFault) -> (error: ErrorCode, assignment: [UInt8]) {
         var request = SyncGroupRequest()
         request.groupID = identity.group

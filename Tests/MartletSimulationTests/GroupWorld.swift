@@ -4,8 +4,9 @@ import MartletModel
 import MartletReactor
 import MartletSimulation
 
-/// One broker on a machine that fails, and groups whose members come and go: several lives of the broker on one disk, each ended as the seed says; then
-/// nothing fails any more, every group must settle, and what is committed is read from the broker and, once more, from the one after it.
+/// One broker on a machine that fails, and groups whose members come and go: several lives of the broker on one disk,
+/// each ended as the seed says; then nothing fails any more, every group must settle, and what is committed is read
+/// from the broker and, once more, from the one after it.
 final class GroupWorld: @unchecked Sendable {
     struct Story: Equatable {
         var history: UInt64
@@ -47,7 +48,8 @@ final class GroupWorld: @unchecked Sendable {
         simulated.network.powerCutSilence = .milliseconds(100)
         stage = GroupStage(simulated, broker: SocketAddress(host: host.address, port: Self.port))
         config = try BrokerConfig.resolve(overrides: [
-            ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"), ("log.dirs", "/data/log"), ("martlet.keeper.dir", "/data/keeper"),
+            ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"), ("log.dirs", "/data/log"),
+            ("martlet.keeper.dir", "/data/keeper"),
             ("offsets.topic.num.partitions", "\(1 + random.below(2))"), ("offsets.topic.replication.factor", "1"),
             ("offsets.topic.segment.bytes", "\(2048 << random.below(8))"), ("group.min.session.timeout.ms", "100"),
             ("group.initial.rebalance.delay.ms", random.chance(1, in: 2) ? "0" : "60"),
@@ -116,7 +118,8 @@ final class GroupWorld: @unchecked Sendable {
                     outcome.value = error.description
                 }
             }
-            guard simulated.run(atMost: Self.patience, until: { outcome.value != nil || self.fatal.value != nil || !host.isAlive }) else {
+            let hasEnded = { outcome.value != nil || self.fatal.value != nil || !host.isAlive }
+            guard simulated.run(atMost: Self.patience, until: hasEnded) else {
                 ledger.violated("the broker did not come to the end of its start")
                 return false
             }
@@ -189,7 +192,8 @@ final class GroupWorld: @unchecked Sendable {
         }
     }
 
-    /// For a while nothing comes through to the broker from one machine, or neither way: what members asked long ago arrives late.
+    /// For a while nothing comes through to the broker from one machine, or neither way: what members asked long ago
+    /// arrives late.
     private func hurtTheNetwork() {
         let (host, client) = (self.host, clients[random.below(clients.count)])
         let moment = Interval.milliseconds(Int64(random.below(400)))
@@ -240,7 +244,8 @@ final class GroupWorld: @unchecked Sendable {
             let versions = GroupVersions.all[random.below(GroupVersions.all.count)]
             let instance = random.chance(1, in: 3) ? "\(group.name)-instance-\(index)" : nil
             stage.start(
-                group, on: clients[random.below(clients.count)], instance: instance, versions: instance == nil ? versions : .newest)
+                group, on: clients[random.below(clients.count)], instance: instance,
+                versions: instance == nil ? versions : .newest)
         }
     }
 
@@ -258,9 +263,13 @@ final class GroupWorld: @unchecked Sendable {
                 generation = current
             }
             guard steady < Self.steadyLooks else { continue }
-            guard let believed = stage.believed(group) else { return ledger.violated("\(group.name) does not settle: a member has nothing") }
+            guard let believed = stage.believed(group) else {
+                return ledger.violated("\(group.name) does not settle: a member has nothing")
+            }
             ledger.settled(group.name, partitions: group.partitions, believed)
-            if ledger.violations.isEmpty { ledger.violated("\(group.name) does not settle: its generations follow each other, now \(generation)") }
+            if ledger.violations.isEmpty {
+                ledger.violated("\(group.name) does not settle: its generations follow each other, now \(generation)")
+            }
         }
     }
 

@@ -175,7 +175,8 @@ final class ClassicGroup: Timed {
     /// Whether somebody with these protocols can be in it with those who are.
     func supports(type: String, _ protocols: [GroupProtocol]) -> Bool {
         guard state != .empty else { return !type.isEmpty && !protocols.isEmpty }
-        return type == protocolType && protocols.contains { protocolCounts[$0.name] == members.count }
+        // also while a rebalance gathers members and the only one has gone: nobody then disagrees
+        return type == protocolType && protocols.contains { protocolCounts[$0.name, default: 0] == members.count }
     }
 
     func addNewcomer(_ newcomer: Newcomer) {
