@@ -128,7 +128,8 @@ package final class Broker: @unchecked Sendable {
         early.removeAll()
     }
 
-    /// What the user asked for. Kafka's defaults (a backlog of 50, buffers of 100 KiB) would only take from what the system does by itself.
+    /// What the user asked for. Kafka's defaults (a backlog of 50, buffers of 100 KiB) would only take from what the
+    /// system does by itself.
     private var listenOptions: ListenOptions {
         func given<T>(_ name: String, _ value: T?) -> T? { config.settings.given(name) == nil ? nil : value }
         var options = ListenOptions(

@@ -5,8 +5,8 @@ import MartletLog
 package import MartletModel
 package import MartletReactor
 
-/// A whole broker: keeper, log directories, membership and listeners, started in this order and stopped in the opposite one. The same for the
-/// program and for a simulated world.
+/// A whole broker: keeper, log directories, membership and listeners, started in this order and stopped in the opposite
+/// one. The same for the program and for a simulated world.
 ///
 /// Confined to the first loop of its host.
 package final class BrokerProcess: @unchecked Sendable {

@@ -6,10 +6,10 @@ import MartletWire
 
 /// One client's connection: cuts what arrives into frames, starts requests in order, sends answers in order.
 ///
-/// Produce requests are pipelined: each is started as it arrives, its appends reserved, and waits in `answers` for its turn. Every other
-/// request is a barrier: it starts when all before it are answered, and what follows waits in `held` until it is answered itself. So the
-/// memory of a connection is bounded: one frame under way, one receive's worth held, the pipelined answers, and an outbox beyond whose
-/// limit no further request is started.
+/// Produce requests are pipelined: each is started as it arrives, its appends reserved, and waits in `answers` for its
+/// turn. Every other request is a barrier: it starts when all before it are answered, and what follows waits in `held`
+/// until it is answered itself. So the memory of a connection is bounded: one frame under way, one receive's worth
+/// held, the pipelined answers, and an outbox beyond whose limit no further request is started.
 ///
 /// Confined to its loop; an object only, so that those who wait for appends can hold it.
 final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
@@ -94,7 +94,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if readiness.contains(.hungUp), !isClosed { peerHasGone() }
     }
 
-    /// The peer ended its side. What it sent before is still read, to the end of it, unless a request is under way whose answer nobody will take.
+    /// The peer ended its side. What it sent before is still read, to the end of it, unless a request is under way
+    /// whose answer nobody will take.
     private func peerHasGone() {
         hasPeerGone = true
         updateInterest()
@@ -158,7 +159,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if !isClosed { updateInterest() }
     }
 
-    /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be overwritten meanwhile.
+    /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be
+    /// overwritten meanwhile.
     private func finishPartial(_ frame: FrameBuffer, scratchBusy: Int) {
         partial = nil
         guard !isBlocked, held == nil else { return hold(frame) }
@@ -210,8 +212,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         heldFrom = 0
     }
 
-    /// Cuts bytes into frames and starts their requests; true if an append refers to the bytes now. `owner` is the buffer they lie in,
-    /// nil for the scratch.
+    /// Cuts bytes into frames and starts their requests; true if an append refers to the bytes now. `owner` is the
+    /// buffer they lie in, nil for the scratch.
     private func process(_ bytes: UnsafeMutableRawBufferPointer, in owner: FrameBuffer?) -> Bool {
         func keep(from at: Int) {
             guard let owner, held == nil else { return hold(UnsafeRawBufferPointer(rebasing: bytes[at...])) }

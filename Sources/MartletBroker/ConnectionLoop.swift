@@ -4,8 +4,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// What the connections of one event loop share: the memory they receive into, and what is put off to the end of the turn, so that
-/// all that a turn brings for one partition is written by one system call.
+/// What the connections of one event loop share: the memory they receive into, and what is put off to the end of the
+/// turn, so that all that a turn brings for one partition is written by one system call.
 ///
 /// Confined to its loop.
 final class ConnectionLoop: @unchecked Sendable {
@@ -75,7 +75,8 @@ final class ConnectionLoop: @unchecked Sendable {
         scheduleEndOfTurn()
     }
 
-    /// Writes what this turn has reserved so far. The scratch is free again afterwards, but for what is being processed in it right now.
+    /// Writes what this turn has reserved so far. The scratch is free again afterwards, but for what is being processed
+    /// in it right now.
     func writeAppends() {
         guard !touched.isEmpty else { return }
         var effects = PartitionEffects()

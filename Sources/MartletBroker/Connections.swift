@@ -2,7 +2,8 @@ import MartletBasics
 import MartletModel
 import MartletReactor
 
-/// The open connections of a broker, and the bounds on them (`max.connections`, `max.connections.per.ip`, `connections.max.idle.ms`).
+/// The open connections of a broker, and the bounds on them (`max.connections`, `max.connections.per.ip`,
+/// `connections.max.idle.ms`).
 final class Connections: @unchecked Sendable {
     private static let sweepInterval = Interval.seconds(1)
 

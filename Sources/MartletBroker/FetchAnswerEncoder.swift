@@ -5,9 +5,11 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// Writes the answer of a fetch into a connection's outbox: its own fields as bytes, records as ranges of files where they are large.
+/// Writes the answer of a fetch into a connection's outbox: its own fields as bytes, records as ranges of files where
+/// they are large.
 ///
-/// It says the same as the generated encoder of `FetchResponse` (a test compares them), whose records would have to be in memory.
+/// It says the same as the generated encoder of `FetchResponse` (a test compares them), whose records would have to be
+/// in memory.
 package struct FetchAnswerEncoder {
     /// Below this a copy into the answer is cheaper than a system call of its own.
     package static let copyLimit = 16 * 1024

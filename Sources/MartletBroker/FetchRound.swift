@@ -26,8 +26,8 @@ struct FetchRound {
     /// Some partition has moved in another way that must be told at once (the log diverged).
     var isUrgent = false
 
-    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them. What is not here is answered
-    /// behind what is, unknown ids before unknown partitions, as in Kafka.
+    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them. What is
+    /// not here is answered behind what is, unknown ids before unknown partitions, as in Kafka.
     static func look(
         _ targets: [FetchTarget], partitions hosted: [Partition?], _ limits: FetchLimits, usesTopicIDs: Bool
     ) -> FetchRound {

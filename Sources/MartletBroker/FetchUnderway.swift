@@ -112,7 +112,8 @@ final class FetchUnderway: @unchecked Sendable {
         scheduleLook(atAll: true)
     }
 
-    /// A session watches from its first wait on, and keeps its watches; those of a partition that was made anew go over to the new one.
+    /// A session watches from its first wait on, and keeps its watches; those of a partition that was made anew go over
+    /// to the new one.
     private func watchPartitions() {
         guard let session else {
             ownWatches = hosted.compactMap { $0.map { WatchedPartition($0, by: watch) } }
@@ -151,7 +152,8 @@ final class FetchUnderway: @unchecked Sendable {
         }
     }
 
-    /// Whether the partitions with news make what is there enough: among many that are waited for, the others need not be asked.
+    /// Whether the partitions with news make what is there enough: among many that are waited for, the others need not
+    /// be asked.
     private func isWorthALook(_ news: ContiguousArray<Partition>?) -> Bool {
         guard let news, connection.broker.topics.table.generation == tableGeneration else { return true }
         for partition in news {
@@ -196,8 +198,8 @@ final class FetchUnderway: @unchecked Sendable {
 
     // MARK: cold data
 
-    /// Whether the records lie in the page cache, so that sending them does not hold up the loop. Asked once a fetch: what was read ahead
-    /// and is gone again by then would be gone the next time too.
+    /// Whether the records lie in the page cache, so that sending them does not hold up the loop. Asked once a fetch:
+    /// what was read ahead and is gone again by then would be gone the next time too.
     private func isHot(_ round: FetchRound) -> Bool {
         warmedOnce || round.partitions.allSatisfy { $0.found.slice?.isCached ?? true }
     }

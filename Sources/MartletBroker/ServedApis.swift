@@ -1,6 +1,7 @@
 import MartletWire
 
-/// The APIs that this broker serves: what is advertised, and what a request is dispatched to. An API appears here with its handler, not before.
+/// The APIs that this broker serves: what is advertised, and what a request is dispatched to. An API appears here with
+/// its handler, not before.
 enum ServedApis {
     typealias Handler = @Sendable (Request) throws -> Void
 

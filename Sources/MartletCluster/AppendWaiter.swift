@@ -42,8 +42,8 @@ package enum Acknowledgement: Sendable, Equatable {
     case committed
 }
 
-/// An entry in a partition's table of appends that somebody waits for. The tables hold waiters of one leadership only: they are emptied
-/// when it ends, so that an offset written again under another leader never satisfies an old waiter.
+/// An entry in a partition's table of appends that somebody waits for. The tables hold waiters of one leadership only:
+/// they are emptied when it ends, so that an offset written again under another leader never satisfies an old waiter.
 struct AppendWaiter {
     var owner: any AppendOwner
     var token: AppendToken
@@ -56,8 +56,8 @@ struct AppendWaiter {
 
 /// Somebody who wants to know that a partition has more to read: a fetch session, or a fetch without one.
 package protocol FetchWatcher: AnyObject, Sendable {
-    /// On the thread that brought the news, whichever it is: to be noted, not acted upon. May come more often than there is news, and once
-    /// more after the watch has ended.
+    /// On the thread that brought the news, whichever it is: to be noted, not acted upon. May come more often than
+    /// there is news, and once more after the watch has ended.
     func hasNews(of partition: Partition)
 }
 
@@ -66,7 +66,8 @@ package struct FetchWatchToken: Sendable {
     fileprivate var number: UInt64
 }
 
-/// Who watches a partition, in an order that depends on nothing but the calls. Watches end at the same cost however many there are.
+/// Who watches a partition, in an order that depends on nothing but the calls. Watches end at the same cost however
+/// many there are.
 struct FetchWatchers {
     private(set) var all: ContiguousArray<any FetchWatcher> = []
     private var numbers: ContiguousArray<UInt64> = []
@@ -91,7 +92,8 @@ struct FetchWatchers {
     }
 }
 
-/// What has to be told once a partition's lock is released. Told in order: first who waits for an append, then who waits for data.
+/// What has to be told once a partition's lock is released. Told in order: first who waits for an append, then who
+/// waits for data.
 package struct PartitionEffects {
     package struct Completion {
         var owner: any AppendOwner

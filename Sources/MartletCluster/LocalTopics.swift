@@ -63,7 +63,8 @@ package final class LocalTopic: @unchecked Sendable {
     }
 }
 
-/// All topics with a replica on this broker, as one value that does not change; a new one replaces it when a topic comes or goes.
+/// All topics with a replica on this broker, as one value that does not change; a new one replaces it when a topic
+/// comes or goes.
 package final class LocalTopicTable: Sendable {
     package let generation: UInt64
     private let byName: [String: LocalTopic]

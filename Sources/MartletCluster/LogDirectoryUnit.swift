@@ -4,8 +4,8 @@ package import MartletReactor
 package import MartletBasics
 internal import Synchronization
 
-/// What has to be remembered of a replica that lies in a log directory and is not open: it was found at the start and nobody has asked for
-/// it yet, it could not be opened, or it was stopped.
+/// What has to be remembered of a replica that lies in a log directory and is not open: it was found at the start and
+/// nobody has asked for it yet, it could not be opened, or it was stopped.
 struct ClosedReplica: Equatable {
     var recoveryPoint: Offset?
     var highWatermark: Offset?
@@ -27,9 +27,10 @@ struct ClosedReplica: Equatable {
 
 /// A log directory while the broker runs: what was opened, and the syncer that all of its partitions share.
 ///
-/// **Checkpoints.** A row is written from time to time with what a partition says, and must never say more than what is on the disk: before a
-/// log goes back, or goes, its rows are lowered, durably (`lower`). A periodic write that had asked the partitions before that is thrown away
-/// and asks again. Locks are taken in one order: a partition's, `writing`, `lock`.
+/// **Checkpoints.** A row is written from time to time with what a partition says, and must never say more than what is
+/// on the disk: before a log goes back, or goes, its rows are lowered, durably (`lower`). A periodic write that had
+/// asked the partitions before that is thrown away and asks again. Locks are taken in one order: a partition's,
+/// `writing`, `lock`.
 package final class LogDirectoryUnit: @unchecked Sendable {
     /// The same complaint is made at most this often while a disk is full.
     private static let complaintInterval = Interval.seconds(10)
@@ -98,8 +99,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         }
     }
 
-    /// What is known of a replica that is about to be opened. From here on it counts as not closed cleanly, and its rows stay in the
-    /// checkpoints, until it is `opened`.
+    /// What is known of a replica that is about to be opened. From here on it counts as not closed cleanly, and its
+    /// rows stay in the checkpoints, until it is `opened`.
     func beginOpening(_ partition: TopicPartition) -> ClosedReplica {
         lock.withLock {
             let known = closed[partition] ?? ClosedReplica(isClean: false)
@@ -182,8 +183,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         onFailure(self, error)
     }
 
-    /// A write failed and was taken back. A full disk is waited out: what is there is served, and writes succeed again when there is room.
-    /// Anything else takes the directory offline.
+    /// A write failed and was taken back. A full disk is waited out: what is there is served, and writes succeed again
+    /// when there is room. Anything else takes the directory offline.
     func writeFailed(_ error: LogError, _ partition: TopicPartition) {
         guard error.isFullDisk else { return failed(error) }
         complain(

@@ -35,7 +35,8 @@ package struct AppendRequest {
 }
 
 extension Partition {
-    /// Reserves a place for batches that were checked. They are written by the next `writeReserved`, until which the bytes must stay.
+    /// Reserves a place for batches that were checked. They are written by the next `writeReserved`, until which the
+    /// bytes must stay.
     package func append(_ batches: UnsafeMutableRawBufferPointer, _ request: AppendRequest) -> AppendStart {
         lock.withLock {
             let fault = leadershipFault(currentLeaderEpoch: -1)
@@ -86,8 +87,8 @@ extension Partition {
         case .committed where end <= leadership.highWatermark: return false
         case .written, .committed: break
         }
-        // The waiters are in the order of their offsets, and this one may belong in the middle. Waiting for the last is later than
-        // need be, never earlier.
+        // The waiters are in the order of their offsets, and this one may belong in the middle. Waiting for the last is
+        // later than need be, never earlier.
         let queue = request.acknowledgement == .written ? writtenWaiters : committedWaiters
         let last = queue.isEmpty ? end : max(end, queue[queue.count - 1].endOffset)
         wait(upTo: last, request)
@@ -109,8 +110,8 @@ extension Partition {
         if armed { directory.syncer.arm(self, urgent: urgent) }
     }
 
-    /// What follows from a longer log: acknowledgements, the high watermark, a sync. Under the lock; whether to arm the syncer, and
-    /// whether somebody waits for it.
+    /// What follows from a longer log: acknowledgements, the high watermark, a sync. Under the lock; whether to arm the
+    /// syncer, and whether somebody waits for it.
     private func published(_ effects: inout PartitionEffects) -> (arm: Bool, urgent: Bool) {
         let end = log.logEndOffset
         let mustFlush = noteUnsynced()
@@ -122,8 +123,8 @@ extension Partition {
         return config.durability == .fsync ? (true, waits) : (mustFlush, !durableWaiters.isEmpty)
     }
 
-    /// The log has grown. Whether it must be synced whatever the topic's durability: `flush.messages` is reached, or a segment is full
-    /// (its files would else stay open, and recovery begin ever further back).
+    /// The log has grown. Whether it must be synced whatever the topic's durability: `flush.messages` is reached, or a
+    /// segment is full (its files would else stay open, and recovery begin ever further back).
     func noteUnsynced() -> Bool {
         if unsyncedSince == nil { unsyncedSince = clock.now }
         let end = log.logEndOffset
@@ -145,7 +146,8 @@ extension Partition {
         }
     }
 
-    /// Whether clients wait for a flush: in Kafka an append that reaches `flush.messages` does, one that fills a segment does not.
+    /// Whether clients wait for a flush: in Kafka an append that reaches `flush.messages` does, one that fills a
+    /// segment does not.
     private var isFlushAwaited: Bool { config.flushMessages != .max }
 
     /// `flush.messages` was reached: who waits for the replicas waits for this disk too.
@@ -173,7 +175,8 @@ extension Partition {
             !waiter.needsLocalSync || waiter.endOffset <= log.durableOffset
         {
             committedWaiters.popFirst()
-            // the in-sync set may have shrunk below the topic's minimum since: the record is there, but not as safe as was asked for
+            // the in-sync set may have shrunk below the topic's minimum since: the record is there, but not as safe as
+            // was asked for
             let needed = min(Int(config.minInsyncReplicas), leadership.replicas.count)
             let error: ErrorCode = leadership.inSyncReplicas.count < needed ? .notEnoughReplicasAfterAppend : .none
             effects.complete(waiter, error, logStartOffset: log.logStartOffset)

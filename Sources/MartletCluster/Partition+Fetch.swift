@@ -80,7 +80,8 @@ package struct LogPosition: Sendable, Equatable {
 }
 
 extension Partition {
-    /// Reads from an offset: for consumers up to the high watermark (or the last stable offset), for followers up to the log's end.
+    /// Reads from an offset: for consumers up to the high watermark (or the last stable offset), for followers up to
+    /// the log's end.
     package func fetch(_ request: PartitionFetchRequest) -> PartitionFetch {
         var effects = PartitionEffects()
         let found = lock.withLock { () -> PartitionFetch in
@@ -155,8 +156,8 @@ extension Partition {
 
     // MARK: Lookups
 
-    /// What is promised to be found: what this leader has acknowledged, and what was in the log when it began, of which an earlier one may have
-    /// acknowledged all. Under the lock.
+    /// What is promised to be found: what this leader has acknowledged, and what was in the log when it began, of which
+    /// an earlier one may have acknowledged all. Under the lock.
     private var promisedEnd: Offset { max(acknowledgedEnd, leadership.epochStart) }
 
     /// Under the lock.
@@ -164,8 +165,9 @@ extension Partition {
         promisedEnd > leadership.highWatermark && leadership.inSyncReplicas == [leadership.brokerID]
     }
 
-    /// Calls the owner when everything that was acknowledged until now is committed, if only this broker's own sync is in the way; false if nothing
-    /// is. Who has produced with acks=0 or 1 finds his records so, as with Kafka, although consumers see what is synced only.
+    /// Calls the owner when everything that was acknowledged until now is committed, if only this broker's own sync is
+    /// in the way; false if nothing is. Who has produced with acks=0 or 1 finds his records so, as with Kafka, although
+    /// consumers see what is synced only.
     package func whenSettled(_ owner: any AppendOwner, _ token: AppendToken) -> Bool {
         let waits = lock.withLock {
             guard offlineReason == nil, leadership.isLeader, isUnsettled else { return false }

@@ -68,8 +68,8 @@ extension Partition {
         package var inSyncReplicas: [BrokerID]
     }
 
-    /// The in-sync set that the controller should be asked for now. Its answer comes as an assignment of a later partition epoch, or as
-    /// `inSyncProposalRefused`; until then replicas of both sets hold the high watermark.
+    /// The in-sync set that the controller should be asked for now. Its answer comes as an assignment of a later
+    /// partition epoch, or as `inSyncProposalRefused`; until then replicas of both sets hold the high watermark.
     package func proposeInSync(now: Instant, lagLimit: Interval) -> InSyncProposal? {
         lock.withLock {
             guard offlineReason == nil else { return nil }
@@ -108,8 +108,8 @@ extension Partition {
     /// `replica.fetch.max.bytes`.
     static let followerFetchBytes = 1 << 20
 
-    /// What the leader answered to a fetch. It says something of this log only as that was when it asked: an answer that comes late (of an
-    /// epoch that is over, or overtaken by another) is ignored.
+    /// What the leader answered to a fetch. It says something of this log only as that was when it asked: an answer
+    /// that comes late (of an epoch that is over, or overtaken by another) is ignored.
     package struct LeaderAnswer: Sendable {
         package var request: PartitionFetchRequest
         package var error: ErrorCode
@@ -134,8 +134,9 @@ extension Partition {
             && request.lastFetchedEpoch == log.latestEpoch ?? -1
     }
 
-    /// Appends what the leader sent, or goes back to where the logs part. Admitted: a truncation does its disk work here and under the lock,
-    /// a few small files synced; a follower goes back once after a change of leaders, and serves nobody meanwhile.
+    /// Appends what the leader sent, or goes back to where the logs part. Admitted: a truncation does its disk work
+    /// here and under the lock, a few small files synced; a follower goes back once after a change of leaders, and
+    /// serves nobody meanwhile.
     package func follow(_ answer: LeaderAnswer, records: UnsafeRawBufferPointer) throws(LogError) {
         var effects = PartitionEffects()
         var mustSync = false

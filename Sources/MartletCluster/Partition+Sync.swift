@@ -55,8 +55,8 @@ extension Partition {
         effects.deliver()
     }
 
-    /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long, or the last one could not begin. Called now
-    /// and then.
+    /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long, or the last one could not
+    /// begin. Called now and then.
     package func flushIfDue(now: Instant) {
         let isDue = lock.withLock {
             if mustRetrySync {

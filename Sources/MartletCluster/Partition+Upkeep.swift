@@ -28,14 +28,14 @@ extension Partition {
         }
     }
 
-    /// The log's start, where it has one. Kafka leaves out what the first segment's name says; but a segment that went may be back after a
-    /// power cut, and with it records that were deleted.
+    /// The log's start, where it has one. Kafka leaves out what the first segment's name says; but a segment that went
+    /// may be back after a power cut, and with it records that were deleted.
     package var logStartToRemember: Offset? {
         lock.withLock { log.logStartOffset > 0 ? log.logStartOffset : nil }
     }
 
-    /// Ends the replica's work on this broker: who waits is told to look elsewhere. One that was offline is not closed cleanly: a sync
-    /// failed, and another one that succeeds would mean nothing.
+    /// Ends the replica's work on this broker: who waits is told to look elsewhere. One that was offline is not closed
+    /// cleanly: a sync failed, and another one that succeeds would mean nothing.
     package func stop(clean: Bool) throws(LogError) {
         var effects = PartitionEffects()
         let failure = lock.withLock { () -> LogError? in
@@ -53,8 +53,8 @@ extension Partition {
         if let failure { throw failure }
     }
 
-    /// The first half of a clean stop: what has to be on the disk before `finishStop`, which is the caller's to see to. Nil for one that
-    /// was offline, or was stopped before.
+    /// The first half of a clean stop: what has to be on the disk before `finishStop`, which is the caller's to see to.
+    /// Nil for one that was offline, or was stopped before.
     package func beginStop() throws(LogError) -> UnsyncedWrites? {
         var effects = PartitionEffects()
         let result = lock.withLock { () -> Result<UnsyncedWrites?, LogError> in

@@ -5,11 +5,11 @@ package import MartletReactor
 
 /// One replica of a partition on this broker: its log, its part in replication, and who waits for it.
 ///
-/// All state is guarded by `lock`, which is held for microseconds (a write of what a turn brought included). What has to be told to others is
-/// collected as `PartitionEffects` under the lock and delivered after it.
+/// All state is guarded by `lock`, which is held for microseconds (a write of what a turn brought included). What has
+/// to be told to others is collected as `PartitionEffects` under the lock and delivered after it.
 ///
-/// The offsets: the log owns *log start ≤ recovery point ≤ durable ≤ log end*; here *last stable ≤ high watermark ≤ the least position of
-/// the in-sync replicas* (durable or log end, as the topic's durability says).
+/// The offsets: the log owns *log start ≤ recovery point ≤ durable ≤ log end*; here *last stable ≤ high watermark ≤ the
+/// least position of the in-sync replicas* (durable or log end, as the topic's durability says).
 package final class Partition: SyncParticipant, @unchecked Sendable {
     package let id: TopicPartition
     package let topicID: UUID
@@ -102,7 +102,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
         directory.syncer.arm(self, urgent: true)
     }
 
-    /// The error for who wants something of the leader, in the order in which Kafka looks: what it serves, the epoch the client knows.
+    /// The error for who wants something of the leader, in the order in which Kafka looks: what it serves, the epoch
+    /// the client knows.
     func leadershipFault(currentLeaderEpoch: LeaderEpoch) -> ErrorCode {
         if offlineReason != nil { return isMoving ? .notLeaderOrFollower : .kafkaStorageError }
         if currentLeaderEpoch >= 0 {

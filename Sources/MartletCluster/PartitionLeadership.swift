@@ -191,7 +191,8 @@ package struct PartitionLeadership: Sendable {
         return wanted
     }
 
-    /// The controller has surely not taken what it was asked for, and never will. (Where nobody knows, one waits for its next decision.)
+    /// The controller has surely not taken what it was asked for, and never will. (Where nobody knows, one waits for
+    /// its next decision.)
     package mutating func proposalRefused() { proposal = nil }
 
     // MARK: The high watermark

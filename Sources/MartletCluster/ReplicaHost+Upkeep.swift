@@ -3,7 +3,8 @@ import MartletLog
 import MartletModel
 import MartletReactor
 
-/// What a broker does for its logs beside serving them: retention, checkpoints, the files that wait to be deleted, the orderly end.
+/// What a broker does for its logs beside serving them: retention, checkpoints, the files that wait to be deleted, the
+/// orderly end.
 extension ReplicaHost {
     private static let waiterCheckInterval = Interval.milliseconds(100)
     private static let producerCheckInterval = Interval.seconds(600)
@@ -179,8 +180,8 @@ extension ReplicaHost {
         return faults
     }
 
-    /// On a lane. The marker of a clean stop speaks for all that lies in the directory: one replica that was not closed cleanly, or was found
-    /// after an unclean stop and never opened, and there is none.
+    /// On a lane. The marker of a clean stop speaks for all that lies in the directory: one replica that was not closed
+    /// cleanly, or was found after an unclean stop and never opened, and there is none.
     private static func close(_ unit: LogDirectoryUnit, _ topics: LocalTopics, _ disk: any Disk, _ logger: Logger) {
         let partitions = topics.table.partitions.filter { $0.directory === unit }
         var faults: [String] = []

@@ -62,8 +62,8 @@ package struct ReplicaSurvey: Sendable, Equatable {
     package init() {}
 }
 
-/// The replicas of this broker, as the cluster member sees them: what was found on disk, and what the controller's orders change.
-/// Called on the first loop.
+/// The replicas of this broker, as the cluster member sees them: what was found on disk, and what the controller's
+/// orders change. Called on the first loop.
 package protocol ReplicaHosting: AnyObject, Sendable {
     /// What this broker serves now.
     var topics: LocalTopics { get }
@@ -76,16 +76,18 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     var foundBrokerID: BrokerID? { get }
     /// Writes both into the `meta.properties` of every log directory that has none. Before the first `apply`.
     func claim(brokerID: BrokerID, clusterID: String) async throws(LogError)
-    /// Makes or opens the replica and gives it its role; the topic's `LocalTopic` is made as needed. Idempotent. `isNew` as in LeaderAndIsr: the
-    /// replica has never been here, and may be made in any directory although another is offline. Those of several partitions overlap.
+    /// Makes or opens the replica and gives it its role; the topic's `LocalTopic` is made as needed. Idempotent.
+    /// `isNew` as in LeaderAndIsr: the replica has never been here, and may be made in any directory although another
+    /// is offline. Those of several partitions overlap.
     func apply(
         topic: String, id: UUID, config: TopicConfig, partition: Int32, assignment: PartitionLeadership.Assignment, isNew: Bool
     ) async throws(LogError)
     func configChanged(topic: String, _ config: TopicConfig)
     /// Settings of the broker were altered while it runs; those of topics follow by `configChanged`.
     func configChanged(_ config: BrokerConfig)
-    /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica which is not served,
-    /// because it was stopped before (the controller first stops, then deletes) or not opened since the broker started.
+    /// Stops the replica. With `delete` its folder is renamed to `-delete` and removed later: also that of a replica
+    /// which is not served, because it was stopped before (the controller first stops, then deletes) or not opened
+    /// since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
     /// Called when another `Partition` has taken the place of one, under the same leadership.
     var onReplacement: (() -> Void)? { get set }

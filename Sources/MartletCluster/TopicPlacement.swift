@@ -1,8 +1,8 @@
 package import MartletBasics
 package import MartletModel
 
-/// Where the replicas of a new topic go, and why one is refused. Pure; the order of the checks is Kafka's: the name, the twins, the
-/// settings, then placement by hand or by counts.
+/// Where the replicas of a new topic go, and why one is refused. Pure; the order of the checks is Kafka's: the name,
+/// the twins, the settings, then placement by hand or by counts.
 package struct TopicPlacement: Sendable {
     /// More partitions than this in one topic make its node larger than the tree takes.
     package static let partitionLimit = 10_000
@@ -183,8 +183,9 @@ package struct TopicPlacement: Sendable {
         TopicFault(.policyViolation, "\(count) partitions are more than the \(partitionLimit) that a topic may have.")
     }
 
-    /// Leaders go round the brokers from a random one; the other replicas follow at a distance that grows with each round, so that the
-    /// partitions of one broker have their copies on many. Racks alternate in the ring, and a rack is used twice only when all are.
+    /// Leaders go round the brokers from a random one; the other replicas follow at a distance that grows with each
+    /// round, so that the partitions of one broker have their copies on many. Racks alternate in the ring, and a rack
+    /// is used twice only when all are.
     package static func spread(
         partitions: Int32, factor: Int, over brokers: [Broker], _ random: inout SeededRandom
     ) -> [TopicNode.Replicas] {

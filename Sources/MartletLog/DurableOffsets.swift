@@ -51,7 +51,8 @@ package final class DurableOffsets: @unchecked Sendable {
     private let disk: any Disk
     private let path: String
     private let settings: Settings
-    /// The file is of this broker's own run: a partition without a row was made in it, and nothing of it is known to be durable.
+    /// The file is of this broker's own run: a partition without a row was made in it, and nothing of it is known to be
+    /// durable.
     private let isOurs: Bool
 
     private let lock = Lock()

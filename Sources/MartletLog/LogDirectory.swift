@@ -116,8 +116,9 @@ package final class LogDirectory: @unchecked Sendable {
         }
     }
 
-    /// Makes the directory, durably: a power cut soon after the first start would else take it away with all that was synced in it. Folders
-    /// above may belong to others, who need not let us open them; where the directory was there before, that is no reason to refuse it.
+    /// Makes the directory, durably: a power cut soon after the first start would else take it away with all that was
+    /// synced in it. Folders above may belong to others, who need not let us open them; where the directory was there
+    /// before, that is no reason to refuse it.
     private static func make(_ path: String, _ disk: any Disk) throws(LogError) {
         try onDisk { () throws(SystemError) in
             let wasThere = try disk.status(path) != nil
@@ -175,12 +176,13 @@ package final class LogDirectory: @unchecked Sendable {
         return found
     }
 
-    /// The bounds of durable offsets, and whether they are of this broker's last run. They count after an unclean stop only: a clean marker
-    /// of Kafka may be newer than they are.
+    /// The bounds of durable offsets, and whether they are of this broker's last run. They count after an unclean stop
+    /// only: a clean marker of Kafka may be newer than they are.
     ///
-    /// Where nothing has to be recovered the file is made anew before anything is appended: everything below the recovery points is
-    /// durable, and that the file is there says that whatever comes later is ours. Without it a power cut soon after the start would look
-    /// like a folder that Kafka wrote, where a segment without its end, and the whole one after it, are taken as they are.
+    /// Where nothing has to be recovered the file is made anew before anything is appended: everything below the
+    /// recovery points is durable, and that the file is there says that whatever comes later is ours. Without it a
+    /// power cut soon after the start would look like a folder that Kafka wrote, where a segment without its end, and
+    /// the whole one after it, are taken as they are.
     private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError)
         -> (bounds: OffsetCheckpoint, isOurs: Bool)
     {

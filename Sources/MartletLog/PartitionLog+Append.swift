@@ -435,8 +435,8 @@ extension PartitionLog {
         if let file = try? active.transactions.write(files) { unsyncedFiles.append(file) }
     }
 
-    /// Takes back what is reserved and not yet on its way to the file: whoever reserved it may not append any more. The log is as it was
-    /// before.
+    /// Takes back what is reserved and not yet on its way to the file: whoever reserved it may not append any more. The
+    /// log is as it was before.
     package func abandonReservations() {
         precondition(inFlight == nil, "a write under way is finished, not abandoned")
         if !pending.isEmpty { discardReservations() }

@@ -2,11 +2,13 @@ internal import MartletBasics
 internal import MartletModel
 internal import MartletReactor
 
-/// Kafka's snapshots hold a producer's last batch alone. A producer has up to five in flight, and when the broker is back it sends again all that were
-/// not answered: the first of them would follow nothing that is known, and be refused for good although it was appended. So when a
-/// producer that is known from a snapshot sends what is out of order, the log itself is asked once for its earlier batches.
+/// Kafka's snapshots hold a producer's last batch alone. A producer has up to five in flight, and when the broker is
+/// back it sends again all that were not answered: the first of them would follow nothing that is known, and be refused
+/// for good although it was appended. So when a producer that is known from a snapshot sends what is out of order, the
+/// log itself is asked once for its earlier batches.
 extension PartitionLog {
-    /// How far back is looked in each of the last two segments: five batches of one producer lie within that, or were answered long ago.
+    /// How far back is looked in each of the last two segments: five batches of one producer lie within that, or were
+    /// answered long ago.
     private static let recallBytesLimit = 64 << 20
 
     /// Looks for the batches that a snapshot could not tell of. True if any were found.

@@ -53,7 +53,8 @@ struct ProducerEntry {
     private var batches = InlineArray<5, ProducerBatch>(repeating: .none)
     private var newest: UInt8 = 0
     private(set) var batchCount: UInt8 = 0
-    /// It comes from a snapshot, which holds a producer's last batch alone: the log may tell of earlier ones that can be sent again.
+    /// It comes from a snapshot, which holds a producer's last batch alone: the log may tell of earlier ones that can
+    /// be sent again.
     var mayHaveEarlier = false
     /// The neighbours in the order of use; -1 where there is none. `next` also chains the free slots.
     var previous: Int32 = -1

@@ -312,7 +312,8 @@ package struct ProducerStateTable: Sendable {
         (entries[slot].previous, entries[slot].next) = (-1, -1)
     }
 
-    /// What a snapshot could not tell of a producer: batches of its epoch that lie below `before`, at most `count` of them. Told once.
+    /// What a snapshot could not tell of a producer: batches of its epoch that lie below `before`, at most `count` of
+    /// them. Told once.
     mutating func takeGap(of producer: ProducerID) -> (before: Offset, epoch: ProducerEpoch, count: Int)? {
         guard let slot = slots[producer], entries[Int(slot)].mayHaveEarlier else { return nil }
         entries[Int(slot)].mayHaveEarlier = false

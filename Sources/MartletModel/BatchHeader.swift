@@ -17,8 +17,8 @@ package enum TimestampType: UInt8, Sendable {
 ///     17 crc uint32 *                  35 maxTimestamp int64          53 baseSequence int32
 ///                                                                     57 recordCount int32, then the records
 ///
-/// All big-endian. `batchLength` counts what follows it. The CRC-32C covers everything from `attributes` on; the fields with a star are not
-/// covered, so that the broker sets offset and epoch without touching it.
+/// All big-endian. `batchLength` counts what follows it. The CRC-32C covers everything from `attributes` on; the fields
+/// with a star are not covered, so that the broker sets offset and epoch without touching it.
 package struct BatchHeader: Sendable, Equatable {
     package static let size = 61
     /// What stands before the bytes that `batchLength` counts.

@@ -12,8 +12,8 @@ package enum ClientFault: Error, Equatable, Sendable {
     case malformed(String)
 }
 
-/// One connection of a Kafka client to a broker, over the simulated network. Requests may follow each other without waiting; their answers
-/// come in the same order, as Kafka promises.
+/// One connection of a Kafka client to a broker, over the simulated network. Requests may follow each other without
+/// waiting; their answers come in the same order, as Kafka promises.
 ///
 /// Confined to its loop. It does nothing by itself: whoever drives it decides what is asked again.
 package final class SimulatedClient: @unchecked Sendable {

@@ -40,7 +40,8 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         _ work: @escaping @Sendable () -> R, on loop: any EventLoop, then completion: @escaping @Sendable (R) -> Void
     ) -> Bool {
         world.checkThread()
-        // The power went in the middle of the handler that submits: what it does now never happens, and must not look like a full queue.
+        // The power went in the middle of the handler that submits: what it does now never happens, and must not look
+        // like a full queue.
         guard process.isAlive else { return true }
         guard queue.count - head < limit else {
             counts.refused += 1

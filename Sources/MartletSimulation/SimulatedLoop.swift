@@ -103,15 +103,22 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
 
     func stop() {
         // taken out first: what goes away with them may call back
-        let dropped = (ready, endOfTurn, timers)
-        ready = []
+        let dropped = (endOfTurn, timers)
         endOfTurn = []
         timers = [:]
-        for id in dropped.2.keys.sorted() { if let timer = dropped.2[id] { world.cancel(timer.event) } }
+        for id in dropped.1.keys.sorted() { if let timer = dropped.1[id] { world.cancel(timer.event) } }
+        for item in ready { leak(item) }
+        ready = []
+    }
+
+    /// Work that somebody waits for is not let go of when the process dies: that would tell him, and a killed process
+    /// tells nobody.
+    private func leak(_ item: Item) {
+        if case .work(let work) = item { _ = Unmanaged.passRetained(LeakedWork(work)) }
     }
 
     private func hand(_ item: Item) {
-        guard process.isAlive else { return }
+        guard process.isAlive else { return leak(item) }
         let caller = world.callerIndex
         if caller == callerIndex { return arrive(item) }
         while lastArrivals.count <= caller { lastArrivals.append(0) }
@@ -122,7 +129,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
     }
 
     private func arrive(_ item: Item) {
-        guard process.isAlive else { return }
+        guard process.isAlive else { return leak(item) }
         ready.append(item)
         guard !isTurnDue else { return }
         isTurnDue = true
@@ -206,4 +213,9 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
             precondition(rounds < Self.endOfTurnRoundsLimit, "end-of-turn work of \(subject.name) adds itself for ever")
         }
     }
+}
+
+private final class LeakedWork {
+    private let work: () -> Void
+    init(_ work: @escaping () -> Void) { self.work = work }
 }

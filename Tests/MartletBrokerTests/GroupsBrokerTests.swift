@@ -297,6 +297,7 @@ private final class GroupClient {
     func commitsTimeOut() throws {
         let (world, client) = try ready(atOnce + [("offsets.commit.timeout.ms", "1500")])
         #expect(try client.commit("g", "t", 1) == .none)
+        world.simulated.loopsAreNeverIdle = true
         world.host.files.syncLatency = Latency(.seconds(20), .seconds(20))
         client.send(client.commitRequest("g", "t", 2), version: 8)
         world.simulated.run(for: .milliseconds(1_400))

@@ -3,8 +3,8 @@ import MartletModel
 import MartletWire
 import Testing
 
-/// A controller's decisions, and what becomes of them: the states in the tree, and what each broker was told. Brokers answer when the test
-/// says so.
+/// A controller's decisions, and what becomes of them: the states in the tree, and what each broker was told. Brokers
+/// answer when the test says so.
 struct ControlledCluster {
     var state: ControllerState
     /// The tree: each partition's state and its version.

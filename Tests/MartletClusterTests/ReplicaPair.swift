@@ -6,10 +6,11 @@ import MartletReactor
 import MartletSimulation
 import Testing
 
-/// Two brokers with a replica each of one partition, a controller that decides as values, clients, and everything that can go wrong.
+/// Two brokers with a replica each of one partition, a controller that decides as values, clients, and everything that
+/// can go wrong.
 ///
-/// The controller is right by construction (one decision after another, in epochs), but slow: what it decided arrives late, out of order, or
-/// only when it is said again. It elects only who is in sync.
+/// The controller is right by construction (one decision after another, in epochs), but slow: what it decided arrives
+/// late, out of order, or only when it is said again. It elects only who is in sync.
 final class ReplicaPair {
     static let chaos = Interval.milliseconds(900)
     static let lagLimit = Interval.milliseconds(60)

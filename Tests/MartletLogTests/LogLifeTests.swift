@@ -76,7 +76,8 @@ import Testing
         }
     }
 
-    /// A process makes a folder and is killed; another finds it, and syncs records in it. Their folder must outlive the power too.
+    /// A process makes a folder and is killed; another finds it, and syncs records in it. Their folder must outlive the
+    /// power too.
     @Test func whatWasSyncedInAFolderThatAKilledProcessMadeSurvivesAPowerCut() throws {
         for seed in UInt64(1)...40 {
             let world = LogWorld(seed: seed)

@@ -46,8 +46,8 @@ final class Sender: @unchecked Sendable {
         var inFlight = 0
         /// Something was not acknowledged: nothing new until all that was sent is answered, and sent again.
         var isStalled = false
-        /// The broker knows the producer in this partition. Before that it takes any sequence for its first, as Kafka does, so that a second
-        /// batch in flight could overtake one that is refused.
+        /// The broker knows the producer in this partition. Before that it takes any sequence for its first, as Kafka
+        /// does, so that a second batch in flight could overtake one that is refused.
         var isKnown = false
     }
 
@@ -210,7 +210,8 @@ final class Reader: @unchecked Sendable {
             do throws(ClientFault) {
                 if !client.isConnected {
                     try await client.connect(to: audience.broker)
-                    // A broker that has begun anew tells of records as it finds them on the disk: its high watermark may be behind for a moment.
+                    // A broker that has begun anew tells of records as it finds them on the disk: its high watermark
+                    // may be behind for a moment.
                     highWatermarks = highWatermarks.map { _ in 0 }
                 }
                 // one that has read all now and then begins again: what it saw must still be there

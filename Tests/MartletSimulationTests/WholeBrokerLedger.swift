@@ -35,9 +35,9 @@ struct RecordName: Hashable, CustomStringConvertible {
 
 /// What clients were told, and what they saw; and whether a broker may have said and shown that.
 ///
-/// The promises: a record acknowledged with acks=all is there, once, at the offset told. One acknowledged with acks=1 is, unless the power was
-/// cut before a clean stop. None is there twice. What a consumer saw stays where it was. A topic that was made is there with its id, one that
-/// was deleted is not.
+/// The promises: a record acknowledged with acks=all is there, once, at the offset told. One acknowledged with acks=1
+/// is, unless the power was cut before a clean stop. None is there twice. What a consumer saw stays where it was. A
+/// topic that was made is there with its id, one that was deleted is not.
 final class Ledger {
     enum End { case stop, kill, powerCut }
 

@@ -5,8 +5,8 @@ import MartletReactor
 import MartletSimulation
 import Testing
 
-/// One broker on a machine that fails, and its clients on machines that do not: several lives of the broker on one disk, each ended as the seed
-/// says, and then a comparison of all that is there with all that was told.
+/// One broker on a machine that fails, and its clients on machines that do not: several lives of the broker on one
+/// disk, each ended as the seed says, and then a comparison of all that is there with all that was told.
 final class WholeBrokerWorld: @unchecked Sendable {
     struct Story: Equatable {
         var history: UInt64
@@ -155,7 +155,8 @@ final class WholeBrokerWorld: @unchecked Sendable {
         }
     }
 
-    /// A full disk for a while, or a write that fails. What the life did not live to see does not happen: the last broker has a sound disk.
+    /// A full disk for a while, or a write that fails. What the life did not live to see does not happen: the last
+    /// broker has a sound disk.
     private func hurtTheDisk() {
         let (files, ledger, life) = (self.files, self.ledger, self.ledger.life)
         let moment = Interval.milliseconds(Int64(random.below(120)))

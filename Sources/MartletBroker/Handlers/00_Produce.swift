@@ -4,14 +4,14 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// Produce 3-13: appends one record batch to each of some partitions. Versions 0 to 2 are advertised (older librdkafka stops compressing where 0
-/// is missing) but not served.
+/// Produce 3-13: appends one record batch to each of some partitions. Versions 0 to 2 are advertised (older librdkafka
+/// stops compressing where 0 is missing) but not served.
 ///
-/// Version 5 tells the log start, 7 allows zstd, 8 names the records that were refused, 9 is flexible, 10 tells the new leader with errors of
-/// leadership, 13 names topics by id.
+/// Version 5 tells the log start, 7 allows zstd, 8 names the records that were refused, 9 is flexible, 10 tells the new
+/// leader with errors of leadership, 13 names topics by id.
 ///
-/// The request is read by hand, its batches never copied: each is checked where it lies in the receive buffer, given its offset there, and written
-/// from there with what else the turn brings for the partition.
+/// The request is read by hand, its batches never copied: each is checked where it lies in the receive buffer, given
+/// its offset there, and written from there with what else the turn brings for the partition.
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
         let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
@@ -26,8 +26,8 @@ extension Connection {
         return appendParts(header, acks: acks, shared.produceParts, frame, checked: nil) ? .appended : .answered
     }
 
-    /// Appends what was read, and queues the answer; true if an append refers to the frame. `checked` has the batches that were judged on
-    /// the codec lane, nil where they are yet to be.
+    /// Appends what was read, and queues the answer; true if an append refers to the frame. `checked` has the batches
+    /// that were judged on the codec lane, nil where they are yet to be.
     func appendParts(
         _ header: FrameHeader, acks: Int16, _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer,
         checked: [CheckedBatch?]?

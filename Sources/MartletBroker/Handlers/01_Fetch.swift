@@ -6,8 +6,9 @@ import MartletWire
 
 /// Fetch 4-18: record batches from an offset on, as they lie in the log; waits up to `MaxWaitMs` for `MinBytes`.
 ///
-/// Version 5 brought log start offsets, 7 sessions, 9 leader epochs, 11 racks, 12 the check of where logs part (`LastFetchedEpoch`), 13 topic ids
-/// instead of names, 15 the replica's state as a tag, 16 the endpoints of new leaders.
+/// Version 5 brought log start offsets, 7 sessions, 9 leader epochs, 11 racks, 12 the check of where logs part
+/// (`LastFetchedEpoch`), 13 topic ids instead of names, 15 the replica's state as a tag, 16 the endpoints of new
+/// leaders.
 enum FetchHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(FetchRequest.self)
@@ -18,7 +19,8 @@ enum FetchHandler {
         let (id, epoch) = (asked.sessionID, asked.sessionEpoch)
         let cache = broker.fetchSessions
 
-        // Epoch -1: no session, and the end of one that is named. 0: a new session, in place of one that is named. Else: the next of a session.
+        // Epoch -1: no session, and the end of one that is named. 0: a new session, in place of one that is named.
+        // Else: the next of a session.
         if epoch == -1 || epoch == 0 {
             if id != 0 { cache.remove(id) }
             guard epoch == 0, !wanted.isEmpty else {

@@ -5,12 +5,13 @@ import MartletWire
 
 /// ListOffsets 1-11: the offset of a time, or of a place that has a negative number.
 ///
-/// -1 latest (the last stable offset for who reads committed), -2 earliest, -3 of the highest timestamp (from version 7), -4 earliest on local disk
-/// (8; the same as earliest, there being no other tier), -5 latest in the other tier (9: none), -6 earliest that is not there yet (11: none).
-/// Below those versions, and for numbers that mean nothing, UNSUPPORTED_VERSION. Version 4 brought leader epochs, 10 a time limit.
+/// -1 latest (the last stable offset for who reads committed), -2 earliest, -3 of the highest timestamp (from version
+/// 7), -4 earliest on local disk (8; the same as earliest, there being no other tier), -5 latest in the other tier (9:
+/// none), -6 earliest that is not there yet (11: none). Below those versions, and for numbers that mean nothing,
+/// UNSUPPORTED_VERSION. Version 4 brought leader epochs, 10 a time limit.
 ///
-/// Records that were acknowledged but are not synced yet are waited for: who has produced with acks=0 or 1 and asks for the end of the log finds his
-/// records below it, as with Kafka.
+/// Records that were acknowledged but are not synced yet are waited for: who has produced with acks=0 or 1 and asks for
+/// the end of the log finds his records below it, as with Kafka.
 enum ListOffsetsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(ListOffsetsRequest.self)

@@ -5,8 +5,9 @@ import MartletWire
 
 /// Metadata 0-13: who is in the cluster, and who leads the partitions of the topics asked for.
 ///
-/// Version 0 asks for every topic by an empty list; later ones by null. From 4 on the client may forbid that an unknown topic is created,
-/// from 10 on answers carry topic ids, from 12 on topics may be asked for by id (10 and 11 have the field but refuse it with INVALID_REQUEST).
+/// Version 0 asks for every topic by an empty list; later ones by null. From 4 on the client may forbid that an unknown
+/// topic is created, from 10 on answers carry topic ids, from 12 on topics may be asked for by id (10 and 11 have the
+/// field but refuse it with INVALID_REQUEST).
 enum MetadataHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(MetadataRequest.self)

@@ -2,10 +2,11 @@ import MartletBasics
 import MartletModel
 import MartletWire
 
-/// ApiVersions 0-4: what this broker serves. Asked at a version that is not served, it answers at version 0 with UNSUPPORTED_VERSION and the
-/// range of this very API, so that a client of any age learns how to go on.
+/// ApiVersions 0-4: what this broker serves. Asked at a version that is not served, it answers at version 0 with
+/// UNSUPPORTED_VERSION and the range of this very API, so that a client of any age learns how to go on.
 ///
-/// From version 3 on the client names its software; a name that is none gets INVALID_REQUEST. Version 3 hides features whose least version is 0.
+/// From version 3 on the client names its software; a name that is none gets INVALID_REQUEST. Version 3 hides features
+/// whose least version is 0.
 enum ApiVersionsHandler {
     static func handle(_ request: Request) throws {
         guard ServedApis.versions(of: ApiVersionsRequest.apiKey)!.contains(request.version) else {

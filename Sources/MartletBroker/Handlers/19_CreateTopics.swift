@@ -6,8 +6,8 @@ import MartletWire
 
 /// CreateTopics 2-7: each topic is made, or refused, on its own. A name that comes twice in a request is refused once.
 ///
-/// -1 partitions or replicas mean the broker's defaults; replicas may be placed by hand instead, with both counts -1. Version 5 tells the settings
-/// of the new topic, 7 its id.
+/// -1 partitions or replicas mean the broker's defaults; replicas may be placed by hand instead, with both counts -1.
+/// Version 5 tells the settings of the new topic, 7 its id.
 enum CreateTopicsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(CreateTopicsRequest.self)

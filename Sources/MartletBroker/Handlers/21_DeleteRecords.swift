@@ -3,8 +3,8 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// DeleteRecords 0-2: moves the start of logs up. -1 means the high watermark. Answered when the new start is known to every replica; a topic
-/// that is only compacted refuses.
+/// DeleteRecords 0-2: moves the start of logs up. -1 means the high watermark. Answered when the new start is known to
+/// every replica; a topic that is only compacted refuses.
 enum DeleteRecordsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DeleteRecordsRequest.self)

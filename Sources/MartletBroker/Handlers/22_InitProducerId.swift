@@ -4,8 +4,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// InitProducerId 0-5, for idempotent producers: an id that nobody has had, in epoch 0. Who comes with an id and epoch of an earlier call (from
-/// version 3) gets a new id too, there being no transaction to keep.
+/// InitProducerId 0-5, for idempotent producers: an id that nobody has had, in epoch 0. Who comes with an id and epoch
+/// of an earlier call (from version 3) gets a new id too, there being no transaction to keep.
 ///
 /// A transactional id is refused as one that the client may not use: no client tries that again.
 enum InitProducerIDHandler {

@@ -3,8 +3,9 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// DescribeCluster 0-2: the brokers and the controller. From version 1 on the client says which kind of endpoint it means: a client's listener
-/// describes brokers (1), refuses controllers (2) with MISMATCHED_ENDPOINT_TYPE and anything else with UNSUPPORTED_ENDPOINT_TYPE.
+/// DescribeCluster 0-2: the brokers and the controller. From version 1 on the client says which kind of endpoint it
+/// means: a client's listener describes brokers (1), refuses controllers (2) with MISMATCHED_ENDPOINT_TYPE and anything
+/// else with UNSUPPORTED_ENDPOINT_TYPE.
 enum DescribeClusterHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DescribeClusterRequest.self)

@@ -6,8 +6,8 @@ extension Controller {
     /// Partitions in one `multi`: three nodes each, far below what a transaction may hold.
     private static let partitionsPerTransaction = 100
 
-    /// Carries out operations, all or none. A node that is to be made and is there, or to be removed and is not, is what an earlier
-    /// controller left half done: then one at a time, passing over those.
+    /// Carries out operations, all or none. A node that is to be made and is there, or to be removed and is not, is
+    /// what an earlier controller left half done: then one at a time, passing over those.
     func write(_ operations: [KeeperOperation]) async throws(KeeperError) {
         guard !operations.isEmpty else { return }
         do throws(KeeperError) {

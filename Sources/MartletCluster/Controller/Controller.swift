@@ -18,7 +18,8 @@ struct ControllerSurroundings {
     var config: BrokerConfig { running.current }
 }
 
-/// The shell around `ControllerState`: it stands for election, reads the tree, and carries out what was decided, all in one task at a time.
+/// The shell around `ControllerState`: it stands for election, reads the tree, and carries out what was decided, all in
+/// one task at a time.
 ///
 /// Watches and answers only note what is to be looked at; however many come, each is one look. A failure of any step ends the
 /// leadership: the controller resigns and stands again, and so begins from what the tree says.

@@ -14,7 +14,8 @@ package protocol ControllerChannel: AnyObject, Sendable {
     func close()
 }
 
-/// The controller's requests to one registration of one broker: one at a time, in order, again and again until it answers or is gone.
+/// The controller's requests to one registration of one broker: one at a time, in order, again and again until it
+/// answers or is gone.
 ///
 /// On the first loop only.
 final class BrokerQueue: @unchecked Sendable {

@@ -3,8 +3,9 @@ import MartletWire
 
 /// Elections, and brokers that come and go.
 extension ControllerState {
-    /// Kafka first tells everybody how everything was and then what changes; here the changes are decided first, and told at once.
-    /// A partition whose leader died with the old controller rises by two epochs all the same: one for losing its leader, one for the new one.
+    /// Kafka first tells everybody how everything was and then what changes; here the changes are decided first, and
+    /// told at once. A partition whose leader died with the old controller rises by two epochs all the same: one for
+    /// losing its leader, one for the new one.
     mutating func restoreAll(raisesOwnEpochs: Bool, _ plan: inout ControllerPlan) {
         plan.informsAll = true
         for id in servedPartitions { restore(id, raisesOwnEpochs: raisesOwnEpochs, &plan) }
@@ -17,8 +18,9 @@ extension ControllerState {
         if was.leader >= 0, !isOnline(was.leader, id), !absent.contains(was.leader) { absent.append(was.leader) }
         for broker in absent { takeOffline(id, broker, &plan) }
         elect(id, &plan)
-        // What it acknowledged before it was in its own disk's hands may be gone, and its offsets will be given again: a later epoch tells
-        // clients and followers that the log forked. Where other brokers live they have elected, and so raised it, meanwhile.
+        // What it acknowledged before it was in its own disk's hands may be gone, and its offsets will be given again:
+        // a later epoch tells clients and followers that the log forked. Where other brokers live they have elected,
+        // and so raised it, meanwhile.
         guard raisesOwnEpochs, let now = self.facts(id)?.state, now.leader == brokerID, now.leaderEpoch == was.leaderEpoch,
             brokers.map(\.id) == [brokerID]
         else { return }

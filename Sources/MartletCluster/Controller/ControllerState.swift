@@ -90,8 +90,8 @@ package enum ControllerResponse: Sendable, Equatable {
 
 /// What a controller hears of.
 package enum ControllerEvent: Sendable {
-    /// It won the election, and this is what the tree says. `raisesOwnEpochs`: its own broker, the only one, was not stopped cleanly.
-    /// `deletions`: the topics that somebody wants deleted.
+    /// It won the election, and this is what the tree says. `raisesOwnEpochs`: its own broker, the only one, was not
+    /// stopped cleanly. `deletions`: the topics that somebody wants deleted.
     case elected(brokers: [LiveBroker], topics: [TopicFacts], deletions: [String], areAllowed: Bool, raisesOwnEpochs: Bool)
     /// The brokers that are registered now.
     case brokers([LiveBroker])
@@ -104,7 +104,8 @@ package enum ControllerEvent: Sendable {
     case fellBehind(BrokerID)
 }
 
-/// What is to be done about it, in this order. When a write fails, another controller has been elected, or the tree is not as it was read:
+/// What is to be done about it, in this order. When a write fails, another controller has been elected, or the tree is
+/// not as it was read:
 /// nothing that follows is done, and the controller resigns.
 package enum ControllerAction: Sendable, Equatable {
     package struct StateWrite: Sendable, Equatable {
@@ -126,8 +127,8 @@ package enum ControllerAction: Sendable, Equatable {
 
 /// The decisions of the cluster's controller. Pure: told what happened, it says what to write and whom to tell.
 ///
-/// It decides as if its writes succeeded: a write carries the version that the node had, the node's next version is one more, and a write
-/// that fails ends this controller. So it needs no answer of a write.
+/// It decides as if its writes succeeded: a write carries the version that the node had, the node's next version is one
+/// more, and a write that fails ends this controller. So it needs no answer of a write.
 ///
 /// A partition: no state yet (`state` nil). Can become led when a replica is alive.
 /// Led by an in-sync replica. Can become led by another when that one dies, without a leader when no in-sync one is alive.

@@ -2,8 +2,8 @@ package import MartletBasics
 package import MartletModel
 
 // The values of the coordination tree, one type a kind of node, written byte for byte as Kafka 3.9 writes them and read
-// tolerantly: members in any order, unknown members passed over, optional ones left out. What cannot be read is nil, and whoever
-// reads says which node it was.
+// tolerantly: members in any order, unknown members passed over, optional ones left out. What cannot be read is nil,
+// and whoever reads says which node it was.
 //
 //   /cluster/id              {"version":"1","id":"Nphc91hsQFaOu3viOGbofA"}
 //   /brokers/ids/N           {"features":{},"listener_security_protocol_map":{…},"endpoints":["PLAINTEXT://h:9092"],"rack":"r",

@@ -187,8 +187,8 @@ extension ClusterMember {
         }
     }
 
-    /// Nothing in a notification is trusted but whose settings changed: they are read anew. At the first look all that is there is taken
-    /// for known: topics were, or will be, opened with what the tree says.
+    /// Nothing in a notification is trusted but whose settings changed: they are read anew. At the first look all that
+    /// is there is taken for known: topics were, or will be, opened with what the tree says.
     private func readConfigChanges(_ session: any KeeperSession) async throws(KeeperError) {
         let watcher = Watcher { [weak self] _ in self?.configMayHaveChanged() }
         let names = try await session.children(ClusterPath.configChanges, watch: watcher).names

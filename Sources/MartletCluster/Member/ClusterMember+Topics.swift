@@ -47,8 +47,8 @@ extension ClusterMember {
 
     // MARK: Made because somebody asked
 
-    /// A client asked for a topic that there is not: it is made with the broker's defaults, soon. Nobody is answered; who asks again
-    /// finds it. From any loop.
+    /// A client asked for a topic that there is not: it is made with the broker's defaults, soon. Nobody is answered;
+    /// who asks again finds it. From any loop.
     package func createAutomatically(_ name: String) {
         guard wishes.add(name) else { return }
         loop.execute { [self] in
@@ -214,8 +214,8 @@ extension ClusterMember {
 
     // MARK: Deletion
 
-    /// Deletes a topic, and answers when it is gone from every broker that is there; those that are not delete it when they return.
-    /// From any loop.
+    /// Deletes a topic, and answers when it is gone from every broker that is there; those that are not delete it when
+    /// they return. From any loop.
     package func deleteTopic(_ name: String, id: UUID) async -> TopicFault? {
         await atHome { [self] in await delete(name, id: id) }
     }

@@ -23,8 +23,8 @@ package struct CoordinationAccess: Sendable {
     }
 }
 
-/// A broker as a member of its cluster: its registration, its part in electing a controller, the controller itself where it is elected,
-/// and what it is told of topics. docs/design/cluster.md tells how the pieces fit.
+/// A broker as a member of its cluster: its registration, its part in electing a controller, the controller itself
+/// where it is elected, and what it is told of topics. docs/design/cluster.md tells how the pieces fit.
 ///
 /// All state belongs to the first loop; `metadata`, `topics` and the methods that say so may be used from any.
 package final class ClusterMember: @unchecked Sendable {
@@ -63,7 +63,8 @@ package final class ClusterMember: @unchecked Sendable {
     private(set) var isClosed = false
     private var isRejoining = false
 
-    /// Topics whose folders were found though the tree does not know them; they are left alone, and their names are not given again.
+    /// Topics whose folders were found though the tree does not know them; they are left alone, and their names are not
+    /// given again.
     private(set) var strangers: Set<String> = []
 
     // producer ids
