@@ -62,7 +62,8 @@ extension PartitionLog {
             try loadSegments(parameters)
         }
         reservedEnd = offsets.logEnd
-        if epochs.truncateFromEnd(offsets.logEnd) { epochFile = .changed }
+        // one that began at the end and has no record yet stays: ten thousand idle partitions that start write nothing
+        if epochs.truncateFromEnd(offsets.logEnd + 1) { epochFile = .changed }
         if epochs.truncateFromStart(offsets.logStart) { epochFile = .changed }
         producers.advanceLogStart(to: offsets.logStart)
         try removeStraySnapshots()

@@ -27,7 +27,7 @@ extension PartitionLog {
             activeIsUnsynced = false
         }
         switch epochFile {
-        case .changed:
+        case .changed, .begun:
             let file = try files.open(epochPath + ".tmp", .truncate)
             try files.write(epochs.encode(), to: file, at: 0)
             unsyncedFiles.append(file)
@@ -57,7 +57,7 @@ extension PartitionLog {
         let durable = max(offsets.durable, writes.endOffset)
         var safe = durable
         // recovery makes the epochs and the indexes anew above the recovery point only: it waits for their files
-        if epochFile != .saved { safe = offsets.recoveryPoint }
+        if epochFile != .saved, epochFile != .begun { safe = offsets.recoveryPoint }
         if unsealedCount > 0 { safe = min(safe, segments[segments.count - 1 - unsealedCount].baseOffset) }
         offsets.set(recoveryPoint: max(offsets.recoveryPoint, safe), durable: durable)
     }
@@ -77,7 +77,7 @@ extension PartitionLog {
             }
         case .settling:
             epochFile = .saved
-        case .saved, .changed, .renamed:
+        case .saved, .begun, .changed, .renamed:
             break
         }
     }
@@ -92,7 +92,10 @@ extension PartitionLog {
     package func beginEpoch(_ epoch: LeaderEpoch) throws(LogError) {
         try requireOpen()
         precondition(!hasReservations, "an epoch begins between appends")
-        if epochs.assign(epoch: epoch, startOffset: offsets.logEnd) { epochFile = .changed }
+        let isFirst = epochs.isEmpty
+        guard epochs.assign(epoch: epoch, startOffset: offsets.logEnd) else { return }
+        // the first is written at once, as Kafka has it: a log without any epoch is one of an older Kafka
+        epochFile = !isFirst && (epochFile == .saved || epochFile == .begun) ? .begun : .changed
     }
 
     /// Forgets producers that were silent for as long as that (`producer.id.expiration.ms`) and have no transaction
@@ -153,7 +156,7 @@ extension PartitionLog {
         try writeSnapshot(at: offsets.logEnd)
         unsyncedFiles += try active.completeIndexes(files)
         activeIsUnsynced = true
-        if epochFile != .saved {
+        if epochFile != .saved, epochFile != .begun {
             let bytes = epochs.encode()
             try onDisk { () throws(SystemError) in try disk.replace(epochPath, with: bytes) }
             epochFile = .saved
@@ -172,8 +175,12 @@ extension PartitionLog {
 /// How far `leader-epoch-checkpoint` is behind the history in memory. It is written beside, synced with the next cycle,
 /// renamed after it, and the name is synced with the one after that: no sync is waited for under the log's lock.
 enum EpochFile {
-    /// Can become *changed*.
+    /// Can become *changed*, or *begun*.
     case saved
+    /// An epoch has begun that has no record yet. It is written together with its first one: until then nothing says more
+    /// than the epoch before does, and a broker that begins to lead ten thousand idle partitions writes no files. Can
+    /// become *written*, by a take, or *changed*.
+    case begun
     /// Can become *written*, by a take.
     case changed
     /// Lies beside, and is being synced. Can become *renamed*, or *changed* again.
