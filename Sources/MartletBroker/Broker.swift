@@ -23,6 +23,16 @@ package struct StartFault: Error, CustomStringConvertible {
     package init(_ description: String) { self.description = description }
 }
 
+/// A listener, and the sockets that it has: one for each family of addresses.
+private struct OpenListener {
+    let listener: Listener
+    var sockets: [any ListeningSocket] = []
+
+    init(listener: Listener) { self.listener = listener }
+
+    func close() { for socket in sockets { socket.close() } }
+}
+
 /// A broker: its listeners and connections, over the replicas and the cluster that `ClusterMember` keeps.
 package final class Broker: @unchecked Sendable {
     /// What "without limit" is at most, and at most a quarter of the machine's memory.
@@ -30,6 +40,8 @@ package final class Broker: @unchecked Sendable {
     private static let coldReadThreads = 4
     private static let coldReadLimit = 256
     private static let sessionSweepInterval = Interval.seconds(30)
+    /// Before connections of a listener that was taken away are closed.
+    private static let farewell = Interval.seconds(1)
     /// Connections kept waiting until the broker serves; more are closed.
     private static let earlyLimit = 1024
 
@@ -47,7 +59,7 @@ package final class Broker: @unchecked Sendable {
     let codec: CodecLane
     let keptMetadata = KeptMetadata()
     private let shared: [ConnectionLoop]
-    private var sockets: [any ListeningSocket] = []
+    private var opened: [OpenListener] = []
     private var nextLoop = 0
     private var isOpen = false
     private var isStopped = false
@@ -89,36 +101,82 @@ package final class Broker: @unchecked Sendable {
     /// Opens the listeners. On the first loop.
     package func listen() throws(StartFault) {
         precondition(host.loops[0].isCurrent, "listeners belong to the first loop")
-        let options = listenOptions
-        for listener in config.listeners {
-            for address in try addresses(of: listener) {
-                do throws(SystemError) {
-                    let socket = try host.network.listen(on: address, options: options, loop: host.loops[0]) { [weak self] socket in
-                        self?.accepted(socket, listener)
-                    }
-                    sockets.append(socket)
-                    boundPorts.append((listener.name, socket.address))
-                } catch {
-                    throw StartFault(Self.sentence(for: error, listener))
-                }
-            }
-        }
+        for listener in config.listeners { opened.append(try open(listener)) }
+        cluster.openListeners = { [weak self] in self?.openMissing($0) }
+        cluster.followListeners = { [weak self] in self?.follow($0) ?? [] }
         for loop in host.loops { connections.watch(loop) }
         sweepSessions()
         groups.start()
     }
 
     /// The addresses that the listeners really have, for those that were given port 0.
-    package private(set) var boundPorts: [(listener: String, address: SocketAddress)] = []
+    package var boundPorts: [(listener: String, address: SocketAddress)] {
+        opened.flatMap { listener in listener.sockets.map { (listener.listener.name, $0.address) } }
+    }
 
     /// Where clients are told to connect: `advertised.listeners`, and the ports that were bound where it says 0.
-    package var advertisedEndpoints: [BrokerEndpoint] {
+    package var advertisedEndpoints: [BrokerEndpoint] { endpoints(cluster.running.current) }
+
+    private func endpoints(_ config: BrokerConfig) -> [BrokerEndpoint] {
         config.advertisedListeners.map { listener in
             let bound = boundPorts.first { $0.listener == listener.name }
             let port = listener.port == 0 ? bound?.address.port ?? 0 : listener.port
             return BrokerEndpoint(
                 listener: listener.name, host: listener.host.isEmpty ? host.network.localName : listener.host, port: Int32(port))
         }
+    }
+
+    private func open(_ listener: Listener) throws(StartFault) -> OpenListener {
+        let options = listenOptions
+        var open = OpenListener(listener: listener)
+        for address in try addresses(of: listener) {
+            do throws(SystemError) {
+                open.sockets.append(
+                    try host.network.listen(on: address, options: options, loop: host.loops[0]) { [weak self] socket in
+                        self?.accepted(socket, listener)
+                    })
+            } catch {
+                open.close()
+                throw StartFault(Self.sentence(for: error, listener))
+            }
+        }
+        return open
+    }
+
+    /// Opens what these settings add: all of it, or why not. Where a listener that goes has the port, it is waited for.
+    private func openMissing(_ config: BrokerConfig) -> String? {
+        var added: [OpenListener] = []
+        for listener in config.listeners where !opened.contains(where: { $0.listener == listener }) {
+            guard !opened.contains(where: { $0.listener.port == listener.port && listener.port != 0 }) else { continue }
+            do throws(StartFault) { added.append(try open(listener)) } catch {
+                for other in added { other.close() }
+                return error.description
+            }
+        }
+        opened += added
+        return nil
+    }
+
+    /// Listens where these settings say, and nowhere else. Connections that came by a listener that goes have a moment
+    /// for the answers that are under way.
+    private func follow(_ config: BrokerConfig) -> [BrokerEndpoint] {
+        guard !isStopped else { return endpoints(config) }
+        let gone = opened.filter { !config.listeners.contains($0.listener) }
+        opened.removeAll { !config.listeners.contains($0.listener) }
+        for listener in gone {
+            listener.close()
+            log.network.info("a listener was closed", ("listener", listener.listener.description))
+        }
+        if !gone.isEmpty {
+            let names = Set(gone.map(\.listener))
+            for loop in host.loops { connections.closeLater(on: loop, after: Self.farewell) { names.contains($0) } }
+        }
+        for listener in config.listeners where !opened.contains(where: { $0.listener == listener }) {
+            do throws(StartFault) { opened.append(try open(listener)) } catch {
+                log.network.error("a listener cannot be opened", ("reason", error.description))
+            }
+        }
+        return endpoints(config)
     }
 
     /// From now on clients are served; who has connected before was kept waiting.
@@ -200,8 +258,8 @@ package final class Broker: @unchecked Sendable {
         groups.stop()
         for (socket, _) in early { socket.close() }
         early.removeAll()
-        for socket in sockets { socket.close() }
-        sockets.removeAll()
+        for listener in opened { listener.close() }
+        opened.removeAll()
         for loop in host.loops {
             if loop.isCurrent {
                 connections.closeAll(on: loop)

@@ -109,6 +109,17 @@ final class Connections: @unchecked Sendable {
         lock.withLock { open.values.filter { $0.loop === loop } }.sorted { $0.id < $1.id }
     }
 
+    /// Closes those of a loop that came by certain listeners, after a while. From any loop.
+    func closeLater(on loop: any EventLoop, after delay: Interval, where isMeant: @escaping @Sendable (Listener) -> Bool) {
+        loop.execute { [weak self] in
+            loop.schedule(after: delay) {
+                for connection in self?.all(on: loop) ?? [] where isMeant(connection.listener) {
+                    connection.close("its listener was taken away")
+                }
+            }
+        }
+    }
+
     /// Admits no more, and closes those of this loop. On it.
     func closeAll(on loop: any EventLoop) {
         lock.withLock { isClosing = true }

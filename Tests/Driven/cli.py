@@ -1,7 +1,7 @@
 """The commands that speak to a broker: what people and scripts get from them."""
-import base64, json, os, pathlib, pty, re, select, signal, subprocess, time
+import base64, json, os, pathlib, pty, re, select, signal, socket, subprocess, time
 import driving
-from driving import ROOT, Broker, Skip, free_port, test, wait_until
+from driving import ROOT, Broker, Skip, free_port, run_program, test, wait_until
 from kcat import consumed, kcat
 
 COMMANDS = {
@@ -551,6 +551,43 @@ def a_group_that_is_at_work_is_shown_and_left_alone():
 
 
 # Settings and the cluster
+
+
+@test
+def listeners_are_added_and_taken_away_while_the_broker_runs():
+    broker, other, held = started(), free_port(), socket.socket()
+    held.bind(("127.0.0.1", 0))
+    held.listen()
+    protocols = "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT"
+    main = f"PLAINTEXT://{broker.address}"
+
+    def told_at(port):
+        """The address of the broker, as it is told who asks there; None where nobody listens."""
+        got = run_program("cluster", "describe", "--bootstrap", f"127.0.0.1:{port}", "--timeout", "2", "--json")
+        return json.loads(got.stdout)["brokers"][0]["port"] if got.returncode == 0 else None
+
+    refused = martlet(broker, "config", "set", "broker", "1", f"listeners={main},OTHER://127.0.0.1:{held.getsockname()[1]}", protocols, code=1)
+    assert "INVALID_REQUEST" in refused.err and "in use" in refused.err, refused
+    names = [c["name"] for c in told(broker, "config", "get", "broker", "1")["configs"] if c["source"] == "broker"]
+    assert names == [], "what is refused is not kept"
+    martlet(broker, "config", "set", "broker", "1", f"listeners={main},OTHER://127.0.0.1:{other}", protocols)
+    wait_until(lambda: told_at(other) == other, what="the other listener's address in the metadata")
+    assert told_at(broker.port) == broker.port
+    for end in (broker.stop, broker.kill):
+        end()
+        broker.start()
+        assert (told_at(other), told_at(broker.port)) == (other, broker.port)
+    staying, going = (socket.create_connection(("127.0.0.1", port)) for port in (broker.port, other))
+    martlet(broker, "config", "set", "broker", "1", "--delete", "listeners", "--delete", "listener.security.protocol.map")
+    wait_until(lambda: told_at(other) is None, what="the end of the other listener")
+    going.settimeout(5)
+    assert going.recv(1) == b"", "a connection of a listener that is gone is closed"
+    staying.settimeout(0.2)
+    try:
+        assert staying.recv(1) != b"", "a connection of another listener stays"
+    except TimeoutError:
+        pass
+    assert told_at(broker.port) == broker.port
 
 
 @test

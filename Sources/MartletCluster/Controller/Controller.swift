@@ -54,6 +54,8 @@ final class Controller: @unchecked Sendable {
     private var isClosed = false
     private var mayRaiseEpochs: Bool
     private var retry: TimerToken?
+    /// One for all registrations, whose addresses may change: a watcher that is there already is not added again.
+    private lazy var brokerWatcher = Watcher { [weak self] _ in self?.note { $0.brokers = true } }
 
     init(_ surroundings: ControllerSurroundings) {
         self.surroundings = surroundings
@@ -253,7 +255,7 @@ final class Controller: @unchecked Sendable {
         guard let session else { return [] }
         let watcher = Watcher { [weak self] _ in self?.note { $0.brokers = true } }
         let names = try await session.children(ClusterPath.brokers, watch: watcher).names
-        return try await BrokerRegistrations.read(names, session, logger)
+        return try await BrokerRegistrations.read(names, session, logger, watch: brokerWatcher)
     }
 
     private func lookAtTopics() async throws(KeeperError) {

@@ -72,12 +72,14 @@ struct TopicReader {
 
 enum BrokerRegistrations {
     /// The brokers of these nodes, by id.
-    static func read(_ names: [String], _ session: any KeeperSession, _ logger: Logger) async throws(KeeperError) -> [LiveBroker] {
+    static func read(
+        _ names: [String], _ session: any KeeperSession, _ logger: Logger, watch: Watcher? = nil
+    ) async throws(KeeperError) -> [LiveBroker] {
         var brokers: [LiveBroker] = []
         for name in names {
             do throws(KeeperError) {
                 let path = ClusterPath.brokers + "/" + name
-                let (data, stat) = try await session.get(path)
+                let (data, stat) = try await session.get(path, watch: watch)
                 guard let id = BrokerID(name), String(id) == name, let node = BrokerNode(data) else {
                     logger.error("the registration of a broker cannot be read, and is passed over", ("path", path))
                     continue

@@ -83,7 +83,12 @@ extension ClusterMember {
         of target: ConfigTarget, validateOnly: Bool,
         _ decide: @escaping ConfigDecision
     ) async -> ConfigFault? {
-        await atHome { [self] in await alter(target, validateOnly: validateOnly, decide) }
+        await atHome { [self] in
+            let fault = await alter(target, validateOnly: validateOnly, decide)
+            // what was opened for settings that are not to be
+            if fault != nil, target == .broker(brokerID) { _ = followListeners?(config) }
+            return fault
+        }
     }
 
     private func alter(
@@ -100,6 +105,7 @@ extension ClusterMember {
                 case .success(let decided): wanted = decided
                 }
                 if validateOnly || present.elementsEqual(wanted, by: { $0 == $1 }) { return nil }
+                if target == .broker(brokerID), let reason = open(wanted) { return ConfigFault(.invalidRequest, reason) }
                 let results = try await session.multi(Self.writing(wanted, target, version))
                 await waitUntilActing(results)
                 return nil
@@ -117,6 +123,15 @@ extension ClusterMember {
             }
         }
         return ConfigFault(.unknownServerError, "Others alter the same settings at the same time: try again.")
+    }
+
+    /// Opens the listeners that this broker's settings ask for, before anything is written: an address that cannot be
+    /// had is a reason to refuse.
+    private func open(_ own: ConfigAlteration.Stored) -> String? {
+        let clusterWide = config.settings.values(in: .dynamicDefaultBroker)
+        guard let next = try? startConfig.altered(clusterWide: clusterWide, own: values(own, of: .broker(brokerID)))
+        else { return nil }
+        return next.listeners == config.listeners ? nil : openListeners?(next)
     }
 
     /// The settings and the notification of them, both or none.
@@ -273,10 +288,24 @@ extension ClusterMember {
     /// The broker's settings are what topics have that say nothing themselves.
     private func applyBrokerConfig() async {
         logger.info("settings of the broker were altered")
+        await registerListeners()
         replicas.configChanged(config)
         for topic in topics.table.sorted {
             guard let config = await topicConfig(topic.name) else { continue }
             replicas.configChanged(topic: topic.name, config)
+        }
+    }
+
+    /// Listens where the settings say, and tells the cluster so.
+    private func registerListeners() async {
+        guard let endpoints = followListeners?(config).map(described), endpoints != registration.endpoints, let session
+        else { return }
+        registration.endpoints = endpoints
+        do throws(KeeperError) {
+            _ = try await session.set(ClusterPath.broker(brokerID), registration.bytes)
+        } catch {
+            // the session has ended: the next registration brings it
+            logger.warning("the broker's addresses could not be registered", ("reason", "\(error)"))
         }
     }
 }

@@ -57,9 +57,13 @@ package final class ClusterMember: @unchecked Sendable {
     var controller: Controller?
     package internal(set) var requests: BrokerRequests!
     var random: SeededRandom
-    private var registration = BrokerNode(endpoints: [], rack: nil, timestamp: -1)
+    var registration = BrokerNode(endpoints: [], rack: nil, timestamp: -1)
     private var hasNews = false
     private var imageObservers: [() -> Void] = []
+    /// Opens the listeners that these settings add, or says why one cannot be had. On the first loop.
+    package var openListeners: ((BrokerConfig) -> String?)?
+    /// Listens where these settings say, and nowhere else; where clients are told to connect then. On the first loop.
+    package var followListeners: ((BrokerConfig) -> [BrokerEndpoint])?
     private(set) var isClosed = false
     private var isRejoining = false
 
@@ -128,6 +132,7 @@ package final class ClusterMember: @unchecked Sendable {
         metadata.current = MetadataImage(clusterID: clusterID, controllerID: nil, brokers: [], topics: [])
         do throws(KeeperError) { try await readBrokerConfig(session) } catch { throw .keeper(error) }
         replicas.configChanged(config)
+        let listeners = followListeners?(config) ?? listeners
         strangers = try await start.strangers()
         do throws(LogError) {
             try await replicas.claim(brokerID: brokerID, clusterID: clusterID)
@@ -147,7 +152,7 @@ package final class ClusterMember: @unchecked Sendable {
         }
     }
 
-    private func described(_ listener: BrokerEndpoint) -> BrokerNode.Endpoint {
+    func described(_ listener: BrokerEndpoint) -> BrokerNode.Endpoint {
         let known = config.advertisedListeners.first { $0.name == listener.listener }
             ?? config.listeners.first { $0.name == listener.listener }
         return BrokerNode.Endpoint(

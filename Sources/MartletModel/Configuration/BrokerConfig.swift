@@ -145,6 +145,8 @@ extension BrokerConfig {
         let settings = altered.settings
         try settings.checkTimes()
         try settings.checkConnectionLimits()
+        // what it warns of was said at the start
+        (altered.listeners, altered.advertisedListeners) = try altered.settings.listeners()
         altered.topics = TopicConfigResolver(settings)
         altered.producerIDExpiration = .milliseconds(settings.int64("producer.id.expiration.ms"))
         altered.connectionLimit = settings.int32("max.connections")

@@ -190,7 +190,7 @@ package struct ConfigAlteration: Sendable {
             throw ConfigTable.shared.unknownName(name, for: target.scope, kind: kind)
         }
         guard target.scope == .broker else { return definition }
-        guard !definition.isReadOnly, !Self.fixed.contains(name) else {
+        guard !definition.isReadOnly else {
             throw ConfigError(
                 .unsupported, name,
                 "\(name) cannot be altered while the broker runs: change it in the broker's file and restart")
@@ -205,9 +205,6 @@ package struct ConfigAlteration: Sendable {
         }
         return definition
     }
-
-    /// Dynamic in Kafka; here a listener is opened at the start only.
-    private static let fixed: Set<String> = ["listeners", "listener.security.protocol.map"]
 
     /// Subscriptions answer a number outside of its bounds by a code of its own.
     private func range(_ definition: ConfigDefinition, _ text: String) -> ConfigFault? {
