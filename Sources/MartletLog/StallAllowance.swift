@@ -1,9 +1,9 @@
 package import MartletBasics
 
-/// The time that slow work may take from a loop: a fiftieth of all time, saved up to 40 ms. One long stall may overdraw
+/// The time that slow work may take from a loop: a twentieth of all time, saved up to 40 ms. One long stall may overdraw
 /// it, and the debt is worked off before the next.
 package struct StallAllowance: Sendable {
-    package static let share: Int64 = 50
+    package static let share: Int64 = 20
     package static let most = Interval.milliseconds(40)
 
     private var left = Self.most

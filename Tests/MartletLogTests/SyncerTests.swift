@@ -149,13 +149,13 @@ private final class Bench {
         #expect((3...17).contains(inPlace))
     }
 
-    @Test func stallsTakeAFiftiethOfTheTimeAndADebtIsWorkedOff() {
+    @Test func stallsTakeATwentiethOfTheTimeAndADebtIsWorkedOff() {
         var stalls = StallAllowance()
         func isLeft(afterMilliseconds time: Int64) -> Bool { stalls.isLeft(at: Instant(nanoseconds: time * 1_000_000)) }
         #expect(isLeft(afterMilliseconds: 0))
         stalls.charge(.milliseconds(200))
-        #expect(!isLeft(afterMilliseconds: 7_000))
-        #expect(isLeft(afterMilliseconds: 8_001))
+        #expect(!isLeft(afterMilliseconds: 3_199))
+        #expect(isLeft(afterMilliseconds: 3_201))
         // an hour of quiet saves no more than the most
         #expect(isLeft(afterMilliseconds: 3_600_000))
         stalls.charge(.milliseconds(41))
