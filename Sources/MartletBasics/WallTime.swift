@@ -118,7 +118,9 @@ package enum WallTime {
         return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
     }
 
-    private static func date(_ days: Int64) -> (year: Int64, month: Int64, day: Int64) {
+    /// The date of the Gregorian calendar (E. M. Reingold and N. Dershowitz, Calendrical Calculations): 400 years have
+    /// 146,097 days.
+    package static func date(_ days: Int64) -> (year: Int64, month: Int64, day: Int64) {
         let shifted = days + 719_468
         let era = floorDivide(shifted, 146_097)
         let dayOfEra = shifted - era * 146_097

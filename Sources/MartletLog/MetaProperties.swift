@@ -1,3 +1,4 @@
+import MartletBasics
 package import MartletModel
 
 /// `meta.properties` in a log directory: whose it is. Version 0 (ZooKeeper) has `broker.id` and `cluster.id`, version 1
@@ -62,24 +63,10 @@ func javaDate(_ milliseconds: Int64) -> String {
     let seconds = milliseconds >= 0 ? milliseconds / 1000 : (milliseconds - 999) / 1000
     let second = ((seconds % 86_400) + 86_400) % 86_400
     let days = (seconds - second) / 86_400
-    let (year, month, day) = civilDate(daysSince1970: days)
+    let (year, month, day) = WallTime.date(days)
     func two(_ n: Int64) -> String { n < 10 ? "0\(n)" : "\(n)" }
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][Int(((days % 7) + 7) % 7)]
     let name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][Int(month - 1)]
     return
         "\(weekday) \(name) \(two(day)) \(two(second / 3600)):\(two(second / 60 % 60)):\(two(second % 60)) UTC \(year)"
-}
-
-/// The Gregorian date. Years are counted from March, so that the day a leap year adds is the last of its year; 400
-/// years are 146,097 days.
-private func civilDate(daysSince1970: Int64) -> (year: Int64, month: Int64, day: Int64) {
-    let days = daysSince1970 + 719_468  // since 1 March of year 0
-    let era = (days >= 0 ? days : days - 146_096) / 146_097
-    let dayOfEra = days - era * 146_097
-    let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-    let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-    let monthFromMarch = (5 * dayOfYear + 2) / 153
-    let day = dayOfYear - (153 * monthFromMarch + 2) / 5 + 1
-    let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
-    return (yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, day)
 }

@@ -204,21 +204,13 @@ package final class StandardErrorLog: LogSink {
 
     // MARK: Time
 
-    /// `2026-11-21T11:22:33.123Z`. Days since 1970 become a date of the Gregorian calendar by counting years from
-    /// March, so that the leap day is a year's last (E. M. Reingold and N. Dershowitz, Calendrical Calculations).
+    /// `2026-11-21T11:22:33.123Z`, whatever the year.
     package static func append(time milliseconds: Int64, to line: inout [UInt8]) {
         let (days, rest) = milliseconds.flooringDivision(by: 86_400_000)
-        // from 0000-03-01, in eras of 400 years, which all have 146,097 days
-        let (era, day) = (days + 719_468).flooringDivision(by: 146_097)
-        let yearOfEra = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365
-        let dayOfYear = day - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let monthFromMarch = (5 * dayOfYear + 2) / 153
-        let month = monthFromMarch < 10 ? monthFromMarch + 3 : monthFromMarch - 9
-        let year = era * 400 + yearOfEra + (month <= 2 ? 1 : 0)
+        let (year, month, day) = WallTime.date(days)
         append(year, digits: 4, to: &line)
         for (separator, value) in [
-            ("-", month), ("-", dayOfYear - (153 * monthFromMarch + 2) / 5 + 1), ("T", rest / 3_600_000),
-            (":", rest / 60_000 % 60), (":", rest / 1000 % 60),
+            ("-", month), ("-", day), ("T", rest / 3_600_000), (":", rest / 60_000 % 60), (":", rest / 1000 % 60),
         ] {
             line.append(contentsOf: separator.utf8)
             append(value, digits: 2, to: &line)
