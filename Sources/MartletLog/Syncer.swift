@@ -199,10 +199,7 @@ package final class Syncer: @unchecked Sendable {
             finish()
         } else if mayRunInPlace {
             faults = jobs.run(from: 0, by: 1, on: disk)
-            let taken = loop.clock.now - began
-            if taken >= settings.quickLimit { stalls.charge(taken) }
-            lock.withLock { counts.inPlace += 1 }
-            finish()
+            finish(inPlace: true)
         } else {
             begin()
         }
@@ -249,8 +246,8 @@ package final class Syncer: @unchecked Sendable {
         if partsRunning == 0, partsLeft.isEmpty { finish() }
     }
 
-    private func finish() {
-        count()
+    private func finish(inPlace: Bool = false) {
+        count(inPlace: inPlace)
         let newFailure = failure == nil ? faults.min { $0.job < $1.job }?.error : nil
         publish()
         jobs.clear()
@@ -293,11 +290,13 @@ package final class Syncer: @unchecked Sendable {
         return faults.first { $0.job == SyncFault.allJobs || folders.contains($0.job) || files.contains($0.job) }?.error
     }
 
-    private func count() {
+    private func count(inPlace: Bool) {
         guard failure == nil, jobs.count > 0 else { return }
         let taken = loop.clock.now - began
         wasQuick = taken < settings.quickLimit
+        if inPlace, !wasQuick { stalls.charge(taken) }
         lock.withLock {
+            if inPlace { counts.inPlace += 1 }
             counts.cycles += 1
             if jobs.count > settings.fileSystemThreshold { counts.fileSystemSyncs += 1 }
             counts.files += UInt64(jobs.files.count)
