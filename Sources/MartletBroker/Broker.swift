@@ -168,8 +168,8 @@ package final class Broker: @unchecked Sendable {
             log.network.info("a listener was closed", ("listener", listener.listener.description))
         }
         if !gone.isEmpty {
-            let names = Set(gone.map(\.listener))
-            for loop in host.loops { connections.closeLater(on: loop, after: Self.farewell) { names.contains($0) } }
+            let closed = Set(gone.map(\.listener))
+            for loop in host.loops { connections.closeLater(on: loop, after: Self.farewell) { closed.contains($0) } }
         }
         for listener in config.listeners where !opened.contains(where: { $0.listener == listener }) {
             do throws(StartFault) { opened.append(try open(listener)) } catch {
