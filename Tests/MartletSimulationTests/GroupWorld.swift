@@ -16,9 +16,8 @@ final class GroupWorld: @unchecked Sendable {
     private enum End { case stop, kill, powerCut }
 
     private static let port: UInt16 = 9092
-    private static let memoryBytes: Int64 = 1 << 30
     private static let roomyBytes: Int64 = 1 << 40
-    /// Virtual time in which a broker starts or stops, and in which clients come to their end.
+    /// Virtual time in which clients come to their end.
     private static let patience = Interval.seconds(40)
     private static let startAttemptsLimit = 8
     /// How often it is looked whether the groups have settled, and how many looks in a row must find the same.
@@ -32,10 +31,9 @@ final class GroupWorld: @unchecked Sendable {
     private let clients: [SimulatedHost]
     private let hasDiskFaults: Bool
     private var random: SeededRandom
-    private var process: BrokerProcess!
+    private var life: BrokerLife!
     private let config: BrokerConfig
     private var groups: [GroupStage.Group] = []
-    private let fatal = Box<String?>(nil)
 
     private var ledger: GroupLedger { stage.ledger }
 
@@ -105,28 +103,16 @@ final class GroupWorld: @unchecked Sendable {
     private func startBroker() -> Bool {
         for _ in 0..<Self.startAttemptsLimit {
             if random.chance(1, in: 8) { host.powerCut(afterDiskOperations: 1 + random.below(40)) }
-            let outcome = Box<String?>(nil)
-            let host = self.host
-            fatal.value = nil
-            process = BrokerProcess(host: host, config: config, sink: SilentLog(), memoryBytes: Self.memoryBytes)
-            process.onFatal = { [fatal] sentence in fatal.value = sentence }
-            host.loops[0].spawn { [process] in
-                do throws(StartFault) {
-                    try await process!.start()
-                    outcome.value = ""
-                } catch {
-                    outcome.value = error.description
-                }
-            }
-            let hasEnded = { outcome.value != nil || self.fatal.value != nil || !host.isAlive }
-            guard simulated.run(atMost: Self.patience, until: hasEnded) else {
+            life = BrokerLife(simulated, host, config)
+            switch life.start() {
+            case .serves: return true
+            case .hung:
                 ledger.violated("the broker did not come to the end of its start")
                 return false
-            }
-            if outcome.value == "", fatal.value == nil, host.isAlive { return true }
-            if host.isAlive, !hasDiskFaults {
-                ledger.violated("the broker did not start: \(fatal.value ?? outcome.value!)")
+            case .failed(let sentence) where !hasDiskFaults:
+                ledger.violated("the broker did not start: \(sentence)")
                 return false
+            case .failed, .died: break
             }
             end(host.isAlive ? .kill : .powerCut)
         }
@@ -146,14 +132,7 @@ final class GroupWorld: @unchecked Sendable {
     }
 
     private func stopBroker() {
-        let isDone = Box(false)
-        host.loops[0].spawn { [process] in
-            await process!.stop()
-            isDone.value = true
-        }
-        guard simulated.run(atMost: Self.patience, until: { isDone.value }) else {
-            return ledger.violated("the broker did not come to the end of its stop")
-        }
+        if !life.stop() { ledger.violated("the broker did not come to the end of its stop") }
     }
 
     private func live() {
@@ -163,8 +142,8 @@ final class GroupWorld: @unchecked Sendable {
         let span = Interval.milliseconds(Int64(100 + random.below(1_500)))
         let choice = random.below(8)
         if choice < 2 { host.powerCut(afterDiskOperations: 20 + random.below(200)) }
-        _ = simulated.run(atMost: span) { !host.isAlive || self.fatal.value != nil }
-        if let sentence = fatal.value {
+        _ = simulated.run(atMost: span) { !host.isAlive || self.life.lastWords != nil }
+        if let sentence = life.lastWords {
             if !hasDiskFaults { ledger.violated("a broker on a sound disk gave up: \(sentence)") }
             return end(.kill)
         }

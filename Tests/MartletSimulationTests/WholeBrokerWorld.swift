@@ -13,8 +13,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
         var told: UInt64
     }
 
-    private static let memoryBytes: Int64 = 1 << 30
-    /// Virtual time in which a broker starts or stops, and in which clients come to their end.
+    /// Virtual time in which clients come to their end.
     private static let patience = Interval.seconds(40)
     private static let startAttemptsLimit = 8
 
@@ -24,10 +23,9 @@ final class WholeBrokerWorld: @unchecked Sendable {
     private(set) var host: SimulatedHost
     private let clients: [SimulatedHost]
     private var random: SeededRandom
-    private var process: BrokerProcess!
+    private var life: BrokerLife!
     private let config: BrokerConfig
     private var topics: [(name: String, partitions: Int32)] = []
-    private let fatal = Box<String?>(nil)
 
     private var ledger: Ledger { audience.ledger }
     private var files: SimulatedFileSystem { host.files }
@@ -81,27 +79,16 @@ final class WholeBrokerWorld: @unchecked Sendable {
     private func startBroker() -> Bool {
         for _ in 0..<Self.startAttemptsLimit {
             if random.chance(1, in: 6) { host.powerCut(afterDiskOperations: 1 + random.below(40)) }
-            let outcome = Box<String?>(nil)
-            let host = self.host
-            fatal.value = nil
-            process = BrokerProcess(host: host, config: config, sink: SilentLog(), memoryBytes: Self.memoryBytes)
-            process.onFatal = { [fatal] sentence in fatal.value = sentence }
-            host.loops[0].spawn { [process] in
-                do throws(StartFault) {
-                    try await process!.start()
-                    outcome.value = ""
-                } catch {
-                    outcome.value = error.description
-                }
-            }
-            guard simulated.run(atMost: Self.patience, until: { outcome.value != nil || fatal.value != nil || !host.isAlive }) else {
+            life = BrokerLife(simulated, host, config)
+            switch life.start() {
+            case .serves: return true
+            case .hung:
                 ledger.violated("the broker did not come to the end of its start")
                 return false
-            }
-            if outcome.value == "", fatal.value == nil, host.isAlive { return true }
-            if host.isAlive, !hasDiskFaults {
-                ledger.violated("the broker did not start: \(fatal.value ?? outcome.value!)")
+            case .failed(let sentence) where !hasDiskFaults:
+                ledger.violated("the broker did not start: \(sentence)")
                 return false
+            case .failed, .died: break
             }
             files.heal()
             files.capacityBytes = 1 << 40
@@ -121,14 +108,7 @@ final class WholeBrokerWorld: @unchecked Sendable {
     }
 
     private func stopBroker() {
-        let isDone = Box(false)
-        host.loops[0].spawn { [process] in
-            await process!.stop()
-            isDone.value = true
-        }
-        guard simulated.run(atMost: Self.patience, until: { isDone.value }) else {
-            return ledger.violated("the broker did not come to the end of its stop")
-        }
+        if !life.stop() { ledger.violated("the broker did not come to the end of its stop") }
     }
 
     private func live() {
@@ -137,8 +117,8 @@ final class WholeBrokerWorld: @unchecked Sendable {
         let span = Interval.milliseconds(Int64(20 + random.below(160)))
         let choice = random.below(8)
         if choice < 3 { host.powerCut(afterDiskOperations: 20 + random.below(400)) }
-        _ = simulated.run(atMost: span) { !host.isAlive || fatal.value != nil }
-        if let sentence = fatal.value {
+        _ = simulated.run(atMost: span) { !host.isAlive || life.lastWords != nil }
+        if let sentence = life.lastWords {
             if !hasDiskFaults { ledger.violated("a broker on a sound disk gave up: \(sentence)") }
             return end(.kill)
         }
