@@ -54,6 +54,7 @@ package final class Broker: @unchecked Sendable {
     let requestMemory: RequestMemory
     let fetchSessions: FetchSessionCache
     package let groups: GroupCoordinator
+    package let transactions: TransactionCoordinator
     let connections: Connections
     let coldReads: any Lane
     let codec: CodecLane
@@ -79,6 +80,8 @@ package final class Broker: @unchecked Sendable {
         let seed = host.randomSeed()
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
         groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: Int(most), sink: sink)
+        transactions = TransactionCoordinator(
+            host: host, cluster: cluster, groups: groups, config: config, bytesLimit: Int(most), sink: sink)
         connections = Connections(running: cluster.running, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
         codec = CodecLane(host)
@@ -107,6 +110,7 @@ package final class Broker: @unchecked Sendable {
         for loop in host.loops { connections.watch(loop) }
         sweepSessions()
         groups.start()
+        transactions.start()
     }
 
     /// The addresses that the listeners really have, for those that were given port 0.
@@ -256,6 +260,7 @@ package final class Broker: @unchecked Sendable {
     package func stop() async {
         isStopped = true
         groups.stop()
+        transactions.stop()
         for (socket, _) in early { socket.close() }
         early.removeAll()
         for listener in opened { listener.close() }

@@ -19,6 +19,7 @@ final class CodecWork: @unchecked Sendable {
     let acks: Int16
     let timeoutMs: Int32
     let parts: ContiguousArray<ProducePart>
+    let transaction: ProduceTransaction?
     let frame: UnsafeMutableRawBufferPointer
     let buffer: FrameBuffer
     /// Nil where the partition is not served here: nothing is checked.
@@ -27,13 +28,14 @@ final class CodecWork: @unchecked Sendable {
 
     init(
         header: FrameHeader, acks: Int16, timeoutMs: Int32, parts: ContiguousArray<ProducePart>, configs: [TopicConfig?],
-        frame: UnsafeMutableRawBufferPointer, buffer: FrameBuffer
+        transaction: ProduceTransaction?, frame: UnsafeMutableRawBufferPointer, buffer: FrameBuffer
     ) {
         self.header = header
         self.acks = acks
         self.timeoutMs = timeoutMs
         self.parts = parts
         self.configs = configs
+        self.transaction = transaction
         self.frame = frame
         self.buffer = buffer
     }
@@ -97,7 +99,8 @@ extension Connection {
     /// Checks a request's batches on the codec lane if one of them is large and must be decompressed or compressed;
     /// false if it is to be done here. Until it is appended the connection's later requests wait.
     func checkOnLane(
-        _ header: FrameHeader, acks: Int16, _ frame: UnsafeMutableRawBufferPointer, _ table: LocalTopicTable
+        _ header: FrameHeader, acks: Int16, _ transaction: ProduceTransaction?, _ frame: UnsafeMutableRawBufferPointer,
+        _ table: LocalTopicTable
     ) -> Bool {
         guard shared.produceParts.contains(where: { $0.records?.count ?? 0 > CodecLane.inlineLimit }) else { return false }
         var isHard = false
@@ -111,14 +114,15 @@ extension Connection {
         guard isHard else { return false }
         let (buffer, bytes) = keepFrame(frame)
         let work = CodecWork(
-            header: header, acks: acks, timeoutMs: produceTimeoutMs, parts: shared.produceParts, configs: configs, frame: bytes,
-            buffer: buffer)
+            header: header, acks: acks, timeoutMs: produceTimeoutMs, parts: shared.produceParts, configs: configs,
+            transaction: transaction, frame: bytes, buffer: buffer)
         let isQueued = broker.codec.submit(work, on: loop) { [self] work in checkedOnLane(work) }
         guard isQueued else {
             shared.recycle(buffer)
             return false
         }
-        block(forOwnWork: true)
+        // it is already where the partitions had to be added to a transaction first
+        if !isBlocked { block(forOwnWork: true) }
         return true
     }
 
@@ -132,7 +136,7 @@ extension Connection {
     }
 
     /// The frame in memory that stays: its own buffer, or a copy of what lies in the loop's scratch.
-    private func keepFrame(_ frame: UnsafeMutableRawBufferPointer) -> (FrameBuffer, UnsafeMutableRawBufferPointer) {
+    func keepFrame(_ frame: UnsafeMutableRawBufferPointer) -> (FrameBuffer, UnsafeMutableRawBufferPointer) {
         if let owner = frameOwner {
             owner.users += 1
             return (owner, frame)
@@ -145,7 +149,9 @@ extension Connection {
     private func checkedOnLane(_ work: CodecWork) {
         if !isClosed {
             produceTimeoutMs = work.timeoutMs
-            let appended = appendParts(work.header, acks: work.acks, work.parts, work.frame, checked: work.checked)
+            let appended = appendParts(
+                work.header, acks: work.acks, work.parts, work.frame, checked: work.checked, transaction: work.transaction,
+                fault: nil)
             if appended { shared.retain(work.buffer) }
         }
         shared.recycle(work.buffer)

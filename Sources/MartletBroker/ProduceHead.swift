@@ -15,6 +15,8 @@ package struct ProducePart {
 /// What a produce request says of all its partitions, read by hand: the generated decoder (a test compares them)
 /// would make arrays of arrays of what is looked at once.
 package struct ProduceHead {
+    /// Nil from a producer without transactions.
+    package let transactionalID: ByteRange?
     package let acks: Int16
     package let timeoutMs: Int32
 
@@ -24,7 +26,7 @@ package struct ProduceHead {
     ) throws(DecodingFault) {
         let flexible = version >= 9
         parts.removeAll(keepingCapacity: true)
-        _ = try reader.nullableStringRange(flexible: flexible)  // what counts is whether a batch is transactional
+        transactionalID = try reader.nullableStringRange(flexible: flexible)
         acks = try reader.int16()
         timeoutMs = try reader.int32()
         let topicCount = try reader.arrayCount(flexible: flexible, minimum: 2, stride: MemoryLayout<ProducePart>.stride)

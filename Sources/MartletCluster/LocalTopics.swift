@@ -7,6 +7,8 @@ package final class LocalTopic: @unchecked Sendable {
     /// The name's UTF-8, to compare with bytes of requests.
     package let nameBytes: [UInt8]
     package let id: UUID
+    /// Kept by brokers for themselves: clients do not write to it.
+    package let isInternal: Bool
     private let lock = Lock()
     // guarded by the lock:
     private var hosted: [Partition?] = []
@@ -15,6 +17,7 @@ package final class LocalTopic: @unchecked Sendable {
     package init(name: String, id: UUID, config: TopicConfig) {
         self.name = name
         nameBytes = Array(name.utf8)
+        isInternal = InternalTopics.all.contains(name)
         self.id = id
         settings = config
     }

@@ -20,10 +20,14 @@ package struct AppendRequest {
     package var token: AppendToken
     package var deadline: Instant
     package var origin: AppendOrigin
+    /// Who knows whether a producer has a transaction in the partition; nil where that is not asked.
+    package var transactions: (any TransactionVerifier)?
+    /// A marker of a transaction whose end raises the producer's epoch.
+    package var endsInNextEpoch = false
 
     package init(
         _ acknowledgement: Acknowledgement, owner: (any AppendOwner)?, token: AppendToken, deadline: Instant,
-        origin: AppendOrigin = .client
+        origin: AppendOrigin = .client, transactions: (any TransactionVerifier)? = nil
     ) {
         precondition(owner != nil || acknowledgement == .none, "an acknowledgement is for somebody")
         self.acknowledgement = acknowledgement
@@ -31,10 +35,30 @@ package struct AppendRequest {
         self.token = token
         self.deadline = deadline
         self.origin = origin
+        self.transactions = transactions
     }
 }
 
+/// Knows whether a producer has told its coordinator that its transaction is in a partition.
+package protocol TransactionVerifier: AnyObject, Sendable {
+    /// What speaks against a batch of this producer. Called under the partition's lock: between the answer and the
+    /// append no marker can end the transaction.
+    func verify(_ producer: ProducerID, _ epoch: ProducerEpoch, in partition: TopicPartition) -> ErrorCode
+}
+
 extension Partition {
+    /// Whether the producer has written to this partition in its transaction already, so that a marker will come.
+    package func isInTransaction(_ producer: ProducerID, _ epoch: ProducerEpoch) -> Bool {
+        lock.withLock { log.isInTransaction(producer, epoch) }
+    }
+
+    /// The refusal of a batch that would begin a transaction nobody knows of, and so nobody would end. Under the lock.
+    private func verify(_ batches: UnsafeMutableRawBufferPointer, _ verifier: any TransactionVerifier) -> ErrorCode {
+        let header = BatchHeader(UnsafeRawBufferPointer(batches))
+        guard header.isTransactional, !log.isInTransaction(header.producerID, header.producerEpoch) else { return .none }
+        return verifier.verify(header.producerID, header.producerEpoch, in: id)
+    }
+
     /// Reserves a place for batches that were checked. They are written by the next `writeReserved`, until which the
     /// bytes must stay.
     package func append(_ batches: UnsafeMutableRawBufferPointer, _ request: AppendRequest) -> AppendStart {
@@ -49,9 +73,14 @@ extension Partition {
             if request.acknowledgement == .committed, leadership.inSyncReplicas.count < needed {
                 return .refused(.notEnoughReplicas, "\(leadership.inSyncReplicas.count) of \(needed) replicas are in sync")
             }
+            if let verifier = request.transactions {
+                let fault = verify(batches, verifier)
+                guard fault == .none else { return .refused(fault, "the transaction was not found in this partition") }
+            }
             let isFirst = !log.hasReservations
             do throws(LogError) {
-                let reservation = try log.reserve(batches, leaderEpoch: leadership.leaderEpoch, origin: request.origin)
+                let reservation = try log.reserve(
+                    batches, leaderEpoch: leadership.leaderEpoch, origin: request.origin, endsInNextEpoch: request.endsInNextEpoch)
                 if reservation.isDuplicate {
                     let isWaiting = waitForDuplicate(reservation, request)
                     return .duplicate(

@@ -81,11 +81,12 @@ extension PartitionLog {
     /// leader epoch into them. The bytes must stay there unchanged until they are written: until `writeReserved` or
     /// `finishWrite` returns.
     package func reserve(
-        _ batches: UnsafeMutableRawBufferPointer, leaderEpoch: LeaderEpoch, origin: AppendOrigin = .client
+        _ batches: UnsafeMutableRawBufferPointer, leaderEpoch: LeaderEpoch, origin: AppendOrigin = .client,
+        endsInNextEpoch: Bool = false
     ) throws(LogError) -> Reservation {
         try requireOpen()
         let shape = try shapeForLeader(batches)
-        if let duplicate = try checkProducers(batches, leaderEpoch, origin) { return duplicate }
+        if let duplicate = try checkProducers(batches, leaderEpoch, origin, endsInNextEpoch) { return duplicate }
         try rollIfDue(for: shape, firstOffset: reservedEnd)
 
         let base = reservedEnd
@@ -235,9 +236,14 @@ extension PartitionLog {
         return shape.batchCount == 0 ? nil : shape
     }
 
+    /// Whether this producer has a transaction open here, in this epoch; what is reserved counts.
+    package func isInTransaction(_ producer: ProducerID, _ epoch: ProducerEpoch) -> Bool {
+        producers.isInTransaction(producer, epoch)
+    }
+
     /// Asks the producers' state. A request has one batch as a rule; of several, all must be new.
     private func checkProducers(
-        _ batches: UnsafeMutableRawBufferPointer, _ leaderEpoch: LeaderEpoch, _ origin: AppendOrigin
+        _ batches: UnsafeMutableRawBufferPointer, _ leaderEpoch: LeaderEpoch, _ origin: AppendOrigin, _ endsInNextEpoch: Bool
     ) throws(LogError) -> Reservation? {
         var position = 0
         while position < batches.count {
@@ -245,9 +251,9 @@ extension PartitionLog {
             let header = BatchHeader(batch)
             defer { position += header.totalSize }
             guard header.hasProducer else { continue }
-            var verdict = verdict(header, batch, origin)
+            var verdict = verdict(header, batch, origin, endsInNextEpoch)
             if case .refused(.outOfOrderSequenceNumber, _) = verdict, try recallBatches(of: header.producerID) {
-                verdict = self.verdict(header, batch, origin)
+                verdict = self.verdict(header, batch, origin, endsInNextEpoch)
             }
             switch verdict {
             case .accepted:
@@ -267,14 +273,14 @@ extension PartitionLog {
     }
 
     private func verdict(
-        _ header: BatchHeader, _ batch: UnsafeRawBufferPointer, _ origin: AppendOrigin
+        _ header: BatchHeader, _ batch: UnsafeRawBufferPointer, _ origin: AppendOrigin, _ endsInNextEpoch: Bool
     ) -> ProducerStateTable.Verdict {
         guard header.isControl else { return producers.check(header, origin: origin) }
         guard let marker = EndTransactionMarker(batch: UnsafeRawBufferPointer(rebasing: batch[..<header.totalSize]))
         else {
             return .refused(.invalidRecord, "a control batch with a producer that ends no transaction")
         }
-        return producers.checkMarker(header, coordinatorEpoch: marker.coordinatorEpoch)
+        return producers.checkMarker(header, coordinatorEpoch: marker.coordinatorEpoch, endsInNextEpoch: endsInNextEpoch)
     }
 
     // MARK: Roll

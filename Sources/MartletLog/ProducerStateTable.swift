@@ -85,10 +85,18 @@ package struct ProducerStateTable: Sendable {
         return .accepted
     }
 
-    /// Whether a leader may append this end of a transaction.
-    package func checkMarker(_ header: BatchHeader, coordinatorEpoch: Int32) -> Verdict {
+    /// Whether the producer has a transaction open here, in this epoch.
+    package func isInTransaction(_ producer: ProducerID, _ epoch: ProducerEpoch) -> Bool {
+        guard transactions.openCount > 0, let entry = entry(of: producer) else { return false }
+        return entry.isInTransaction && entry.epoch == epoch
+    }
+
+    /// Whether a leader may append this end of a transaction. Where the end raises the epoch (KIP-890), a marker in the
+    /// epoch of the open transaction's records is one for an earlier transaction that comes late.
+    package func checkMarker(_ header: BatchHeader, coordinatorEpoch: Int32, endsInNextEpoch: Bool = false) -> Verdict {
         guard let entry = entry(of: header.producerID) else { return .accepted }
         if header.producerEpoch < entry.epoch { return staleEpoch(header, entry) }
+        if endsInNextEpoch, entry.isInTransaction, header.producerEpoch == entry.epoch { return staleEpoch(header, entry) }
         if coordinatorEpoch < entry.coordinatorEpoch {
             return .refused(
                 .transactionCoordinatorFenced,

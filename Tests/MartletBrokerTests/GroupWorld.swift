@@ -44,6 +44,8 @@ struct GroupWorld {
                 #expect(replies[ticket.number] == nil, "a request is answered once")
                 told.replies[ticket.number] = reply
             case .append(let number, let records): underWay.append((number, records))
+            case .appendInTransaction(let number, let records, _): underWay.append((number, records))
+            case .endTransaction(let number, _): underWay.append((number, []))
             }
         }
         if syncsAtOnce { sync() }

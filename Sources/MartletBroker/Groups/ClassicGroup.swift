@@ -1,11 +1,7 @@
 import MartletBasics
 import MartletModel
 
-/// Names a request that waits for its answer.
-package struct GroupTicket: Hashable, Sendable {
-    package var number: UInt64
-    package init(number: UInt64) { self.number = number }
-}
+package typealias GroupTicket = CoordinatorTicket
 
 /// A way of assigning partitions that a member knows, and what it says of itself for that way.
 package struct GroupProtocol: Equatable, Sendable {

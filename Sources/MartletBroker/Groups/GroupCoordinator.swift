@@ -2,29 +2,18 @@ import MartletBasics
 import MartletCluster
 package import MartletModel
 import MartletReactor
-import Synchronization
 
-/// The coordinator of groups: which partition of `__consumer_offsets` a group belongs to, the shards of those that
-/// this broker leads, and what they share.
+/// The coordinator of groups: the shards of those partitions of `__consumer_offsets` that this broker leads, what
+/// topics are gone, and when offsets expire.
 package final class GroupCoordinator: @unchecked Sendable {
-    private static let loadingThreads = 2
-    /// More partitions than the topic has are never read at once.
-    private static let loadingLimit = 4096
-
-    let clock: any Clock
-    let logger: Logger
-    let loading: any Lane
-    let commitTimeout: Interval
+    let shared: CoordinatorShared
+    private let shards: CoordinatorShards<GroupCoordinator>
     private let host: any Host
     private let cluster: ClusterMember
-    private let config: BrokerConfig
     private let baseSettings: GroupSettings
     private let expiryInterval: Interval
-    private let bytesLimit: Int
-    private let bytes = Atomic<Int>(0)
     private let lock = Lock()
     // guarded by the lock:
-    private var shards: [GroupShard] = []
     private var seeds: SeededRandom
     // of the first loop:
     private var knownTopics: [DeletedTopic] = []
@@ -33,73 +22,42 @@ package final class GroupCoordinator: @unchecked Sendable {
     init(host: any Host, cluster: ClusterMember, config: BrokerConfig, bytesLimit: Int, sink: any LogSink) {
         self.host = host
         self.cluster = cluster
-        self.config = config
-        self.bytesLimit = bytesLimit
-        clock = host.clock
-        logger = Logger("groups", to: sink)
-        loading = host.makeLane("group-loading", threads: Self.loadingThreads, limit: Self.loadingLimit)
-        commitTimeout = config.offsetCommitTimeout
+        shared = CoordinatorShared(
+            host, name: "groups", lane: "group-loading", commitTimeout: config.offsetCommitTimeout, bytesLimit: bytesLimit,
+            sink: sink)
+        shards = CoordinatorShards(topic: InternalTopics.offsets, cluster: cluster)
         expiryInterval = config.offsetsRetentionCheckInterval
         baseSettings = GroupSettings(config)
         seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
     }
 
-    // MARK: What the shards ask
-
-    var isFull: Bool { bytes.load(ordering: .relaxed) >= bytesLimit }
-
-    func count(_ more: Int) { bytes.wrappingAdd(more, ordering: .relaxed) }
-
-    func nextSeed() -> UInt64 { lock.withLock { seeds.next() } }
-
-    func settings(for partition: Partition) -> GroupSettings {
+    private func settings(for partition: Partition) -> GroupSettings {
         var settings = baseSettings
         // assignments come to what members say of themselves, and are the smaller part
         settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 4 * 3
         return settings
     }
 
-    /// Runs at the end of the present loop's turn; on another thread, at the end of a turn of the first.
-    func atEndOfTurn(_ work: @escaping @Sendable () -> Void) {
-        for loop in host.loops where loop.isCurrent { return loop.atEndOfTurn(work) }
-        host.loops[0].execute(work)
-    }
-
     // MARK: Where a group is
 
-    /// The partition of `__consumer_offsets` that a group belongs to: Java's hash of its name, as with Kafka.
-    package static func partition(of group: String, count: Int32) -> Int32 {
-        var hash: Int32 = 0
-        for unit in group.utf16 { hash = 31 &* hash &+ Int32(unit) }
-        return (hash == .min ? 0 : abs(hash)) % count
-    }
+    package static func partition(of group: String, count: Int32) -> Int32 { coordinatorPartition(of: group, count: count) }
 
     /// Nil while the topic is not there.
-    func partition(of group: String) -> PartitionInfo? {
-        guard let topic = cluster.metadata.current.topic(InternalTopics.offsets), !topic.partitions.isEmpty else { return nil }
-        return topic.partitions[Int(Self.partition(of: group, count: Int32(topic.partitions.count)))]
-    }
+    func partition(of group: String) -> PartitionInfo? { shards.partition(of: group) }
 
-    func shard(of group: String) -> GroupShard? {
-        guard let info = partition(of: group) else { return nil }
-        return lock.withLock { Int(info.index) < shards.count ? shards[Int(info.index)] : nil }
-    }
+    func shard(of group: String) -> GroupShard? { shards.shard(of: group) }
 
     /// By partition.
-    var allShards: [GroupShard] { lock.withLock { shards } }
+    var allShards: [GroupShard] { shards.all }
 
-    /// As `GroupShard.submit`, for the group's shard.
+    /// As `CoordinatorShard.submit`, for the group's shard.
     func submit(
         _ group: String, on loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent
     ) {
-        guard let shard = shard(of: group) else { return answer(.failed(.notCoordinator)) }
-        shard.submit(on: loop, answer, event)
+        shards.submit(group, on: loop, answer, event)
     }
 
-    func read<R>(_ group: String, _ body: (GroupMachine) -> R) -> Result<R, GroupWriteFailure> {
-        guard let shard = shard(of: group) else { return .failure(GroupWriteFailure(.notCoordinator)) }
-        return shard.read(body)
-    }
+    func read<R>(_ group: String, _ body: (GroupMachine) -> R) -> Result<R, GroupWriteFailure> { shards.read(group, body) }
 
     // MARK: Following the cluster
 
@@ -116,17 +74,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     private func imageChanged() {
         guard !isStopped else { return }
         let image = cluster.metadata.current
-        let count = image.topic(InternalTopics.offsets)?.partitions.count ?? 0
-        let hosted = cluster.topics.table.topic(InternalTopics.offsets)
-        let shards = lock.withLock { () -> [GroupShard] in
-            while self.shards.count < count {
-                let index = self.shards.count
-                self.shards.append(
-                    GroupShard(index: Int32(index), loop: host.loops[index % host.loops.count], coordinator: self))
-            }
-            return self.shards
-        }
-        for shard in shards { shard.follow(Int(shard.index) < count ? hosted?.partition(shard.index) : nil) }
+        shards.follow(for: self)
         forgetDeletedTopics(image)
     }
 
@@ -135,14 +83,6 @@ package final class GroupCoordinator: @unchecked Sendable {
         knownTopics = image.topics.map { DeletedTopic(name: $0.name, id: $0.id) }
         guard !gone.isEmpty else { return }
         for shard in allShards { shard.note(.topicsDeleted(gone)) }
-    }
-
-    /// A shard has read its groups. Topics may have been deleted while nobody could take note: one whose name has another
-    /// id now surely was. Of one that is not there nothing is sure, for the image may be young; its offsets expire.
-    func began(_ shard: GroupShard, committedFor topics: [DeletedTopic]) {
-        let image = cluster.metadata.current
-        let gone = topics.filter { topic in image.topic(topic.name).map { $0.id != topic.id } ?? false }
-        if !gone.isEmpty { shard.note(.topicsDeleted(gone)) }
     }
 
     // MARK: Expiry
@@ -171,10 +111,28 @@ package final class GroupCoordinator: @unchecked Sendable {
     }
 
     /// Whether groups of a partition that this broker leads are still being read.
-    package var isLoading: Bool { allShards.contains { $0.isLoading } }
+    package var isLoading: Bool { shards.isLoading }
 
     /// What all groups take of memory, roughly.
-    package var bytesInUse: Int { bytes.load(ordering: .relaxed) }
+    package var bytesInUse: Int { shared.bytesInUse }
+}
+
+typealias GroupShard = CoordinatorShard<GroupCoordinator>
+
+extension GroupCoordinator: ShardOwner {
+    func makeMachine(for partition: Partition) -> GroupMachine {
+        GroupMachine(settings: settings(for: partition), seed: lock.withLock { seeds.next() })
+    }
+
+    /// Topics may have been deleted while nobody could take note: one whose name has another id now surely was. Of one
+    /// that is not there nothing is sure, for the image may be young; its offsets expire.
+    func began(_ shard: GroupShard, _ topics: [DeletedTopic]) {
+        let image = cluster.metadata.current
+        let gone = topics.filter { topic in image.topic(topic.name).map { $0.id != topic.id } ?? false }
+        if !gone.isEmpty { shard.note(.topicsDeleted(gone)) }
+    }
+
+    func perform(_ effect: Never, for _: GroupShard, leaderEpoch _: LeaderEpoch) {}
 }
 
 extension GroupSettings {

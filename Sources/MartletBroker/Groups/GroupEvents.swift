@@ -1,20 +1,8 @@
 package import MartletBasics
 package import MartletModel
 
-/// When an event happens, for a machine that has no clock.
-package struct GroupMoment: Sendable {
-    package var now: Instant
-    /// What records carry.
-    package var wallMilliseconds: Int64
-    /// The broker's memory for groups is used up: nobody new is let in.
-    package var isFull: Bool
-
-    package init(now: Instant, wallMilliseconds: Int64, isFull: Bool = false) {
-        self.now = now
-        self.wallMilliseconds = wallMilliseconds
-        self.isFull = isFull
-    }
-}
+package typealias GroupMoment = CoordinatorMoment
+package typealias GroupWriteFailure = CoordinatorFailure
 
 /// What a broker's settings say of groups.
 package struct GroupSettings: Sendable {
@@ -172,6 +160,10 @@ package struct OffsetCommitEvent: Sendable {
     package var retentionMs: Int64 = -1
     /// What a commit in a generation of a group that is not there is told: from version 9 on that it is not there.
     package var absentGroupError = ErrorCode.groupIDNotFound
+    /// The producer in whose transaction the offsets are committed (TxnOffsetCommit), where it is one.
+    package var producer: ProducerIdentity?
+    /// What the coordinator of transactions has against it.
+    package var refusal = ErrorCode.none
     package var partitions: [Partition] = []
 
     package init(group: String) { self.group = group }
@@ -199,12 +191,14 @@ package struct DeletedTopic: Hashable, Sendable {
 }
 
 /// What happens to the groups of a partition of `__consumer_offsets`.
-package enum GroupEvent: Sendable {
+package enum GroupEvent: CoordinatorEvent, Sendable {
     case join(JoinGroupEvent, GroupTicket)
     case sync(SyncGroupEvent, GroupTicket)
     case heartbeat(HeartbeatEvent, GroupTicket)
     case leave(LeaveGroupEvent, GroupTicket)
     case commit(OffsetCommitEvent, GroupTicket)
+    /// A transaction that offsets are in ends, as its coordinator says.
+    case endTransaction(TransactionEnd, GroupTicket)
     case deleteOffsets(OffsetDeleteEvent, GroupTicket)
     case deleteGroup(String, GroupTicket)
     /// The topics are gone from the cluster, and what was committed for them is of no more use.
@@ -217,13 +211,8 @@ package enum GroupEvent: Sendable {
     case written(UInt64, Result<Offset, GroupWriteFailure>)
 }
 
-package struct GroupWriteFailure: Error, Equatable, Sendable {
-    package var error: ErrorCode
-    package init(_ error: ErrorCode) { self.error = error }
-}
-
 /// What a request is answered with.
-package enum GroupReply: Equatable, Sendable {
+package enum GroupReply: Equatable, CoordinatorReply {
     /// An error of the whole request; for heartbeats and deletions the only one.
     case failed(ErrorCode)
     case done
@@ -243,10 +232,4 @@ package enum GroupRecord: Equatable, Sendable {
     case tombstone([UInt8])
 }
 
-/// What the machine wants done.
-package enum GroupAction: Equatable, Sendable {
-    case answer(GroupTicket, GroupReply)
-    /// These records go into the log, one after the other and in one batch, after those of earlier actions;
-    /// `GroupEvent.written` with this number says what became of them.
-    case append(UInt64, [GroupRecord])
-}
+package typealias GroupAction = CoordinatorAction<GroupReply, GroupRecord, Never>

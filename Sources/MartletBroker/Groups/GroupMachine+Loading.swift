@@ -3,6 +3,26 @@ package import MartletModel
 
 /// What is read from the log, before anything else is handled.
 extension GroupMachine {
+    package mutating func load(_ record: ReplayedRecord) -> Bool {
+        if record.isControl {
+            if let value = record.value, let producer = record.transactionOf,
+                let marker = EndTransactionMarker(key: record.key, value: value)
+            {
+                loadTransactionEnd(of: producer, commits: marker.type == .commit)
+            }
+            return true
+        }
+        switch GroupRecords.decode(key: record.key, value: record.value) {
+        case .known(let known): load(known, at: record.offset, transactionOf: record.transactionOf)
+        case .foreign: load(foreign: record.key, exists: record.value != nil)
+        case .unknown, .malformed: return false
+        }
+        return true
+    }
+
+    /// Topics that something is committed for, where the commits say which.
+    package var summary: [DeletedTopic] { committedTopics }
+
     /// Whose transaction a record is of, if it is of one.
     package mutating func load(_ record: GroupRecord, at offset: Offset, transactionOf producer: ProducerID? = nil) {
         switch record {
@@ -13,7 +33,7 @@ extension GroupMachine {
             let group = groups[key.group] ?? Group(ClassicGroup(id: key.group))
             groups[key.group] = group
             if let producer {
-                group.offsets.hold(TopicPartition(key.topic, key.partition), committed, of: producer)
+                hold(TopicPartition(key.topic, key.partition), committed, of: producer, in: group)
             } else {
                 group.offsets.apply(key.topic, key.partition, committed, recordOffset: offset)
             }
@@ -60,8 +80,14 @@ extension GroupMachine {
 
     /// The end of a transaction in this partition.
     package mutating func loadTransactionEnd(of producer: ProducerID, commits: Bool) {
-        // in any order: they have nothing to do with each other
-        for group in groups.values where group.offsets.hasOpenTransactions { group.offsets.end(producer, commits: commits) }
+        _ = endTransaction(of: producer, commits: commits)
+    }
+
+    /// The groups that it concerned.
+    mutating func endTransaction(of producer: ProducerID, commits: Bool) -> [Group] {
+        let groups = inTransaction.removeValue(forKey: producer) ?? []
+        for group in groups { group.offsets.end(producer, commits: commits) }
+        return groups
     }
 
     /// All is read: from now on sessions count, each as a whole, for nobody could be heard meanwhile.

@@ -1,9 +1,11 @@
 import MartletBasics
 import MartletModel
 
-/// OffsetCommit: checked now, visible when it is durable.
+/// OffsetCommit: checked now, visible when it is durable. TxnOffsetCommit: held back when it is durable, and visible when
+/// the marker is that ends the transaction.
 extension GroupMachine {
     mutating func commit(_ event: OffsetCommitEvent, _ ticket: GroupTicket) {
+        guard event.refusal == .none else { return answer(ticket, .failed(event.refusal)) }
         let group: Group
         switch committer(event) {
         case .failure(let failure): return answer(ticket, .failed(failure.error))
@@ -31,7 +33,22 @@ extension GroupMachine {
             records.append(.offset(Self.key(group.id, id), committed.value))
         }
         guard !records.isEmpty else { return answer(ticket, .partitions(codes)) }
-        append(records, .commit(group: group, partitions: partitions, codes: codes, ticket))
+        guard let producer = event.producer else {
+            return append(records, .commit(group: group, partitions: partitions, codes: codes, ticket))
+        }
+        appendInTransaction(
+            of: producer, records,
+            .transactionalCommit(group: group, producer, partitions: partitions, codes: codes, ticket))
+    }
+
+    /// Keeps an offset until its transaction ends.
+    mutating func hold(_ id: TopicPartition, _ committed: CommittedOffset?, of producer: ProducerID, in group: Group) {
+        group.offsets.hold(id, committed, of: producer)
+        if !inTransaction[producer, default: []].contains(where: { $0 === group }) { inTransaction[producer]!.append(group) }
+    }
+
+    mutating func endTransaction(_ end: TransactionEnd, _ ticket: GroupTicket) {
+        append(end, .transactionEnd(end, ticket))
     }
 
     /// The group, if it takes this commit.
@@ -51,13 +68,14 @@ extension GroupMachine {
         }
         if event.generation < 0, group.state == .empty { return .success(known) }
         guard event.generation >= 0 || !event.memberID.isEmpty || event.instanceID != nil else {
-            return refused(.unknownMemberID)
+            // producers older than KIP-447 do not say for whom they commit
+            return event.producer != nil ? .success(known) : refused(.unknownMemberID)
         }
         let fault = group.fault(member: event.memberID, instance: event.instanceID)
         guard fault == .none, let member = group.member(event.memberID) else { return refused(fault) }
         guard event.generation == group.generation else { return refused(.illegalGeneration) }
         // it knows of the new generation, and has not its partitions yet
-        guard group.state != .completingRebalance else { return refused(.rebalanceInProgress) }
+        guard group.state != .completingRebalance || event.producer != nil else { return refused(.rebalanceInProgress) }
         deadlines.set(member, due: moment.now + member.sessionTimeout)
         return .success(known)
     }
@@ -90,6 +108,20 @@ extension GroupMachine {
             }
             recountIfHere(group)
             answer(ticket, .partitions(codes))
+        case .transactionalCommit(let group, let producer, let partitions, let codes, let ticket):
+            if let failure { return answer(ticket, .failed(Self.commitError(failure))) }
+            for (index, partition) in partitions.enumerated() {
+                var committed = partition.committed
+                committed.recordOffset = first + Int64(index)
+                hold(partition.id, committed, of: producer.id, in: group)
+            }
+            recountIfHere(group)
+            answer(ticket, .partitions(codes))
+        case .transactionEnd(let end, let ticket):
+            // the caller tries again: the log's own error says how
+            if let failure { return answer(ticket, .failed(failure)) }
+            for group in endTransaction(of: end.producer.id, commits: end.marker.type == .commit) { recountIfHere(group) }
+            answer(ticket, .done)
         case .removal(let group, let partitions, let asked):
             if failure == nil {
                 for (index, id) in partitions.enumerated() {

@@ -36,7 +36,11 @@ extension GroupMachine {
         var found: Set<TopicPartition> = []
         // in any order: it is a set
         for write in writes.values {
-            if case .commit(let other, let items, _, _) = write, other === group { found.formUnion(items.map(\.id)) }
+            switch write {
+            case .commit(let other, let items, _, _) where other === group: found.formUnion(items.map(\.id))
+            case .transactionalCommit(let other, _, let items, _, _) where other === group: found.formUnion(items.map(\.id))
+            default: break
+            }
         }
         return found
     }
@@ -80,7 +84,15 @@ extension GroupMachine {
 
     mutating func deletionWritten(_ group: Group, _ ticket: GroupTicket?, _ failure: ErrorCode?) {
         group.isBeingDeleted = false
-        if failure == nil, groups[group.id] === group { forget(group) }
+        if failure == nil, groups[group.id] === group {
+            // what a transaction is yet to commit outlives the group, as it does where the log is read anew
+            if group.offsets.hasOpenTransactions {
+                group.kind = .classic(ClassicGroup(id: group.id))
+                recount(group)
+            } else {
+                forget(group)
+            }
+        }
         if let ticket { answer(ticket, failure.map { .failed($0) } ?? .done) }
     }
 

@@ -22,7 +22,7 @@ import MartletModel
 ///
 /// `+Join`, `+Sync`, `+Members` (heartbeat, leave, sessions), `+Offsets`, `+Removal` (deletion, expiry), `+Loading`,
 /// `+Telling` (what is asked without change).
-package struct GroupMachine {
+package struct GroupMachine: CoordinatorMachine {
     /// How long a member may take to be told its first generation.
     static let newMemberTimeout = Interval.seconds(300)
     /// Ways of assigning that one member may name. Clients know a handful.
@@ -39,6 +39,8 @@ package struct GroupMachine {
     /// What is on its way to the log, by number.
     var writes: [UInt64: PendingWrite] = [:]
     private var lastWrite: UInt64 = 0
+    /// Whose offsets wait for the end of a producer's transaction, each group once.
+    var inTransaction: [ProducerID: [Group]] = [:]
     /// Until then the members of other brokers' groups count as there.
     var foreignMembersUntil: Instant?
     /// What the groups take of memory, roughly.
@@ -65,6 +67,7 @@ package struct GroupMachine {
         case .heartbeat(let event, let ticket): heartbeat(event, ticket)
         case .leave(let event, let ticket): leave(event, ticket)
         case .commit(let event, let ticket): commit(event, ticket)
+        case .endTransaction(let end, let ticket): endTransaction(end, ticket)
         case .deleteOffsets(let event, let ticket): deleteOffsets(event, ticket)
         case .deleteGroup(let id, let ticket): deleteGroup(id, ticket)
         case .topicsDeleted(let topics): topicsDeleted(topics)
@@ -84,6 +87,18 @@ package struct GroupMachine {
         lastWrite += 1
         writes[lastWrite] = write
         actions.append(.append(lastWrite, records))
+    }
+
+    mutating func appendInTransaction(of producer: ProducerIdentity, _ records: [GroupRecord], _ write: PendingWrite) {
+        lastWrite += 1
+        writes[lastWrite] = write
+        actions.append(.appendInTransaction(lastWrite, records, producer))
+    }
+
+    mutating func append(_ end: TransactionEnd, _ write: PendingWrite) {
+        lastWrite += 1
+        writes[lastWrite] = write
+        actions.append(.endTransaction(lastWrite, end))
     }
 
     private mutating func timePassed() {
@@ -148,6 +163,12 @@ package struct GroupMachine {
 enum PendingWrite {
     /// The offsets of a commit, and how each of its partitions is answered.
     case commit(group: Group, partitions: [(id: TopicPartition, committed: CommittedOffset)], codes: [ErrorCode], GroupTicket)
+    /// The same in a transaction of this producer.
+    case transactionalCommit(
+        group: Group, ProducerIdentity, partitions: [(id: TopicPartition, committed: CommittedOffset)], codes: [ErrorCode],
+        GroupTicket)
+    /// The end of the transactions of a producer, in all groups.
+    case transactionEnd(TransactionEnd, GroupTicket)
     /// Offsets that go; who asked for it, and what he is told.
     case removal(group: Group, partitions: [TopicPartition], (ticket: GroupTicket, codes: [ErrorCode])?)
     /// A group that goes. Where its tombstones are many, the last of them.

@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 import MartletModel
 
 /// The records of `__consumer_offsets`, between what the machine says and bytes.
@@ -12,25 +12,6 @@ enum GroupRecords {
     static let offsetVersion: Int16 = 4
     /// The only one with a time at which the offset expires.
     static let expiringOffsetVersion: Int16 = 1
-
-    /// Appends the key, and the value if there is one, of a record.
-    static func encode(_ record: GroupRecord, key: inout ByteBuffer, value: inout ByteBuffer) throws(EncodingFault) -> Bool {
-        switch record {
-        case .offset(let offsetKey, let offset):
-            try offsetKey.encodePrefixed(into: &key, version: 0)
-            guard let offset else { return false }
-            let version = offset.expireTimestamp >= 0 ? expiringOffsetVersion : offsetVersion
-            try offset.encodePrefixed(into: &value, version: version)
-        case .group(let groupKey, let group):
-            try groupKey.encodePrefixed(into: &key, version: 0)
-            guard let group else { return false }
-            try group.encodePrefixed(into: &value, version: groupVersion)
-        case .tombstone(let raw):
-            key.append(raw)
-            return false
-        }
-        return true
-    }
 
     /// What a record that was read is.
     enum Kind {
@@ -64,5 +45,26 @@ enum GroupRecords {
         guard let value else { return nil }
         var reader = ByteReader(value)
         return try R.decodePrefixed(from: &reader)
+    }
+}
+
+extension GroupRecord: CoordinatorRecord {
+    package func encode(key: inout ByteBuffer, value: inout ByteBuffer) throws(EncodingFault) -> Bool {
+        switch self {
+        case .offset(let offsetKey, let offset):
+            try offsetKey.encodePrefixed(into: &key, version: 0)
+            guard let offset else { return false }
+            let expires = offset.expireTimestamp >= 0
+            try offset.encodePrefixed(
+                into: &value, version: expires ? GroupRecords.expiringOffsetVersion : GroupRecords.offsetVersion)
+        case .group(let groupKey, let group):
+            try groupKey.encodePrefixed(into: &key, version: 0)
+            guard let group else { return false }
+            try group.encodePrefixed(into: &value, version: GroupRecords.groupVersion)
+        case .tombstone(let raw):
+            key.append(raw)
+            return false
+        }
+        return true
     }
 }

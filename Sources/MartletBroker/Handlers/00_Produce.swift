@@ -17,25 +17,32 @@ extension Connection {
         let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
         let acks = head.acks
         produceTimeoutMs = head.timeoutMs
-        let isLarge = frame.count > CodecLane.inlineLimit
-        if isLarge, requestFault(acks: acks, shared.produceParts, frame) == nil,
-            checkOnLane(header, acks: acks, frame, broker.topics.table)
-        {
-            return .answered
+        var transaction: ProduceTransaction?
+        var fault: ErrorCode? = acks >= -1 && acks <= 1 ? nil : .invalidRequiredAcks
+        if fault == nil, let producer = transactionalProducer(shared.produceParts, frame) {
+            switch begun(head, producer, header, frame) {
+            case .success(let known): transaction = known
+            case .failure(let failure): fault = failure.error
+            }
         }
-        return appendParts(header, acks: acks, shared.produceParts, frame, checked: nil) ? .appended : .answered
+        if let transaction, addToTransaction(transaction, header, acks: acks, frame) { return .answered }
+        let isLarge = frame.count > CodecLane.inlineLimit
+        if isLarge, fault == nil, checkOnLane(header, acks: acks, transaction, frame, broker.topics.table) { return .answered }
+        let appended = appendParts(
+            header, acks: acks, shared.produceParts, frame, checked: nil, transaction: transaction, fault: fault)
+        return appended ? .appended : .answered
     }
 
     /// Appends what was read, and queues the answer; true if an append refers to the frame. `checked` has the batches
-    /// that were judged on the codec lane, nil where they are yet to be.
+    /// that were judged on the codec lane, nil where they are yet to be; `fault` is what is wrong with the request as a
+    /// whole.
     func appendParts(
         _ header: FrameHeader, acks: Int16, _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer,
-        checked: [CheckedBatch?]?
+        checked: [CheckedBatch?]?, transaction: ProduceTransaction?, fault whole: ErrorCode?
     ) -> Bool {
         let version = header.apiVersion
         var answer = ProduceAnswer(correlationID: header.correlationID, version: version, acks: acks)
         answer.began = lastActive
-        let whole = requestFault(acks: acks, parts, frame)
         let now = broker.clock.now
         let number = firstAnswer + UInt64(answers.count)
         let acknowledgement: Acknowledgement = acks == 0 ? .none : acks == 1 ? .written : .committed
@@ -53,7 +60,8 @@ extension Connection {
             }
             let token = AppendToken(answer: number, index: answer.count)
             let request = AppendRequest(
-                acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline)
+                acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline,
+                transactions: transaction)
             let progress = append(part, topic, frame, request, version: version, checked?[place], &result)
             appended = appended || progress.refersToFrame
             if progress.isWaiting { answer.pending += 1 }
@@ -62,20 +70,6 @@ extension Connection {
         _ = enqueue(answer)
         if answers.count == 1 { sendCompleteAnswers() }
         return appended
-    }
-
-    /// What is wrong with the request as a whole.
-    private func requestFault(
-        acks: Int16, _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer
-    ) -> ErrorCode? {
-        guard acks >= -1, acks <= 1 else { return .invalidRequiredAcks }
-        for part in parts {
-            guard let records = part.records, records.count >= BatchHeader.size else { continue }
-            let attributes = frame.loadUnaligned(fromByteOffset: records.offset + BatchHeader.At.attributes, as: Int16.self)
-            // no transactions are served: as Kafka answers a client that may not use its transactional id
-            if Int16(bigEndian: attributes) & 0x10 != 0 { return .transactionalIDAuthorizationFailed }
-        }
-        return nil
     }
 
     func findTopic(
@@ -103,6 +97,10 @@ extension Connection {
     ) -> AppendProgress {
         guard let topic, let partition = topic.partition(part.index) else {
             result.error = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
+            return AppendProgress()
+        }
+        guard !topic.isInternal else {
+            result.error = .invalidTopicException
             return AppendProgress()
         }
         let records = part.records ?? ByteRange(offset: 0, count: 0)

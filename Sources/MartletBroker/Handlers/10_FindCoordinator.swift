@@ -3,11 +3,10 @@ import MartletCluster
 import MartletModel
 import MartletWire
 
-/// FindCoordinator 0-6: who coordinates a group. From version 4 on several are asked for at once.
+/// FindCoordinator 0-6: who coordinates a group, or a transactional id. From version 4 on several are asked for at once.
 ///
-/// `__consumer_offsets` is made when the first group is asked for; until its partitions have leaders the answer is
-/// COORDINATOR_NOT_AVAILABLE, and the client asks again. Transactions and share groups are coordinated by nobody
-/// here: who asks is told so by an error that ends the attempt, for a retriable one would make clients ask for ever.
+/// `__consumer_offsets` is made when the first group is asked for, `__transaction_state` when the first transactional id
+/// is; until its partitions have leaders the answer is COORDINATOR_NOT_AVAILABLE, and the client asks again.
 enum FindCoordinatorHandler {
     private struct Found {
         var error = ErrorCode.none
@@ -47,12 +46,8 @@ enum FindCoordinatorHandler {
     /// Key types: 0 group, 1 transaction, 2 share group; what has no number is no request.
     private static func find(_ key: String, kind: Int8, _ request: Request) -> Found {
         switch kind {
-        case 0: return findGroup(key, request)
-        case 1:
-            request.broker.log.requests.warning(
-                "a client asked for the coordinator of transactions, which are not served yet", ("key", key),
-                ("client", request.connection.socket.peer.description))
-            return Found(error: .transactionalIDAuthorizationFailed, message: "Transactions are not served by this broker yet.")
+        case 0: return find(request.broker.groups.partition(of: key), of: InternalTopics.offsets, request)
+        case 1: return find(request.broker.transactions.partition(of: key), of: InternalTopics.transactions, request)
         case 2 where request.version >= 6: return findShare(key, request)
         default: return Found(error: .invalidRequest, message: "\(kind) is no kind of coordinator.")
         }
@@ -75,14 +70,14 @@ enum FindCoordinatorHandler {
         return Found(broker: info.id, endpoint: info.endpoint(for: request.connection))
     }
 
-    private static func findGroup(_ group: String, _ request: Request) -> Found {
+    private static func find(_ partition: PartitionInfo?, of topic: String, _ request: Request) -> Found {
         let broker = request.broker
-        guard let partition = broker.groups.partition(of: group) else {
-            broker.cluster.createAutomatically(InternalTopics.offsets)
-            return Found(error: .coordinatorNotAvailable, message: "The topic of committed offsets is being made.")
+        guard let partition else {
+            broker.cluster.createAutomatically(topic)
+            return Found(error: .coordinatorNotAvailable, message: "The topic \(topic) is being made.")
         }
         guard let info = broker.metadata.current.brokers.first(where: { $0.id == partition.leader }) else {
-            return Found(error: .coordinatorNotAvailable, message: "The group's partition of __consumer_offsets has no leader.")
+            return Found(error: .coordinatorNotAvailable, message: "Its partition of \(topic) has no leader.")
         }
         return Found(broker: info.id, endpoint: info.endpoint(for: request.connection))
     }

@@ -29,7 +29,24 @@ enum ApiVersionsHandler {
         }
         response.apiKeys = ServedApis.advertised.map { entry($0.key, $0.versions) }
         response.finalizedFeaturesEpoch = 0
+        tellFeatures(request.version, &response)
         try request.answer(response)
+    }
+
+    /// Transactions end in both ways: 2 is KIP-890.
+    private static func tellFeatures(_ version: Int16, _ response: inout ApiVersionsResponse) {
+        var finalized = ApiVersionsResponse.FinalizedFeatureKey()
+        finalized.name = "transaction.version"
+        finalized.minVersionLevel = 2
+        finalized.maxVersionLevel = 2
+        response.finalizedFeatures = [finalized]
+        // version 3 cannot tell of one that begins at 0
+        guard version >= 4 else { return }
+        var supported = ApiVersionsResponse.SupportedFeatureKey()
+        supported.name = "transaction.version"
+        supported.minVersion = 0
+        supported.maxVersion = 2
+        response.supportedFeatures = [supported]
     }
 
     private static func entry(_ key: Int16, _ versions: ClosedRange<Int16>) -> ApiVersionsResponse.ApiVersion {

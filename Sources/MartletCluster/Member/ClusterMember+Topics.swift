@@ -263,6 +263,8 @@ extension TopicFault {
 package enum InternalTopics {
     package static let offsets = "__consumer_offsets"
     package static let transactions = "__transaction_state"
+    package static let shareState = "__share_group_state"
+    package static let all: Set<String> = [offsets, transactions, shareState]
 
     /// Nil for any other topic. The replicas are as many as are set, or as there are brokers.
     package static func definition(of name: String, _ config: BrokerConfig, brokersCount: Int) -> NewTopic? {

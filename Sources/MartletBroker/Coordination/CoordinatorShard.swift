@@ -4,46 +4,65 @@ import MartletLog
 import MartletModel
 import MartletReactor
 
-/// Who waits for a group's answer, and where he is told.
-final class GroupWaiter: @unchecked Sendable {
-    let loop: any EventLoop
-    private let answer: (GroupReply) -> Void
+/// What the shards of one coordinator share, and what they tell it.
+protocol ShardOwner: AnyObject, Sendable {
+    associatedtype Machine: CoordinatorMachine
+    typealias Shard = CoordinatorShard<Self>
 
-    init(_ loop: any EventLoop, _ answer: @escaping (GroupReply) -> Void) {
+    var shared: CoordinatorShared { get }
+    /// An empty one, to be loaded from this partition.
+    func makeMachine(for partition: Partition) -> Machine
+    /// A shard has read all that its partition holds. On the shard's loop.
+    func began(_ shard: Shard, _ summary: Machine.Summary)
+    /// Carries out what a machine wants of the world. Without the shard's lock, on whatever thread.
+    func perform(_ effect: Machine.Effect, for shard: Shard, leaderEpoch: LeaderEpoch)
+}
+
+/// Who waits for a coordinator's answer, and where he is told.
+final class CoordinatorWaiter<Reply: CoordinatorReply>: @unchecked Sendable {
+    let loop: any EventLoop
+    private let answer: (Reply) -> Void
+
+    init(_ loop: any EventLoop, _ answer: @escaping (Reply) -> Void) {
         self.loop = loop
         self.answer = answer
     }
 
-    func tell(_ reply: GroupReply) {
+    func tell(_ reply: Reply) {
         if loop.isCurrent { answer(reply) } else { loop.execute { self.answer(reply) } }
     }
 }
 
-/// One partition of `__consumer_offsets` on this broker, and the groups in it: carries out what `GroupMachine` decides.
+/// One partition of an internal topic on this broker, and what is coordinated in it: carries out what its machine decides.
 ///
 ///     away --leadership gained--> loading --all is read--> serving --leadership lost--> away
 ///
 /// The machine is entered under the lock, from whichever loop a request came on. What it wants written is collected,
 /// and goes into the log as one batch at the end of the turn: many commits are one append. Their places in the log
 /// are taken under the same lock, so the log has the order of the decisions. Answers are given after the lock.
-final class GroupShard: AppendOwner, @unchecked Sendable {
+final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendable {
+    typealias Machine = Owner.Machine
+    typealias Reply = Machine.Reply
+    typealias Waiter = CoordinatorWaiter<Reply>
+    typealias Replay = PartitionReplay<Machine>
+
     private enum State {
         case away
-        case loading(GroupLoader)
+        case loading(Replay)
         case serving(Serving)
     }
 
-    /// While a partition is led and its groups are known.
+    /// While a partition is led and what it holds is known.
     private final class Serving {
         let partition: Partition
         let leaderEpoch: LeaderEpoch
-        var machine: GroupMachine
-        var waiters: [GroupTicket: GroupWaiter] = [:]
-        var batch = GroupBatch()
+        var machine: Machine
+        var waiters: [CoordinatorTicket: Waiter] = [:]
+        var batch = CoordinatorBatch()
         /// Batches of which the machine has not been told yet, in the order of the log.
         var inFlight = RingQueue<InFlight>()
 
-        init(_ partition: Partition, _ leaderEpoch: LeaderEpoch, _ machine: GroupMachine) {
+        init(_ partition: Partition, _ leaderEpoch: LeaderEpoch, _ machine: Machine) {
             self.partition = partition
             self.leaderEpoch = leaderEpoch
             self.machine = machine
@@ -55,7 +74,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
     private struct InFlight {
         var number: UInt64
-        var contents: [GroupBatch.Entry]
+        var contents: [CoordinatorBatch.Entry]
         var base: Offset
         /// Nil while its fate is not known.
         var error: ErrorCode?
@@ -63,22 +82,19 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
     /// What is told once the lock is released.
     private struct Outcome {
-        var replies: [(GroupWaiter, GroupReply)] = []
+        var replies: [(Waiter, Reply)] = []
         var effects = PartitionEffects()
-
-        mutating func deliver() {
-            for (waiter, reply) in replies { waiter.tell(reply) }
-            effects.deliver()
-        }
+        var wanted: [(effect: Machine.Effect, leaderEpoch: LeaderEpoch)] = []
     }
 
-    private static let retryDelay = Interval.milliseconds(20)
-    private static let failureDelay = Interval.seconds(1)
+    private static var retryDelay: Interval { .milliseconds(20) }
+    private static var failureDelay: Interval { .seconds(1) }
 
     let index: Int32
     /// Where its timer runs and its appends are told of.
     let loop: any EventLoop
-    private unowned let coordinator: GroupCoordinator
+    private unowned let owner: Owner
+    private let shared: CoordinatorShared
     private let clock: any Clock
     private let logger: Logger
     private let lock = Lock()
@@ -93,16 +109,23 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
     // of the loop:
     private var timer: TimerToken?
 
-    init(index: Int32, loop: any EventLoop, coordinator: GroupCoordinator) {
+    init(index: Int32, loop: any EventLoop, owner: Owner) {
         self.index = index
         self.loop = loop
-        self.coordinator = coordinator
-        clock = coordinator.clock
-        logger = coordinator.logger
+        self.owner = owner
+        shared = owner.shared
+        clock = shared.clock
+        logger = shared.logger
     }
 
-    private var moment: GroupMoment {
-        GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds, isFull: coordinator.isFull)
+    private func deliver(_ outcome: inout Outcome) {
+        for (waiter, reply) in outcome.replies { waiter.tell(reply) }
+        outcome.effects.deliver()
+        for wanted in outcome.wanted { owner.perform(wanted.effect, for: self, leaderEpoch: wanted.leaderEpoch) }
+    }
+
+    private var moment: CoordinatorMoment {
+        CoordinatorMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds, isFull: shared.isFull)
     }
 
     // MARK: Leadership
@@ -111,7 +134,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
     func follow(_ partition: Partition?) {
         let led = partition.flatMap { $0.isLeader ? ($0, $0.leaderEpoch) : nil }
         var outcome = Outcome()
-        let loader = lock.withLock { () -> GroupLoader? in
+        let loader = lock.withLock { () -> Replay? in
             switch state {
             case .away: break
             case .loading(let loader):
@@ -124,39 +147,37 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 state = .away
                 return nil
             }
-            let loader = GroupLoader(
-                led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed(),
-                clock: clock)
+            let loader = Replay(led.0, leaderEpoch: led.1, into: owner.makeMachine(for: led.0), clock: clock)
             state = .loading(loader)
             return loader
         }
-        outcome.deliver()
+        deliver(&outcome)
         if let loader { load(loader) }
     }
 
-    /// The groups are another broker's now, or nobody's. Under the lock.
+    /// What it coordinates is another broker's now, or nobody's. Under the lock.
     private func leave(_ serving: Serving, _ outcome: inout Outcome) {
         for ticket in serving.waiters.keys.sorted(by: { $0.number < $1.number }) {
             outcome.replies.append((serving.waiters[ticket]!, .failed(.notCoordinator)))
         }
         count(0)
         logger.info(
-            "groups were given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
+            "what a partition coordinates was given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
     }
 
     private func count(_ bytes: Int) {
-        coordinator.count(bytes - countedBytes)
+        shared.count(bytes - countedBytes)
         countedBytes = bytes
     }
 
     // MARK: Loading
 
-    private func load(_ loader: GroupLoader) {
-        let isQueued = coordinator.loading.submit({ loader.run() }, on: loop) { [weak self] step in self?.loaded(loader, step) }
+    private func load(_ loader: Replay) {
+        let isQueued = shared.loading.submit({ loader.run() }, on: loop) { [weak self] step in self?.loaded(loader, step) }
         if !isQueued { later(Self.retryDelay, loader) }
     }
 
-    private func later(_ delay: Interval, _ loader: GroupLoader) {
+    private func later(_ delay: Interval, _ loader: Replay) {
         let again: @Sendable () -> Void = { [weak self] in
             guard let self, isWanted(loader) else { return }
             load(loader)
@@ -168,23 +189,23 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         }
     }
 
-    private func isWanted(_ loader: GroupLoader) -> Bool {
+    private func isWanted(_ loader: Replay) -> Bool {
         lock.withLock { if case .loading(let wanted) = state { wanted === loader } else { false } }
     }
 
-    private func loaded(_ loader: GroupLoader, _ step: GroupLoader.Step) {
+    private func loaded(_ loader: Replay, _ step: Replay.Step) {
         guard isWanted(loader) else { return }
         switch step {
         case .waits: later(Self.retryDelay, loader)
         case .failed(let reason):
             logger.error(
-                "groups cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
+                "what a partition coordinates cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
             giveUp(loader)
         case .finished: serve(loader)
         }
     }
 
-    private func giveUp(_ loader: GroupLoader) {
+    private func giveUp(_ loader: Replay) {
         loop.schedule(after: Self.failureDelay) { [weak self] in
             guard let self, isWanted(loader) else { return }
             lock.withLock { state = .away }
@@ -192,34 +213,37 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         }
     }
 
-    private func serve(_ loader: GroupLoader) {
+    private func serve(_ loader: Replay) {
         var outcome = Outcome()
-        let (groups, skipped) = (loader.recordCount, loader.skippedCount)
+        let (records, skipped) = (loader.recordCount, loader.skippedCount)
+        var summary: Machine.Summary?
         lock.withLock {
             guard case .loading(let wanted) = state, wanted === loader else { return }
-            let (machine, actions) = loader.handOver()
-            let serving = Serving(loader.partition, loader.leaderEpoch, machine)
+            let loaded = loader.handOver()
+            let serving = Serving(loader.partition, loader.leaderEpoch, loaded.machine)
             state = .serving(serving)
-            carryOut(actions, serving, &outcome)
+            carryOut(loaded.actions, serving, &outcome)
             settle(serving)
+            summary = loaded.summary
         }
-        outcome.deliver()
-        if groups > 0 {
-            logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)"))
+        guard let summary else { return }
+        deliver(&outcome)
+        if records > 0 {
+            logger.info("what a partition coordinates was read", ("partition", loader.partition.id.description), ("records", "\(records)"))
         }
         if skipped > 0 {
             logger.warning(
                 "records of no known kind were left alone", ("partition", loader.partition.id.description),
                 ("records", "\(skipped)"))
         }
-        coordinator.began(self, committedFor: loader.committedTopics)
+        owner.began(self, summary)
     }
 
     // MARK: Requests
 
     /// Hands a request to the machine; `answer` is called once, on the loop that is given, perhaps before this returns.
-    func submit(on requestLoop: any EventLoop, _ answer: @escaping (GroupReply) -> Void, _ event: (GroupTicket) -> GroupEvent) {
-        let waiter = GroupWaiter(requestLoop, answer)
+    func submit(on requestLoop: any EventLoop, _ answer: @escaping (Reply) -> Void, _ event: (CoordinatorTicket) -> Machine.Event) {
+        let waiter = Waiter(requestLoop, answer)
         var outcome = Outcome()
         lock.withLock {
             let serving: Serving
@@ -230,32 +254,39 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             case .serving(let known): serving = known
             }
             lastTicket += 1
-            let ticket = GroupTicket(number: lastTicket)
+            let ticket = CoordinatorTicket(number: lastTicket)
             serving.waiters[ticket] = waiter
             handle(event(ticket), serving, &outcome)
         }
-        outcome.deliver()
+        deliver(&outcome)
     }
 
     /// Something happened that nobody asked for.
-    func note(_ event: GroupEvent) {
+    func note(_ event: Machine.Event) {
         var outcome = Outcome()
         lock.withLock {
             guard case .serving(let serving) = state else { return }
             handle(event, serving, &outcome)
         }
-        outcome.deliver()
+        deliver(&outcome)
     }
 
-    /// What the groups are now, or why that cannot be told.
-    func read<R>(_ body: (GroupMachine) -> R) -> Result<R, GroupWriteFailure> {
+    /// What it holds now, or why that cannot be told.
+    func read<R>(_ body: (Machine) -> R) -> Result<R, CoordinatorFailure> {
         lock.withLock {
             switch state {
-            case .away: .failure(GroupWriteFailure(.notCoordinator))
-            case .loading: .failure(GroupWriteFailure(.coordinatorLoadInProgress))
+            case .away: .failure(CoordinatorFailure(.notCoordinator))
+            case .loading: .failure(CoordinatorFailure(.coordinatorLoadInProgress))
             case .serving(let serving):
-                serving.isCurrent ? .success(body(serving.machine)) : .failure(GroupWriteFailure(.notCoordinator))
+                serving.isCurrent ? .success(body(serving.machine)) : .failure(CoordinatorFailure(.notCoordinator))
             }
+        }
+    }
+
+    /// Whether it serves, and has done so since this leadership began.
+    func isServing(_ leaderEpoch: LeaderEpoch) -> Bool {
+        lock.withLock {
+            if case .serving(let serving) = state { serving.leaderEpoch == leaderEpoch && serving.isCurrent } else { false }
         }
     }
 
@@ -263,12 +294,12 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
     // MARK: Carrying out, under the lock
 
-    private func handle(_ event: GroupEvent, _ serving: Serving, _ outcome: inout Outcome) {
+    private func handle(_ event: Machine.Event, _ serving: Serving, _ outcome: inout Outcome) {
         carryOut(serving.machine.handle(event, at: moment), serving, &outcome)
         settle(serving)
     }
 
-    private func carryOut(_ actions: [GroupAction], _ serving: Serving, _ outcome: inout Outcome) {
+    private func carryOut(_ actions: [Machine.Action], _ serving: Serving, _ outcome: inout Outcome) {
         for action in actions {
             switch action {
             case .answer(let ticket, let reply):
@@ -277,11 +308,15 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 }
                 outcome.replies.append((waiter, reply))
             case .append(let number, let records): add(number, records, serving, &outcome)
+            case .appendInTransaction(let number, let records, let producer):
+                addAlone(number, records, producer, serving, &outcome)
+            case .endTransaction(let number, let end): write(number, end, serving, &outcome)
+            case .effect(let effect): outcome.wanted.append((effect, serving.leaderEpoch))
             }
         }
     }
 
-    /// After each entry: what the groups cost, and when the machine is to be called next.
+    /// After each entry: what all of it costs, and when the machine is to be called next.
     private func settle(_ serving: Serving) {
         count(serving.machine.bytes)
         guard let next = serving.machine.nextDeadline, timerAt.map({ next < $0 }) ?? true else { return }
@@ -303,20 +338,20 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
     // MARK: Writing
 
-    private func add(_ number: UInt64, _ records: [GroupRecord], _ serving: Serving, _ outcome: inout Outcome) {
+    private func add(_ number: UInt64, _ records: [Machine.Record], _ serving: Serving, _ outcome: inout Outcome) {
         let limit = Int(serving.partition.topicConfig.maxMessageBytes)
         if serving.batch.add(number, records, limit: limit, wallMilliseconds: clock.wallMilliseconds) == .full {
             write(serving, &outcome)
             guard serving.batch.add(number, records, limit: limit, wallMilliseconds: clock.wallMilliseconds) == .added else {
                 return carryOut(
-                    serving.machine.handle(.written(number, .failure(GroupWriteFailure(.messageTooLarge))), at: moment),
+                    serving.machine.handle(.written(number, .failure(CoordinatorFailure(.messageTooLarge))), at: moment),
                     serving, &outcome)
             }
         }
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
         // what runs here is a turn of one of the loops: they, and their lanes' completions, are all that calls
-        coordinator.atEndOfTurn { [weak self] in self?.flush() }
+        shared.atEndOfTurn { [weak self] in self?.flush() }
     }
 
     private func flush() {
@@ -326,35 +361,75 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             guard case .serving(let serving) = state else { return }
             write(serving, &outcome)
         }
-        outcome.deliver()
+        deliver(&outcome)
     }
 
     /// Appends what was collected. Under the lock: what is decided later comes later in the log.
     private func write(_ serving: Serving, _ outcome: inout Outcome) {
         guard !serving.batch.isEmpty else { return }
-        lastBatch += 1
-        let number = lastBatch
         let contents = serving.batch.entries
-        let request = AppendRequest(
-            .committed, owner: self, token: AppendToken(answer: number, index: Int(serving.leaderEpoch)),
-            deadline: clock.now + coordinator.commitTimeout, origin: .coordinator)
+        let request = nextAppend(serving)
         let start = serving.batch.finish { serving.partition.append($0, request) }
+        started(start, contents, serving, &outcome)
+    }
+
+    /// Records of a transaction are a batch by themselves, with its producer's id.
+    private func addAlone(
+        _ number: UInt64, _ records: [Machine.Record], _ producer: ProducerIdentity, _ serving: Serving, _ outcome: inout Outcome
+    ) {
+        write(serving, &outcome)
+        var batch = CoordinatorBatch(
+            BatchIdentity(producerID: producer.id, epoch: producer.epoch, baseSequence: 0, isTransactional: true))
+        let limit = Int(serving.partition.topicConfig.maxMessageBytes)
+        guard batch.add(number, records, limit: limit, wallMilliseconds: clock.wallMilliseconds) == .added else {
+            return told(
+                [.init(number: number, firstRecord: 0)], .failure(CoordinatorFailure(.messageTooLarge)), serving, &outcome)
+        }
+        let contents = batch.entries
+        let request = nextAppend(serving)
+        let start = batch.finish { serving.partition.append($0, request) }
+        started(start, contents, serving, &outcome)
+    }
+
+    private func write(_ number: UInt64, _ end: TransactionEnd, _ serving: Serving, _ outcome: inout Outcome) {
+        write(serving, &outcome)
+        var request = nextAppend(serving)
+        request.endsInNextEpoch = end.version >= 2
+        var bytes = ByteBuffer(capacity: 128)
+        BatchBuilder.write(
+            end.marker, producerID: end.producer.id, epoch: end.producer.epoch, timestamp: clock.wallMilliseconds, into: &bytes,
+            contexts: CodecContexts())
+        let start = serving.partition.append(bytes.mutableBytes, request)
+        started(start, [.init(number: number, firstRecord: 0)], serving, &outcome)
+    }
+
+    private func nextAppend(_ serving: Serving) -> AppendRequest {
+        lastBatch += 1
+        return AppendRequest(
+            .committed, owner: self, token: AppendToken(answer: lastBatch, index: Int(serving.leaderEpoch)),
+            deadline: clock.now + shared.commitTimeout, origin: .coordinator)
+    }
+
+    /// What was reserved is written before its bytes go.
+    private func started(
+        _ start: AppendStart, _ contents: [CoordinatorBatch.Entry], _ serving: Serving, _ outcome: inout Outcome
+    ) {
         switch start {
         case .reserved(let base, _):
-            serving.inFlight.append(InFlight(number: number, contents: contents, base: base, error: nil))
+            serving.inFlight.append(InFlight(number: lastBatch, contents: contents, base: base, error: nil))
             serving.partition.writeReserved(&outcome.effects)
         case .duplicate: preconditionFailure("a coordinator's batches have no sequence to be known by")
         case .refused(let error, let message):
             logger.warning(
-                "a change of groups was not written", ("partition", serving.partition.id.description),
+                "what a coordinator decided was not written", ("partition", serving.partition.id.description),
                 ("error", error.description),
                 ("reason", message ?? ""))
-            told(contents, .failure(GroupWriteFailure(error)), serving, &outcome)
+            told(contents, .failure(CoordinatorFailure(error)), serving, &outcome)
         }
     }
 
     private func told(
-        _ contents: [GroupBatch.Entry], _ result: Result<Offset, GroupWriteFailure>, _ serving: Serving,
+        _ contents: [CoordinatorBatch.Entry], _ result: Result<Offset, CoordinatorFailure>, _ serving: Serving,
         _ outcome: inout Outcome
     ) {
         for entry in contents {
@@ -375,77 +450,11 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             }
             while let batch = serving.inFlight.first, let error = batch.error {
                 serving.inFlight.popFirst()
-                let result: Result<Offset, GroupWriteFailure> =
-                    error == .none ? .success(batch.base) : .failure(GroupWriteFailure(error))
+                let result: Result<Offset, CoordinatorFailure> =
+                    error == .none ? .success(batch.base) : .failure(CoordinatorFailure(error))
                 told(batch.contents, result, serving, &outcome)
             }
         }
-        outcome.deliver()
+        deliver(&outcome)
     }
-}
-
-/// What a turn wants written, as one batch.
-struct GroupBatch: ~Copyable {
-    struct Entry {
-        /// The machine's number.
-        var number: UInt64
-        /// Its first record's place in the batch.
-        var firstRecord: Int32
-    }
-
-    enum Added: Equatable {
-        case added
-        /// It does not fit behind what is there.
-        case full
-    }
-
-    private(set) var entries: [Entry] = []
-    private var builder = BatchBuilder()
-    private var bytes = ByteBuffer()
-    private var pieces: [(key: Range<Int>, value: Range<Int>?)] = []
-    private let contexts = CodecContexts()
-
-    var isEmpty: Bool { entries.isEmpty }
-
-    /// Adds the records if the batch stays within the limit with all of them.
-    mutating func add(_ number: UInt64, _ records: [GroupRecord], limit: Int, wallMilliseconds: Int64) -> Added {
-        // what is far too much is not encoded to find that out
-        guard records.count * 32 <= limit else { return .full }
-        bytes.truncate(to: 0)
-        pieces.removeAll(keepingCapacity: true)
-        var value = ByteBuffer(capacity: 64)
-        for record in records {
-            let start = bytes.count
-            value.truncate(to: 0)
-            let hasValue: Bool
-            do throws(EncodingFault) { hasValue = try GroupRecords.encode(record, key: &bytes, value: &value) } catch {
-                // a field longer than its length can tell: as much too large as anything
-                return .full
-            }
-            let end = bytes.count
-            bytes.append(value.bytes)
-            pieces.append((start..<end, hasValue ? end..<bytes.count : nil))
-        }
-        // at most so much goes with each record
-        guard builder.uncompressedSize + bytes.count + records.count * 32 <= limit else { return .full }
-        entries.append(Entry(number: number, firstRecord: builder.recordCount))
-        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-        for piece in pieces {
-            let key = UnsafeRawBufferPointer(rebasing: bytes.bytes[piece.key])
-            let value = piece.value.map { UnsafeRawBufferPointer(rebasing: bytes.bytes[$0]) }
-            builder.append(timestamp: wallMilliseconds, key: key, value: value, rawHeaders: (0, nothing))
-        }
-        return .added
-    }
-
-    /// Hands out the batch, whose bytes live until this returns, and begins anew.
-    mutating func finish<R>(_ body: (UnsafeMutableRawBufferPointer) -> R) -> R {
-        bytes.truncate(to: 0)
-        builder.finish(into: &bytes, contexts: contexts)
-        entries.removeAll(keepingCapacity: true)
-        return body(bytes.mutableBytes)
-    }
-
-    /// Gives back what one large batch took.
-    mutating func release() { bytes.reset() }
 }

@@ -4,9 +4,9 @@ import MartletLog
 import MartletModel
 import MartletReactor
 
-/// Reads the groups of one partition out of its log. Handed over: a lane's thread runs it for as long as there is
-/// something to read, the shard's loop takes it back; one of them has it at a time.
-final class GroupLoader: @unchecked Sendable {
+/// Reads a coordinator's state out of the log of its partition. Handed over: a lane's thread runs it for as long as
+/// there is something to read, the shard's loop takes it back; one of them has it at a time.
+final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
     enum Step {
         case finished
         /// What is left to read is not committed yet.
@@ -15,18 +15,13 @@ final class GroupLoader: @unchecked Sendable {
         case failed(String)
     }
 
-    /// What is read at a time; a batch that is larger is read whole.
-    private static let chunkBytes = 1 << 20
-    /// A batch whose records take more memory than this is not of our making, nor Kafka's.
-    private static let batchBytesLimit = 256 << 20
-
     let partition: Partition
     let leaderEpoch: LeaderEpoch
-    private var machine: GroupMachine
+    /// Nil once it was handed over.
+    private var machine: Machine?
     /// What the machine wants done first.
-    private var actions: [GroupAction] = []
-    /// Topics that something is committed for, where the commits say which.
-    private(set) var committedTopics: [DeletedTopic] = []
+    private var actions: [Machine.Action] = []
+    private var summary: Machine.Summary?
     private(set) var recordCount = 0
     /// Records of kinds that are not known, and those that are malformed.
     private(set) var skippedCount = 0
@@ -38,10 +33,10 @@ final class GroupLoader: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock) {
+    init(_ partition: Partition, leaderEpoch: LeaderEpoch, into machine: Machine, clock: any Clock) {
         self.partition = partition
         self.leaderEpoch = leaderEpoch
-        machine = GroupMachine(settings: settings, seed: seed)
+        self.machine = machine
         self.clock = clock
         next = partition.logStartOffset
         end = partition.logEndOffset
@@ -51,7 +46,7 @@ final class GroupLoader: @unchecked Sendable {
     func run() -> Step {
         while next < end {
             let request = PartitionFetchRequest(
-                offset: next, maxBytes: Self.chunkBytes, firstBatchWhole: true, currentLeaderEpoch: leaderEpoch)
+                offset: next, maxBytes: ReplayLimits.chunkBytes, firstBatchWhole: true, currentLeaderEpoch: leaderEpoch)
             let found = partition.fetch(request)
             switch found.error {
             case .none: break
@@ -80,13 +75,9 @@ final class GroupLoader: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
-        actions = machine.finishLoading(at: GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
-        committedTopics = machine.committedTopics
+        actions = machine!.finishLoading(at: CoordinatorMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
+        summary = machine!.summary
         return .finished
-    }
-
-    private struct Malformed: Error, CustomStringConvertible {
-        var description: String
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer) throws {
@@ -98,7 +89,7 @@ final class GroupLoader: @unchecked Sendable {
                 if header.nextOffset > next { try take(header, walker.batch(at: position, header)) }
                 next = max(next, header.nextOffset)
             case .end, .partial: return
-            case .corrupt(let corruption): throw Malformed(description: "after offset \(next): \(corruption)")
+            case .corrupt(let corruption): throw MalformedLog(description: "after offset \(next): \(corruption)")
             }
         }
     }
@@ -106,11 +97,11 @@ final class GroupLoader: @unchecked Sendable {
     private func take(_ header: BatchHeader, _ batch: UnsafeRawBufferPointer) throws {
         let body = UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...])
         guard let codec = header.codec else {
-            throw Malformed(description: "a batch of no codec at offset \(header.baseOffset)")
+            throw MalformedLog(description: "a batch of no codec at offset \(header.baseOffset)")
         }
         if codec == .none { return try take(header, records: body) }
         records.truncate(to: 0)
-        try contexts.decompress(body, codec: codec, into: &records, limit: Self.batchBytesLimit)
+        try contexts.decompress(body, codec: codec, into: &records, limit: ReplayLimits.batchBytes)
         try take(header, records: records.bytes)
     }
 
@@ -123,26 +114,29 @@ final class GroupLoader: @unchecked Sendable {
                 skippedCount += 1
                 continue
             }
-            let value = cursor.bytes(in: record.value)
-            if header.isControl {
-                guard let value, let marker = EndTransactionMarker(key: key, value: value) else { continue }
-                machine.loadTransactionEnd(of: header.producerID, commits: marker.type == .commit)
-                continue
-            }
-            switch GroupRecords.decode(key: key, value: value) {
-            case .known(let known):
-                machine.load(known, at: header.baseOffset + Int64(record.offsetDelta), transactionOf: producer)
-            case .foreign: machine.load(foreign: key, exists: value != nil)
-            case .unknown, .malformed: skippedCount += 1
-            }
+            let replayed = ReplayedRecord(
+                offset: header.baseOffset + Int64(record.offsetDelta), key: key, value: cursor.bytes(in: record.value),
+                isControl: header.isControl, transactionOf: producer)
+            if !machine!.load(replayed) { skippedCount += 1 }
         }
     }
 
-    /// The machine, once.
-    func handOver() -> (GroupMachine, [GroupAction]) {
-        let finished = machine
-        // a second holder would have all of it copied at the first change
-        machine = GroupMachine(settings: finished.settings, seed: 0)
-        return (finished, actions)
+    /// What was read, once: a second holder would have all of it copied at the first change.
+    func handOver() -> (machine: Machine, actions: [Machine.Action], summary: Machine.Summary) {
+        guard let finished = machine, let summary else { preconditionFailure("what is finished is handed over once") }
+        machine = nil
+        defer { actions = [] }
+        return (finished, actions, summary)
     }
+}
+
+private struct MalformedLog: Error, CustomStringConvertible {
+    var description: String
+}
+
+private enum ReplayLimits {
+    /// What is read at a time; a batch that is larger is read whole.
+    static let chunkBytes = 1 << 20
+    /// A batch whose records take more memory than this is not of our making, nor Kafka's.
+    static let batchBytes = 256 << 20
 }
