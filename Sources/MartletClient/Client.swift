@@ -19,6 +19,8 @@ package final class Client: @unchecked Sendable {
         case broker(BrokerID)
         /// The broker that looks after a group.
         case coordinator(of: String)
+        /// The broker that looks after a transactional id.
+        case transactionCoordinator(of: String)
     }
 
     /// Names that wait for the system's resolver.
@@ -35,6 +37,8 @@ package final class Client: @unchecked Sendable {
     private var opening: [BrokerEndpoint: [UnsafeContinuation<Result<BrokerConnection, ClientError>, Never>]] = [:]
     /// By group.
     private var coordinatorEndpoints: [String: BrokerEndpoint] = [:]
+    /// By transactional id.
+    private var transactionCoordinators: [String: BrokerEndpoint] = [:]
     private var isClosed = false
 
     package init(host: any Host, loop: any EventLoop, settings: ClientSettings) {
@@ -116,6 +120,7 @@ package final class Client: @unchecked Sendable {
         case .any, .broker: break
         case .controller: cluster = cluster.withoutController
         case .coordinator(let group): coordinatorEndpoints[group] = nil
+        case .transactionCoordinator(let id): transactionCoordinators[id] = nil
         }
     }
 
@@ -137,8 +142,13 @@ package final class Client: @unchecked Sendable {
             return try await connection(to: broker.endpoint)
         case .coordinator(let group):
             if let known = coordinatorEndpoints[group] { return try await connection(to: known) }
-            let found = try await findCoordinator(of: group)
+            let found = try await findCoordinator(of: group, .group)
             coordinatorEndpoints[group] = found
+            return try await connection(to: found)
+        case .transactionCoordinator(let id):
+            if let known = transactionCoordinators[id] { return try await connection(to: known) }
+            let found = try await findCoordinator(of: id, .transactionalID)
+            transactionCoordinators[id] = found
             return try await connection(to: found)
         }
     }
@@ -239,16 +249,25 @@ package final class Client: @unchecked Sendable {
         return view
     }
 
-    private func findCoordinator(of group: String) async throws(ClientError) -> BrokerEndpoint {
+    private enum CoordinatedKey: Int8 {
+        case group = 0
+        case transactionalID = 1
+    }
+
+    private func findCoordinator(of key: String, _ kind: CoordinatedKey) async throws(ClientError) -> BrokerEndpoint {
         let answer = try await ask(.any, judging: { Self.coordinator(in: $0).code }) {
             (version) throws(ClientError) -> FindCoordinatorRequest in
             var request = FindCoordinatorRequest()
-            if version >= 4 { request.coordinatorKeys = [group] } else { request.key = group }
+            if version >= 4 { request.coordinatorKeys = [key] } else { request.key = key }
+            // before version 1 there are groups only
+            guard version >= 1 || kind == .group else { throw .invalid("this broker is too old to know of transactions") }
+            if version >= 1 { request.keyType = kind.rawValue }
             return request
         }
         let found = Self.coordinator(in: answer.message)
         guard found.code == .none else {
-            throw .refused(what: "the coordinator of group \(group)", found.code, message: found.message)
+            let what = kind == .group ? "group" : "transactional id"
+            throw .refused(what: "the coordinator of \(what) \(key)", found.code, message: found.message)
         }
         guard let port = UInt16(exactly: found.port), port > 0 else {
             throw .malformedAnswer(what: "FindCoordinator", broker: answer.broker, reason: "port \(found.port)")

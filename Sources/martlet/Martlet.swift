@@ -10,7 +10,7 @@ enum Martlet {
     static var commands: [any ProgramCommand.Type] {
         [
             ServerCommand.self, TopicCommand.self, ProduceCommand.self, ConsumeCommand.self, GroupCommand.self,
-            ConfigCommand.self, ClusterCommand.self, LogCommand.self,
+            TransactionCommand.self, ConfigCommand.self, ClusterCommand.self, LogCommand.self,
         ]
     }
     private static let definitions = commands.map { $0.definition }

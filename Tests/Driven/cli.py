@@ -8,6 +8,7 @@ COMMANDS = {
     "server": [], "produce": [], "consume": [],
     "topic": ["create", "list", "describe", "alter", "delete"],
     "group": ["list", "describe", "reset-offsets", "delete"],
+    "transaction": ["list", "describe", "find-hanging", "abort"],
     "config": ["get", "set"],
     "cluster": ["describe"],
     "log": ["dump", "verify"],

@@ -120,4 +120,14 @@ package struct ReplayedRecord {
     package var isControl: Bool
     /// Whose transaction it is of, if it is of one.
     package var transactionOf: ProducerID?
+
+    package init(
+        offset: Offset, key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?, isControl: Bool, transactionOf: ProducerID?
+    ) {
+        self.offset = offset
+        self.key = key
+        self.value = value
+        self.isControl = isControl
+        self.transactionOf = transactionOf
+    }
 }

@@ -44,7 +44,8 @@ extension GroupMachine {
     /// Keeps an offset until its transaction ends.
     mutating func hold(_ id: TopicPartition, _ committed: CommittedOffset?, of producer: ProducerID, in group: Group) {
         group.offsets.hold(id, committed, of: producer)
-        if !inTransaction[producer, default: []].contains(where: { $0 === group }) { inTransaction[producer]!.append(group) }
+        guard inTransaction[producer]?.contains(where: { $0 === group }) != true else { return }
+        inTransaction[producer, default: []].append(group)
     }
 
     mutating func endTransaction(_ end: TransactionEnd, _ ticket: GroupTicket) {

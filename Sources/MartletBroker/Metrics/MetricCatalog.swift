@@ -53,6 +53,7 @@ package enum MetricCatalog {
             families: [
                 groupMemory, groups, groupMembers, groupOffset, groupLagRecords, groupLagSeconds, unlistedGroupPartitions,
             ]),
+        Section(title: "Transactions", families: [transactionMemory, transactions, endedTransactions, timedOutTransactions]),
     ]
 
     package static var all: [MetricFamily] { sections.flatMap(\.families) }
@@ -239,6 +240,19 @@ package enum MetricCatalog {
     static let keeperWatches = MetricFamily("martlet_keeper_watches", .gauge, "Watches that are set.")
     static let keeperNodes = MetricFamily("martlet_keeper_nodes", .gauge, "Nodes of the tree.")
     static let keeperBytes = MetricFamily("martlet_keeper_tree_bytes", .gauge, "About how much memory the tree takes.")
+
+    // MARK: Transactions
+
+    static let transactionMemory = MetricFamily(
+        "martlet_transaction_memory_bytes", .gauge, "About how much memory the transactional ids take.")
+    static let transactions = MetricFamily(
+        "martlet_transactional_ids", .gauge, "Transactional ids that this broker coordinates, by the state of their transaction.",
+        labels: ["state"])
+    static let endedTransactions = MetricFamily(
+        "martlet_transactions_ended_total", .counter, "Transactions that have ended in all their partitions.", labels: ["result"])
+    static let timedOutTransactions = MetricFamily(
+        "martlet_transactions_timed_out_total", .counter,
+        "Transactions that were aborted because they were open for too long.")
 
     // MARK: Groups
 

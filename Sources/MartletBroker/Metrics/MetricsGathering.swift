@@ -97,6 +97,7 @@ package final class MetricsGathering: @unchecked Sendable {
         }
         figures.replicas = replicas
         figures.groups = broker?.groups
+        figures.transactions = broker?.transactions
         return figures
     }
 
@@ -121,6 +122,7 @@ struct BrokerFigures: @unchecked Sendable {
     /// Asked on the lane: its table of topics, its directories and their syncers may be from any thread.
     var replicas: ReplicaHost?
     var groups: (any GroupFiguresSource)?
+    var transactions: TransactionCoordinator?
 
     init(scrapes: UInt64, lastTaken: Interval) {
         self.scrapes = scrapes

@@ -34,6 +34,7 @@ final class MetricsPage: @unchecked Sendable {
             writeUpkeep(replicas.activity.counts, &text)
         }
         writeKeeper(figures, &text)
+        if let transactions = figures.transactions { writeTransactions(transactions, &text) }
         if let groups = figures.groups { writeGroups(groups, figures.replicas?.topics.table, &text) }
         return text.bytes
     }
@@ -216,6 +217,19 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.keeperWatches, keeper.watches)
         text.family(MetricCatalog.keeperNodes, keeper.nodes)
         text.family(MetricCatalog.keeperBytes, keeper.treeBytes)
+    }
+
+    private func writeTransactions(_ coordinator: TransactionCoordinator, _ text: inout MetricsText) {
+        let figures = coordinator.figures
+        text.family(MetricCatalog.transactionMemory, coordinator.shared.bytesInUse)
+        text.family(MetricCatalog.transactions) { samples in
+            for state in TransactionState.allCases { samples.sample([state.name], figures.states[Int(state.rawValue)]) }
+        }
+        text.family(MetricCatalog.endedTransactions) { samples in
+            samples.sample(["commit"], figures.counts.committed)
+            samples.sample(["abort"], figures.counts.aborted)
+        }
+        text.family(MetricCatalog.timedOutTransactions, figures.counts.timedOut)
     }
 
     private func writeGroups(_ source: any GroupFiguresSource, _ topics: LocalTopicTable?, _ text: inout MetricsText) {

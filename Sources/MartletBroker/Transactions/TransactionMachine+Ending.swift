@@ -11,6 +11,10 @@ extension TransactionMachine {
             return answer(ticket, .invalidProducerIDMapping)
         }
         let known = transaction.metadata
+        // it knows who it is from now on, and comes before all have their markers
+        if known.state.isEnding, event.version >= 2, event.producer == known.successor {
+            return answer(ticket, .concurrentTransactions)
+        }
         let isOverflow = event.version >= 2 && Self.isRetryAfterOverflow(event.producer, known)
         guard known.producerID == event.producer.id || isOverflow else { return answer(ticket, .invalidProducerIDMapping) }
         let isRetry = event.version >= 2 && (isOverflow || Int(known.epoch) == Int(event.producer.epoch) + 1)

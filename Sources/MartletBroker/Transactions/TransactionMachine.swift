@@ -133,7 +133,7 @@ package struct TransactionMachine: CoordinatorMachine {
     /// Whether a producer that tells who it was had this id, or the one before it to its last epoch.
     private static func mayContinue(_ expected: ProducerIdentity?, _ known: TransactionMetadata) -> Bool {
         guard let expected, known.epoch != TransactionMetadata.noEpoch else { return true }
-        if expected.id == known.producerID { return true }
+        if expected.id == known.producerID || expected.id == known.nextProducerID { return true }
         return expected.id == known.previousProducerID && expected.epoch >= TransactionMetadata.lastEpoch
     }
 
@@ -205,7 +205,12 @@ package struct TransactionMachine: CoordinatorMachine {
     /// The transactional id, if this producer may speak for it.
     func speaker(_ id: String, _ producer: ProducerIdentity) -> Result<Transaction, CoordinatorFailure> {
         guard !id.isEmpty else { return .failure(CoordinatorFailure(.invalidRequest)) }
-        guard let transaction = transactions[id], transaction.metadata.producerID == producer.id else {
+        guard let transaction = transactions[id] else { return .failure(CoordinatorFailure(.invalidProducerIDMapping)) }
+        // who was told already who it is from now on
+        if transaction.metadata.state.isEnding, producer == transaction.metadata.successor {
+            return .failure(CoordinatorFailure(.concurrentTransactions))
+        }
+        guard transaction.metadata.producerID == producer.id else {
             return .failure(CoordinatorFailure(.invalidProducerIDMapping))
         }
         guard transaction.metadata.epoch == producer.epoch else { return .failure(CoordinatorFailure(.producerFenced)) }

@@ -87,6 +87,19 @@ package enum ActingConfigs {
         ("socket.receive.buffer.bytes", "The size of a connection's receive buffer; -1 is the system's."),
         ("socket.request.max.bytes", "The largest request taken."),
         ("socket.send.buffer.bytes", "The size of a connection's send buffer; -1 is the system's."),
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            "How often it is looked for transactions that have been open for longer than their producers asked for."
+        ),
+        ("transaction.max.timeout.ms", "The longest that a producer may ask for that its transactions stay open."),
+        (
+            "transaction.partition.verification.enable",
+            "Whether records of a transaction are taken only where its coordinator knows of them."
+        ),
+        (
+            "transaction.remove.expired.transaction.cleanup.interval.ms",
+            "How often it is looked for transactional ids that nobody has used for long."
+        ),
         ("transaction.state.log.min.isr", "`min.insync.replicas` of `__transaction_state`, from when it is made."),
         ("transaction.state.log.num.partitions", "The partitions that `__transaction_state` is made with."),
         (
@@ -94,6 +107,7 @@ package enum ActingConfigs {
             "The replicas that it is made with; the default is at most all brokers."
         ),
         ("transaction.state.log.segment.bytes", "The size at which its segments are rolled, from when it is made."),
+        ("transactional.id.expiration.ms", "How long a transactional id is remembered that nobody uses."),
         ("zookeeper.connect", "Stops the start, unless `--coordination` says what coordinates this broker."),
     ]
 
