@@ -94,7 +94,7 @@ enum TransactionCommand: ProgramCommand {
         var texts: [String] = []
         var entries: [JSONValue] = []
         for id in session.arguments.operands {
-            do {
+            do throws(ClientError) {
                 let found = try await session.client.transaction(id)
                 let isOpen = found.state == "Ongoing" || found.state.hasPrefix("Prepare")
                 let open = found.startMilliseconds.flatMap {
@@ -102,7 +102,8 @@ enum TransactionCommand: ProgramCommand {
                 }
                 texts.append(text(found, openMs: open, isStyled: session.isStyled))
                 entries.append(json(found, openMs: open))
-            } catch let error as ClientError where error.code != nil {
+            } catch {
+                guard error.code != nil else { throw error }
                 session.complain(partly: "\(error)")
             }
         }
