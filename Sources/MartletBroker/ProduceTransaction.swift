@@ -91,7 +91,8 @@ extension Connection {
         var unused = ProduceResult(topicName: "", topicID: .zero, beginsTopic: false, index: 0)
         let producer = transaction.producer
         let missing = shared.produceParts.compactMap { part -> TopicPartition? in
-            guard let topic = findTopic(part, frame, table, &unused), !topic.isInternal, let partition = topic.partition(part.index),
+            guard let topic = findTopic(part, frame, table, &unused), !topic.isInternal,
+                let partition = topic.partition(part.index),
                 !partition.isInTransaction(producer.id, producer.epoch)
             else { return nil }
             return partition.id
@@ -105,7 +106,9 @@ extension Connection {
         broker.transactions.submit(transaction.id, on: loop) { [self] reply in
             transaction.refusal = transaction.told(reply.error)
             goOn(waiting, transaction)
-        } _: { .addPartitions(event, $0) }
+        } _: {
+            .addPartitions(event, $0)
+        }
         return true
     }
 
@@ -120,7 +123,8 @@ extension Connection {
             return
         }
         let appended = appendParts(
-            waiting.header, acks: waiting.acks, waiting.parts, waiting.frame, checked: nil, transaction: transaction, fault: nil)
+            waiting.header, acks: waiting.acks, waiting.parts, waiting.frame, checked: nil, transaction: transaction, fault: nil
+        )
         if appended { shared.retain(waiting.buffer) }
         if !isClosed { unblock() }
     }

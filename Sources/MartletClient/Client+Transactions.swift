@@ -222,7 +222,8 @@ extension Client {
             let described = try await transaction(known.id)
             let isEnding = described.state != "Empty" && !described.state.hasPrefix("Complete")
             guard !isEnding || !described.partitions.contains(one.partition) else { continue }
-            let reason = isEnding ? "its transaction does not have this partition" : "its transaction has ended: \(described.state)"
+            let reason =
+                isEnding ? "its transaction does not have this partition" : "its transaction has ended: \(described.state)"
             hanging.append(HangingTransaction(open: one, transactionalID: known.id, reason: reason))
         }
         return hanging

@@ -59,7 +59,8 @@ import Testing
         #expect(world.add(producer, version: 2) == .done)
         guard case .producer(let next)? = world.end(producer, version: 2) else { return #expect(Bool(false), "it ends") }
         #expect(next.id != producer.id && next.epoch == 0)
-        #expect(world.endings.map(\.producer) == [ProducerIdentity(producer.id, .max)], "the marker's epoch is above all records'")
+        #expect(
+            world.endings.map(\.producer) == [ProducerIdentity(producer.id, .max)], "the marker's epoch is above all records'")
         #expect(world.add(next, version: 2) == .failed(.concurrentTransactions), "it is known, and must wait for the markers")
         world.deliverMarkers()
         #expect(world.end(producer, version: 2) == .producer(next), "the end sent again")
@@ -151,7 +152,8 @@ import Testing
         var producer = world.producer()
         for _ in 0..<3 {
             #expect(world.end(producer, version: 2) == .failed(.invalidTxnState))
-            #expect(world.end(producer, commits: false, version: 2) == .producer(ProducerIdentity(producer.id, producer.epoch + 1)))
+            #expect(
+                world.end(producer, commits: false, version: 2) == .producer(ProducerIdentity(producer.id, producer.epoch + 1)))
             producer.epoch += 1
             #expect(world.endings.isEmpty && world.state() == .completeAbort)
         }
@@ -197,7 +199,13 @@ import Testing
         world.deliverMarkers()
         world.pass(60_000)
         world.handle(.abortTimedOut)
-        #expect(world.state() == .completeCommit && world.machine.counts == { var c = TransactionCounts(); c.committed = 1; return c }())
+        #expect(
+            world.state() == .completeCommit
+                && world.machine.counts
+                    == {
+                        var c = TransactionCounts(); c.committed = 1; return c
+                    }()
+        )
     }
 
     @Test func theTimeOfATransactionGoesOnOverARestart() {

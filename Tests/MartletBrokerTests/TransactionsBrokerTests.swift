@@ -47,7 +47,9 @@ private final class TransactionClient {
         request.transactionTimeoutMs = timeoutMs
         for _ in 0..<200 {
             let answer: InitProducerIdResponse = try ask(request, version: 4)
-            guard [.coordinatorLoadInProgress, .notCoordinator, .concurrentTransactions].contains(answer.errorCode) else { return answer }
+            guard [.coordinatorLoadInProgress, .notCoordinator, .concurrentTransactions].contains(answer.errorCode) else {
+                return answer
+            }
             world.simulated.run(for: .milliseconds(50))
         }
         throw RequestFaultOfTest()
@@ -100,7 +102,9 @@ private final class TransactionClient {
 private struct RequestFaultOfTest: Error {}
 
 @Suite struct TransactionsBrokerTests {
-    private func ready(_ settings: [(name: String, value: String)] = [], loops: Int = 1) throws -> (BrokerWorld, TransactionClient) {
+    private func ready(
+        _ settings: [(name: String, value: String)] = [], loops: Int = 1
+    ) throws -> (BrokerWorld, TransactionClient) {
         let world = try BrokerWorld(loops: loops, [("transaction.state.log.num.partitions", "2")] + settings)
         try world.createTopic("t")
         let client = try TransactionClient(world)
@@ -155,7 +159,8 @@ private struct RequestFaultOfTest: Error {}
         let (world, client) = try ready(loops: 2)
         let producer = try client.initialize("x")
         var builder = BatchBuilder(
-            BatchIdentity(producerID: producer.producerID, epoch: producer.producerEpoch, baseSequence: 0, isTransactional: true))
+            BatchIdentity(
+                producerID: producer.producerID, epoch: producer.producerEpoch, baseSequence: 0, isTransactional: true))
         var random = SeededRandom(seed: 5)
         let value = (0..<200_000).map { _ in UInt8(truncatingIfNeeded: random.below(200)) }
         builder.append(timestamp: world.host.clock.wallMilliseconds, key: nil, value: value)

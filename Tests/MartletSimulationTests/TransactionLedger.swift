@@ -57,7 +57,9 @@ final class TransactionLedger {
 
     private static func tried(_ value: [UInt8]) -> Try? {
         let parts = String(decoding: value, as: UTF8.self).split(separator: ":")
-        guard parts.count == 3, let producer = Int(parts[0]), let step = Offset(parts[1]), let number = Int(parts[2]) else { return nil }
+        guard parts.count == 3, let producer = Int(parts[0]), let step = Offset(parts[1]), let number = Int(parts[2]) else {
+            return nil
+        }
         return Try(producer: producer, step: step, number: number)
     }
 
@@ -75,8 +77,12 @@ final class TransactionLedger {
         guard let tried = Self.tried(value), let fate = fates[tried] else {
             return violated("a record that nobody wrote at \(partition)/\(offset)")
         }
-        if fate == .aborted { violated("a record of an aborted transaction was read as committed: \(tried) at \(partition)/\(offset)") }
-        if let before = seen[partition]?[offset], before != tried { violated("\(partition)/\(offset) was \(before) and is \(tried)") }
+        if fate == .aborted {
+            violated("a record of an aborted transaction was read as committed: \(tried) at \(partition)/\(offset)")
+        }
+        if let before = seen[partition]?[offset], before != tried {
+            violated("\(partition)/\(offset) was \(before) and is \(tried)")
+        }
         seen[partition, default: [:]][offset] = tried
     }
 
@@ -93,15 +99,21 @@ final class TransactionLedger {
             for record in records {
                 saw(record.value, at: record.offset, Int32(partition))
                 guard let tried = Self.tried(record.value) else { continue }
-                if tried.step <= last[tried.producer] { violated("\(tried) comes after step \(last[tried.producer]) in \(partition)") }
+                if tried.step <= last[tried.producer] {
+                    violated("\(tried) comes after step \(last[tried.producer]) in \(partition)")
+                }
                 last[tried.producer] = tried.step
                 found[tried.producer][tried.step, default: []].insert(tried.number)
             }
             for (producer, end) in offsets.enumerated() {
-                let wanted = (0..<end).filter { Self.partitions(of: $0, producer, count: Int32(self.partitionCount)).contains(Int32(partition)) }
+                let wanted = (0..<end).filter {
+                    Self.partitions(of: $0, producer, count: Int32(self.partitionCount)).contains(Int32(partition))
+                }
                 let there = records.compactMap { Self.tried($0.value) }.filter { $0.producer == producer }.map(\.step)
                 if there != wanted {
-                    violated("producer \(producer) has committed its offset \(end), and \(partition) has its steps \(there), not \(wanted)")
+                    violated(
+                        "producer \(producer) has committed offset \(end), and \(partition) has steps \(there), not \(wanted)"
+                    )
                 }
             }
         }

@@ -196,12 +196,15 @@ extension SimulatedClient {
                 }
                 fetch.nextOffset = max(fetch.nextOffset, header.lastOffset + 1)
                 let batch = walker.batch(at: position, header)
-                var cursor = RecordCursor(UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), count: header.recordCount)
+                var cursor = RecordCursor(
+                    UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), count: header.recordCount)
                 var values: [[UInt8]] = []
                 do {
                     while let record = try cursor.next() {
                         if header.isControl {
-                            guard let key = cursor.bytes(in: record.key) else { return .malformed("a control record without a key") }
+                            guard let key = cursor.bytes(in: record.key) else {
+                                return .malformed("a control record without a key")
+                            }
                             if ControlRecordType(key: key) == .abort { skipped.remove(header.producerID) }
                             continue
                         }
@@ -210,7 +213,8 @@ extension SimulatedClient {
                 } catch {
                     return .malformed("\(error)")
                 }
-                guard !header.isControl, !(header.isTransactional && skipped.contains(header.producerID)), header.lastOffset >= offset
+                guard !header.isControl, !(header.isTransactional && skipped.contains(header.producerID)),
+                    header.lastOffset >= offset
                 else { continue }
                 fetch.batches.append(CommittedBatch(baseOffset: header.baseOffset, values: values))
             }

@@ -23,7 +23,8 @@ private enum Seeds {
 }
 
 @Suite struct TransactionSimulation {
-    @Test(arguments: Seeds.starts) func transactionsAreWholeOrNotThereWhateverEndsProducersAndBrokers(from start: UInt64) throws {
+    @Test(arguments: Seeds.starts) func transactionsAreWholeOrNotThereWhateverEndsProducersAndBrokers(from start: UInt64) throws
+    {
         for seed in Seeds.group(start) {
             let (story, ledger) = try TransactionSimulationWorld.tell(seed: seed)
             let again = "make simulate FROM=\(seed) SEEDS=1"

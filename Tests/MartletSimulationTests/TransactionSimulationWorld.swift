@@ -82,6 +82,7 @@ final class TransactionSimulationWorld: @unchecked Sendable {
             guard startBroker() else { return }
         }
         simulated.run(for: .milliseconds(300))
+        _ = simulated.run(atMost: .seconds(10)) { self.ledger.committedCount > 0 && self.ledger.seenCount > 0 }
         stage.isOver = true
         guard simulated.run(atMost: Self.patience, until: { self.stage.runningCount == 0 }) else {
             return ledger.violated("producers wait for answers that never come")
@@ -247,7 +248,9 @@ final class TransactionSimulationWorld: @unchecked Sendable {
         if let found = outcome.value { ledger.finished(found.records, offsets: found.offsets) }
     }
 
-    private func readAll(_ partition: Int32, _ reader: SimulatedClient) async throws(ClientFault) -> [(offset: Offset, value: [UInt8])] {
+    private func readAll(
+        _ partition: Int32, _ reader: SimulatedClient
+    ) async throws(ClientFault) -> [(offset: Offset, value: [UInt8])] {
         var records: [(offset: Offset, value: [UInt8])] = []
         var offset: Offset = 0
         while true {

@@ -162,7 +162,8 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
         }
         count(0)
         logger.info(
-            "what a partition coordinates was given up", ("partition", serving.partition.id.description), ("epoch", "\(serving.leaderEpoch)"))
+            "what a partition coordinates was given up", ("partition", serving.partition.id.description),
+            ("epoch", "\(serving.leaderEpoch)"))
     }
 
     private func count(_ bytes: Int) {
@@ -199,7 +200,8 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
         case .waits: later(Self.retryDelay, loader)
         case .failed(let reason):
             logger.error(
-                "what a partition coordinates cannot be read; tried again", ("partition", loader.partition.id.description), ("reason", reason))
+                "what a partition coordinates cannot be read; tried again", ("partition", loader.partition.id.description),
+                ("reason", reason))
             giveUp(loader)
         case .finished: serve(loader)
         }
@@ -229,7 +231,9 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
         guard let summary else { return }
         deliver(&outcome)
         if records > 0 {
-            logger.info("what a partition coordinates was read", ("partition", loader.partition.id.description), ("records", "\(records)"))
+            logger.info(
+                "what a partition coordinates was read", ("partition", loader.partition.id.description),
+                ("records", "\(records)"))
         }
         if skipped > 0 {
             logger.warning(
@@ -242,7 +246,9 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
     // MARK: Requests
 
     /// Hands a request to the machine; `answer` is called once, on the loop that is given, perhaps before this returns.
-    func submit(on requestLoop: any EventLoop, _ answer: @escaping (Reply) -> Void, _ event: (CoordinatorTicket) -> Machine.Event) {
+    func submit(
+        on requestLoop: any EventLoop, _ answer: @escaping (Reply) -> Void, _ event: (CoordinatorTicket) -> Machine.Event
+    ) {
         let waiter = Waiter(requestLoop, answer)
         var outcome = Outcome()
         lock.withLock {
@@ -375,7 +381,8 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
 
     /// Records of a transaction are a batch by themselves, with its producer's id.
     private func addAlone(
-        _ number: UInt64, _ records: [Machine.Record], _ producer: ProducerIdentity, _ serving: Serving, _ outcome: inout Outcome
+        _ number: UInt64, _ records: [Machine.Record], _ producer: ProducerIdentity, _ serving: Serving,
+        _ outcome: inout Outcome
     ) {
         write(serving, &outcome)
         var batch = CoordinatorBatch(

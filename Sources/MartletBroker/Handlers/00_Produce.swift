@@ -95,12 +95,9 @@ extension Connection {
         _ part: ProducePart, _ topic: LocalTopic?, _ frame: UnsafeMutableRawBufferPointer, _ request: AppendRequest,
         version: Int16, _ checked: CheckedBatch?, _ result: inout ProduceResult
     ) -> AppendProgress {
-        guard let topic, let partition = topic.partition(part.index) else {
-            result.error = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
-            return AppendProgress()
-        }
-        guard !topic.isInternal else {
-            result.error = .invalidTopicException
+        guard let topic, !topic.isInternal, let partition = topic.partition(part.index) else {
+            let unknown: ErrorCode = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
+            result.error = topic?.isInternal == true ? .invalidTopicException : unknown
             return AppendProgress()
         }
         let records = part.records ?? ByteRange(offset: 0, count: 0)

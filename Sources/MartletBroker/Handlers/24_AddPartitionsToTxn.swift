@@ -76,7 +76,8 @@ enum AddPartitionsToTxnHandler {
             }
         }
         guard isWhole else {
-            return then(results(topics) { image.topic($0)?.has($1) == true ? .operationNotAttempted : .unknownTopicOrPartition })
+            return then(
+                results(topics) { image.topic($0)?.has($1) == true ? .operationNotAttempted : .unknownTopicOrPartition })
         }
         let version = request.version
         let transactions = request.broker.transactions
@@ -85,7 +86,8 @@ enum AddPartitionsToTxnHandler {
             return then(
                 results(topics) { name, index in
                     // what is wrong with the producer is wrong everywhere
-                    let error = whole == .none || whole == .transactionAbortable
+                    let error =
+                        whole == .none || whole == .transactionAbortable
                         ? transactions.verify(id, producer, CollectionOfOne(TopicPartition(name, index))) : whole
                     return error.forTransactions(fencedFrom: 2, version)
                 })

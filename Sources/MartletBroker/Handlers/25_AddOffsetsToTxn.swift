@@ -13,13 +13,16 @@ enum AddOffsetsToTxnHandler {
             return try request.answer(response)
         }
         let event = AddPartitionsEvent(
-            id: asked.transactionalID, producer: ProducerIdentity(asked.producerID, asked.producerEpoch), partitions: [partition],
+            id: asked.transactionalID, producer: ProducerIdentity(asked.producerID, asked.producerEpoch),
+            partitions: [partition],
             version: version >= 4 ? 2 : 0)
         let responder = request.later()
         request.broker.transactions.submit(asked.transactionalID, on: request.connection.loop) { reply in
             var response = AddOffsetsToTxnResponse()
             response.errorCode = reply.error.forTransactions(fencedFrom: 2, version)
             responder.answer(response)
-        } _: { .addPartitions(event, $0) }
+        } _: {
+            .addPartitions(event, $0)
+        }
     }
 }

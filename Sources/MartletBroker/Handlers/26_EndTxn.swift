@@ -20,6 +20,8 @@ enum EndTxnHandler {
                 response.producerEpoch = producer.epoch
             }
             responder.answer(response)
-        } _: { .end(event, $0) }
+        } _: {
+            .end(event, $0)
+        }
     }
 }

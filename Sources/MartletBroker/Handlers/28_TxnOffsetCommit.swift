@@ -56,7 +56,9 @@ enum TxnOffsetCommitHandler {
         _ event: OffsetCommitEvent, _ id: String, _ request: Request, _ then: @escaping (_ code: (Int) -> ErrorCode) -> Void
     ) {
         let (broker, loop, version) = (request.broker, request.connection.loop, request.version)
-        guard let partition = broker.transactions.offsetsPartition(of: event.group) else { return then { _ in .notCoordinator } }
+        guard let partition = broker.transactions.offsetsPartition(of: event.group) else {
+            return then { _ in .notCoordinator }
+        }
         let producer = event.producer!
         func commit() {
             broker.groups.submit(event.group, on: loop) { reply in
@@ -75,11 +77,15 @@ enum TxnOffsetCommitHandler {
                 return .commit(event, ticket)
             }
         }
-        guard version >= 5, broker.transactions.verify(id, producer, CollectionOfOne(partition)) != .none else { return commit() }
+        guard version >= 5, broker.transactions.verify(id, producer, CollectionOfOne(partition)) != .none else {
+            return commit()
+        }
         broker.transactions.submit(id, on: loop) { reply in
             let error = reply.error.forOffsets(addsPartitions: true, knowsAbortable: true)
             if error == .none { commit() } else { then { _ in error } }
-        } _: { .addPartitions(AddPartitionsEvent(id: id, producer: producer, partitions: [partition], version: 2), $0) }
+        } _: {
+            .addPartitions(AddPartitionsEvent(id: id, producer: producer, partitions: [partition], version: 2), $0)
+        }
     }
 }
 

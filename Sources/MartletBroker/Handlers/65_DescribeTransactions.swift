@@ -9,7 +9,8 @@ enum DescribeTransactionsHandler {
         var budget = AnswerBudget()
         response.transactionStates = try asked.transactionalIDs.map { id in
             let state = describe(id, request)
-            try budget.take(state.topics.reduce(256 + id.utf8.count) { $0 + 64 + $1.topic.utf8.count + 4 * $1.partitions.count })
+            try budget.take(
+                state.topics.reduce(256 + id.utf8.count) { $0 + 64 + $1.topic.utf8.count + 4 * $1.partitions.count })
             return state
         }
         try request.answer(response)

@@ -14,7 +14,9 @@ final class MarkerWrite: AppendOwner, @unchecked Sendable {
     /// The start counts as one, so that nothing is told before all are asked.
     private var pending = 1
 
-    private init(_ end: TransactionEnd, _ partitions: [TopicPartition], _ loop: any EventLoop, _ done: @escaping ([ErrorCode]) -> Void) {
+    private init(
+        _ end: TransactionEnd, _ partitions: [TopicPartition], _ loop: any EventLoop, _ done: @escaping ([ErrorCode]) -> Void
+    ) {
         self.end = end
         self.partitions = partitions
         self.loop = loop
@@ -43,14 +45,17 @@ final class MarkerWrite: AppendOwner, @unchecked Sendable {
             return shards[Int(id.partition)].submit(on: loop) { [self] reply in
                 if case .failed(let error) = reply { errors[index] = error }
                 finished()
-            } _: { .endTransaction(end, $0) }
+            } _: {
+                .endTransaction(end, $0)
+            }
         }
         guard let partition = coordinator.cluster.topics.table.topic(id.topic)?.partition(id.partition) else {
             return errors[index] = .unknownTopicOrPartition
         }
         let shared = coordinator.shared
         var request = AppendRequest(
-            .committed, owner: self, token: AppendToken(answer: 0, index: index), deadline: shared.clock.now + shared.commitTimeout,
+            .committed, owner: self, token: AppendToken(answer: 0, index: index),
+            deadline: shared.clock.now + shared.commitTimeout,
             origin: .coordinator)
         request.endsInNextEpoch = end.version >= 2
         var bytes = ByteBuffer(capacity: 128)
@@ -126,7 +131,8 @@ final class MarkerDelivery: @unchecked Sendable {
         case .invalidProducerEpoch, .transactionCoordinatorFenced:
             // an operator has ended it there, or a producer after this one has
             coordinator.shared.logger.warning(
-                "a transaction was ended by somebody else", ("transactional-id", ending.id), ("partition", partition.description),
+                "a transaction was ended by somebody else", ("transactional-id", ending.id),
+                ("partition", partition.description),
                 ("error", error.description))
             return false
         default: return true

@@ -19,13 +19,15 @@ package final class TransactionCoordinator: @unchecked Sendable {
     private var isStopped = false
 
     init(
-        host: any Host, cluster: ClusterMember, groups: GroupCoordinator, config: BrokerConfig, bytesLimit: Int, sink: any LogSink
+        host: any Host, cluster: ClusterMember, groups: GroupCoordinator, config: BrokerConfig, bytesLimit: Int,
+        sink: any LogSink
     ) {
         self.host = host
         self.cluster = cluster
         self.groups = groups
         shared = CoordinatorShared(
-            host, name: "transactions", lane: "transaction-loading", commitTimeout: config.requestTimeout, bytesLimit: bytesLimit,
+            host, name: "transactions", lane: "transaction-loading", commitTimeout: config.requestTimeout,
+            bytesLimit: bytesLimit,
             sink: sink)
         shards = CoordinatorShards(topic: InternalTopics.transactions, cluster: cluster)
         baseSettings = TransactionSettings(config)
@@ -42,7 +44,7 @@ package final class TransactionCoordinator: @unchecked Sendable {
     /// By partition.
     var allShards: [TransactionShard] { shards.all }
 
-    /// As `CoordinatorShard.submit`, for the id's shard. An id that is none belongs to some partition, too, whose machine says so.
+    /// As `CoordinatorShard.submit`, for the id's shard. An empty id has one too, whose machine says what is wrong.
     func submit(
         _ id: String, on loop: any EventLoop, _ answer: @escaping (TransactionReply) -> Void,
         _ event: (CoordinatorTicket) -> TransactionEvent

@@ -90,7 +90,8 @@ extension TransactionMachine {
     private static func ending(_ transaction: Transaction) -> EndingTransaction {
         let known = transaction.metadata
         return EndingTransaction(
-            id: transaction.id, producer: known.producer, commits: known.state == .prepareCommit, version: Int8(clamping: known.version),
+            id: transaction.id, producer: known.producer, commits: known.state == .prepareCommit,
+            version: Int8(clamping: known.version),
             partitions: known.partitions.sorted())
     }
 

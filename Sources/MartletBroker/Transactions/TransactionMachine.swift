@@ -240,7 +240,11 @@ package struct TransactionMachine: CoordinatorMachine {
         switch step {
         case .answer(let ticket, let reply):
             answer(ticket, reply)
-            if transaction.metadata.state == .ongoing { setTimeout(of: transaction) } else { timeouts.set(transaction, due: nil) }
+            if transaction.metadata.state == .ongoing {
+                setTimeout(of: transaction)
+            } else {
+                timeouts.set(transaction, due: nil)
+            }
         case .ending(let ticket, let reply):
             timeouts.set(transaction, due: nil)
             if let ticket { answer(ticket, reply) }

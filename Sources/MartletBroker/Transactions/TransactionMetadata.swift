@@ -109,7 +109,9 @@ package struct TransactionRecord: Equatable, CoordinatorRecord, Sendable {
             id = try TransactionLogKey.decode(from: &reader, version: 0).transactionalID
             guard let value else { return }
             var valueReader = ByteReader(value)
-            guard let known = TransactionMetadata(try TransactionLogValue.decodePrefixed(from: &valueReader)) else { return nil }
+            guard let known = TransactionMetadata(try TransactionLogValue.decodePrefixed(from: &valueReader)) else {
+                return nil
+            }
             metadata = known
         } catch {
             return nil

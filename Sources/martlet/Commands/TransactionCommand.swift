@@ -143,8 +143,8 @@ enum TransactionCommand: ProgramCommand {
         commonFlags: ClientFlags.all,
         notes: [
             """
-            Readers of committed records wait for such a transaction for ever. `martlet transaction abort` ends it; see first that
-            its producer is gone.
+            Readers of committed records wait for such a transaction for ever. `martlet transaction abort` ends it; see
+            first that its producer is gone.
             """,
             #"""
             With --json: {"hanging": [{"topic": …, "partition": 0, "startOffset": 17, "producerId": 1000, "epoch": 3,
@@ -168,7 +168,8 @@ enum TransactionCommand: ProgramCommand {
         for one in hanging {
             let open = one.open
             table.add(
-                open.partition.topic, "\(open.partition.partition)", "\(open.startOffset)", "\(open.producerID)", "\(open.epoch)",
+                open.partition.topic, "\(open.partition.partition)", "\(open.startOffset)", "\(open.producerID)",
+                "\(open.epoch)",
                 one.transactionalID ?? "", one.reason)
             entries.append([
                 "topic": .string(open.partition.topic), "partition": .int(Int64(open.partition.partition)),
