@@ -14,6 +14,8 @@ package final class GroupCoordinator: @unchecked Sendable {
     let clock: any Clock
     let logger: Logger
     let loading: any Lane
+    /// Looks which topics expressions match.
+    let searching: any Lane
     let commitTimeout: Interval
     private let host: any Host
     private let cluster: ClusterMember
@@ -26,6 +28,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     // guarded by the lock:
     private var shards: [GroupShard] = []
     private var seeds: SeededRandom
+    private var present = GroupSurroundings.nothing
     // of the first loop:
     private var knownTopics: [DeletedTopic] = []
     private var isStopped = false
@@ -38,6 +41,7 @@ package final class GroupCoordinator: @unchecked Sendable {
         clock = host.clock
         logger = Logger("groups", to: sink)
         loading = host.makeLane("group-loading", threads: Self.loadingThreads, limit: Self.loadingLimit)
+        searching = host.makeLane("group-patterns", threads: 1, limit: Self.loadingLimit)
         commitTimeout = config.offsetCommitTimeout
         expiryInterval = config.offsetsRetentionCheckInterval
         baseSettings = GroupSettings(config)
@@ -50,12 +54,15 @@ package final class GroupCoordinator: @unchecked Sendable {
 
     func count(_ more: Int) { bytes.wrappingAdd(more, ordering: .relaxed) }
 
+    var surroundings: GroupSurroundings { lock.withLock { present } }
+
     func nextSeed() -> UInt64 { lock.withLock { seeds.next() } }
 
     func settings(for partition: Partition) -> GroupSettings {
         var settings = baseSettings
         // assignments come to what members say of themselves, and are the smaller part
         settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 4 * 3
+        settings.consumer.recordBytesLimit = settings.recordBytesLimit
         return settings
     }
 
@@ -106,6 +113,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     /// On the first loop, before the broker is told what it leads.
     func start() {
         cluster.observeImage { [weak self] in self?.imageChanged() }
+        cluster.observeGroupConfigs { [weak self] in self?.lookAround() }
         imageChanged()
         expireLater()
     }
@@ -115,6 +123,7 @@ package final class GroupCoordinator: @unchecked Sendable {
 
     private func imageChanged() {
         guard !isStopped else { return }
+        lookAround()
         let image = cluster.metadata.current
         let count = image.topic(InternalTopics.offsets)?.partitions.count ?? 0
         let hosted = cluster.topics.table.topic(InternalTopics.offsets)
@@ -128,6 +137,18 @@ package final class GroupCoordinator: @unchecked Sendable {
         }
         for shard in shards { shard.follow(Int(shard.index) < count ? hosted?.partition(shard.index) : nil) }
         forgetDeletedTopics(image)
+    }
+
+    /// Takes up what groups depend on, as it is now.
+    private func lookAround() {
+        guard !isStopped else { return }
+        let overrides = cluster.groupOverrides.mapValues(GroupOverrides.init)
+        let interval = cluster.running.current.settings.int32("group.consumer.assignment.interval.ms")
+        lock.withLock {
+            present = GroupSurroundings(
+                image: cluster.metadata.current, version: present.version + 1, overrides: overrides,
+                assignmentIntervalMs: interval)
+        }
     }
 
     private func forgetDeletedTopics(_ image: MetadataImage) {
@@ -186,6 +207,31 @@ extension GroupSettings {
         initialDelay = .milliseconds(settings.int64("group.initial.rebalance.delay.ms"))
         offsetMetadataLimit = Int(settings.int64("offset.metadata.max.bytes"))
         offsetsRetentionMs = settings.int64("offsets.retention.minutes") * 60_000
+        consumer = ConsumerGroupSettings(config)
+    }
+}
+
+extension ConsumerGroupSettings {
+    init(_ config: BrokerConfig) {
+        let settings = config.settings
+        func bounds(_ what: String) -> ClosedRange<Int32> {
+            let least = settings.int32("group.consumer.min.\(what)")
+            return least...max(least, settings.int32("group.consumer.max.\(what)"))
+        }
+        isOffered = settings.list("group.coordinator.rebalance.protocols").contains("consumer")
+        sizeLimit = Int(settings.int32("group.consumer.max.size"))
+        sessionTimeoutMs = settings.int32("group.consumer.session.timeout.ms")
+        sessionTimeoutsMs = bounds("session.timeout.ms")
+        heartbeatIntervalMs = settings.int32("group.consumer.heartbeat.interval.ms")
+        heartbeatIntervalsMs = bounds("heartbeat.interval.ms")
+        assignmentIntervalMs = settings.int32("group.consumer.assignment.interval.ms")
+        assignmentIntervalsMs = bounds("assignment.interval.ms")
+        let named = settings.list("group.consumer.assignors").compactMap(PartitionAssignor.init)
+        if !named.isEmpty { assignors = named }
+        let policy = settings.string("group.consumer.migration.policy").lowercased()
+        allowsUpgrade = policy == "bidirectional" || policy == "upgrade"
+        allowsDowngrade = policy == "bidirectional" || policy == "downgrade"
+        classicSizeLimit = Int(settings.int64("group.max.size"))
     }
 }
 

@@ -8,8 +8,12 @@ package struct GroupMoment: Sendable {
     package var wallMilliseconds: Int64
     /// The broker's memory for groups is used up: nobody new is let in.
     package var isFull: Bool
+    package var surroundings: GroupSurroundings
 
-    package init(now: Instant, wallMilliseconds: Int64, isFull: Bool = false) {
+    package init(
+        now: Instant, wallMilliseconds: Int64, isFull: Bool = false, surroundings: GroupSurroundings = .nothing
+    ) {
+        self.surroundings = surroundings
         self.now = now
         self.wallMilliseconds = wallMilliseconds
         self.isFull = isFull
@@ -25,6 +29,7 @@ package struct GroupSettings: Sendable {
     package var offsetsRetentionMs: Int64 = 10_080 * 60_000
     /// What the record of one group may be: it has to fit into one batch of the log.
     package var recordBytesLimit = 1 << 20
+    package var consumer = ConsumerGroupSettings()
     /// How long members of groups of another broker's making count as there, after they were read.
     package var foreignMembersTimeout = Interval.seconds(45)
 
@@ -172,6 +177,8 @@ package struct OffsetCommitEvent: Sendable {
     package var retentionMs: Int64 = -1
     /// What a commit in a generation of a group that is not there is told: from version 9 on that it is not there.
     package var absentGroupError = ErrorCode.groupIDNotFound
+    /// The generation may be the epoch of a member of a consumer group (version 9).
+    package var knowsMemberEpochs = true
     package var partitions: [Partition] = []
 
     package init(group: String) { self.group = group }
@@ -200,6 +207,9 @@ package struct DeletedTopic: Hashable, Sendable {
 
 /// What happens to the groups of a partition of `__consumer_offsets`.
 package enum GroupEvent: Sendable {
+    case consumerHeartbeat(ConsumerHeartbeatEvent, GroupTicket)
+    /// What a search found.
+    case patternsFound(PatternFindings)
     case join(JoinGroupEvent, GroupTicket)
     case sync(SyncGroupEvent, GroupTicket)
     case heartbeat(HeartbeatEvent, GroupTicket)
@@ -229,6 +239,9 @@ package enum GroupReply: Equatable, Sendable {
     case done
     case joined(JoinGroupReply)
     case synced(SyncGroupReply)
+    case consumerHeartbeat(ConsumerHeartbeatReply)
+    /// An error, and what to do about it.
+    case refused(ConsumerGroupRefusal)
     /// For each member that was named, in order.
     case left([ErrorCode])
     /// For each partition of a commit, or of a deletion of offsets, in order.
@@ -239,6 +252,7 @@ package enum GroupReply: Equatable, Sendable {
 package enum GroupRecord: Equatable, Sendable {
     case offset(OffsetCommitKey, OffsetCommitValue?)
     case group(GroupMetadataKey, GroupMetadataValue?)
+    case consumer(ConsumerRecord)
     /// The end of a record of another type of group.
     case tombstone([UInt8])
 }
@@ -249,4 +263,21 @@ package enum GroupAction: Equatable, Sendable {
     /// These records go into the log, one after the other and in one batch, after those of earlier actions;
     /// `GroupEvent.written` with this number says what became of them.
     case append(UInt64, [GroupRecord])
+    /// Somebody is to look for this, and to tell by `GroupEvent.patternsFound`.
+    case search(PatternSearch)
+}
+
+extension GroupRecord {
+    /// What it takes in the log, at most.
+    var estimatedBytes: Int {
+        switch self {
+        case .consumer(let record): record.estimatedBytes
+        case .offset(let key, let value):
+            256 + key.group.utf8.count + key.topic.utf8.count + (value?.metadata.utf8.count ?? 0)
+        case .group(let key, let value):
+            256 + key.group.utf8.count
+                + (value?.members.reduce(0) { $0 + 256 + $1.subscription.count + $1.assignment.count } ?? 0)
+        case .tombstone(let key): 64 + key.count
+        }
+    }
 }

@@ -31,6 +31,7 @@ final class GroupLoader: @unchecked Sendable {
     /// Records of kinds that are not known, and those that are malformed.
     private(set) var skippedCount = 0
     private let clock: any Clock
+    private let surroundings: GroupSurroundings
     private var next: Offset
     /// The log as it was when leadership began: all of it has to be read.
     private let end: Offset
@@ -38,7 +39,8 @@ final class GroupLoader: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock) {
+    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock, surroundings: GroupSurroundings) {
+        self.surroundings = surroundings
         self.partition = partition
         self.leaderEpoch = leaderEpoch
         machine = GroupMachine(settings: settings, seed: seed)
@@ -80,7 +82,8 @@ final class GroupLoader: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
-        actions = machine.finishLoading(at: GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
+        actions = machine.finishLoading(at: GroupMoment(
+            now: clock.now, wallMilliseconds: clock.wallMilliseconds, surroundings: surroundings))
         committedTopics = machine.committedTopics
         return .finished
     }

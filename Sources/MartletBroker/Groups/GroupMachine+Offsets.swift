@@ -46,6 +46,10 @@ extension GroupMachine {
             return .success(group)
         }
         guard !known.isBeingDeleted else { return refused(.coordinatorNotAvailable) }
+        if let consumer = known.consumer {
+            let fault = consumerCommitFault(event, consumer)
+            return fault == .none ? .success(known) : refused(fault)
+        }
         guard let group = known.classic else {
             return known.isEmpty && event.generation < 0 ? .success(known) : refused(.unknownMemberID)
         }
@@ -103,6 +107,8 @@ extension GroupMachine {
             assignmentWritten(group, generation: generation, assignments, failure.map(Self.groupError))
         case .replacement(let group, let member, let reply):
             replacementWritten(group, member, reply, failure.map(Self.groupError))
+        case .consumer(let group, let before, let answers):
+            consumerWritten(number, group, before: before, answers, failure)
         case .note: break
         }
     }

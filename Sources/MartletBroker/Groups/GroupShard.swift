@@ -65,8 +65,10 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
     private struct Outcome {
         var replies: [(GroupWaiter, GroupReply)] = []
         var effects = PartitionEffects()
+        var searches: [PatternSearch] = []
 
-        mutating func deliver() {
+        mutating func deliver(_ shard: GroupShard) {
+            for search in searches { shard.carryOut(search) }
             for (waiter, reply) in replies { waiter.tell(reply) }
             effects.deliver()
         }
@@ -102,7 +104,9 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
     }
 
     private var moment: GroupMoment {
-        GroupMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds, isFull: coordinator.isFull)
+        GroupMoment(
+            now: clock.now, wallMilliseconds: clock.wallMilliseconds, isFull: coordinator.isFull,
+            surroundings: coordinator.surroundings)
     }
 
     // MARK: Leadership
@@ -126,11 +130,11 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             }
             let loader = GroupLoader(
                 led.0, leaderEpoch: led.1, settings: coordinator.settings(for: led.0), seed: coordinator.nextSeed(),
-                clock: clock)
+                clock: clock, surroundings: coordinator.surroundings)
             state = .loading(loader)
             return loader
         }
-        outcome.deliver()
+        outcome.deliver(self)
         if let loader { load(loader) }
     }
 
@@ -203,7 +207,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             carryOut(actions, serving, &outcome)
             settle(serving)
         }
-        outcome.deliver()
+        outcome.deliver(self)
         if groups > 0 {
             logger.info("groups were read", ("partition", loader.partition.id.description), ("records", "\(groups)"))
         }
@@ -234,7 +238,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             serving.waiters[ticket] = waiter
             handle(event(ticket), serving, &outcome)
         }
-        outcome.deliver()
+        outcome.deliver(self)
     }
 
     /// Something happened that nobody asked for.
@@ -244,7 +248,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             guard case .serving(let serving) = state else { return }
             handle(event, serving, &outcome)
         }
-        outcome.deliver()
+        outcome.deliver(self)
     }
 
     /// What the groups are now, or why that cannot be told.
@@ -277,6 +281,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 }
                 outcome.replies.append((waiter, reply))
             case .append(let number, let records): add(number, records, serving, &outcome)
+            case .search(let search): outcome.searches.append(search)
             }
         }
     }
@@ -299,6 +304,17 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         timer = nil
         lock.withLock { timerAt = nil }
         note(.timePassed)
+    }
+
+    /// How many topics there are, and what an expression is, nobody knows: it is looked for on a lane.
+    private func carryOut(_ search: PatternSearch) {
+        let surroundings = coordinator.surroundings
+        let isQueued = coordinator.searching.submit({ search.run(in: surroundings) }, on: loop) { [weak self] findings in
+            self?.note(.patternsFound(findings))
+        }
+        guard !isQueued else { return }
+        // the next heartbeat asks again
+        loop.execute { [weak self] in self?.note(.patternsFound(PatternFindings(group: search.group, topics: [], version: -1))) }
     }
 
     // MARK: Writing
@@ -326,7 +342,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
             guard case .serving(let serving) = state else { return }
             write(serving, &outcome)
         }
-        outcome.deliver()
+        outcome.deliver(self)
     }
 
     /// Appends what was collected. Under the lock: what is decided later comes later in the log.
@@ -380,7 +396,7 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
                 told(batch.contents, result, serving, &outcome)
             }
         }
-        outcome.deliver()
+        outcome.deliver(self)
     }
 }
 
