@@ -52,6 +52,8 @@ enum ServedApis {
         (.describeCluster, DescribeClusterHandler.handle),
         (.describeProducers, DescribeProducersHandler.handle),
         (.listConfigResources, ListConfigResourcesHandler.handle),
+        (.consumerGroupHeartbeat, ConsumerGroupHeartbeatHandler.handle),
+        (.consumerGroupDescribe, ConsumerGroupDescribeHandler.handle),
         (.describeTopicPartitions, DescribeTopicPartitionsHandler.handle),
     ]
 

@@ -61,7 +61,7 @@ import Testing
         #expect(next.id != producer.id && next.epoch == 0)
         #expect(
             world.endings.map(\.producer) == [ProducerIdentity(producer.id, .max)], "the marker's epoch is above all records'")
-        #expect(world.add(next, version: 2) == .failed(.concurrentTransactions), "it is known, and must wait for the markers")
+        #expect(world.add(next, version: 2) == nil, "it is known, and must wait for the markers")
         world.deliverMarkers()
         #expect(world.end(producer, version: 2) == .producer(next), "the end sent again")
         #expect(world.begin(expected: producer) == .producer(next), "and a producer that never heard of it")
@@ -123,11 +123,38 @@ import Testing
         let producer = world.producer()
         _ = world.add(producer, [3])
         _ = world.end(producer)
-        #expect(world.add(producer) == .failed(.concurrentTransactions))
+        let added = world.ask {
+            .addPartitions(
+                AddPartitionsEvent(id: "t", producer: producer, partitions: [TopicPartition("a", 4)], version: 0), $0)
+        }
+        #expect(world.replies[added] == nil, "the markers may be there in a moment")
         #expect(world.begin() == .failed(.concurrentTransactions))
         world.deliverMarkers()
-        #expect(world.add(producer, [4]) == .done)
+        #expect(world.replies[added] == .done)
         #expect(world.machine.describe("t")?.partitions == [TopicPartition("a", 4)], "nothing of the one before is in it")
+    }
+
+    @Test func whoWaitsForMarkersThatDoNotComeIsToldToComeAgain() throws {
+        let config = try BrokerConfig.resolve(overrides: [("add.partitions.to.txn.retry.backoff.max.ms", "700")])
+        var world = TransactionWorld(settings: TransactionSettings(config))
+        let producer = world.producer()
+        _ = world.add(producer, [3])
+        _ = world.end(producer)
+        var tickets: [UInt64] = []
+        for partition: Int32 in 0..<20 {
+            tickets.append(
+                world.ask {
+                    .addPartitions(
+                        AddPartitionsEvent(id: "t", producer: producer, partitions: [TopicPartition("a", partition)], version: 2), $0)
+                })
+        }
+        #expect(tickets.filter { world.replies[$0] != nil }.count == 4, "no more than so many wait")
+        world.pass(699)
+        #expect(tickets.filter { world.replies[$0] != nil }.count == 4)
+        world.pass(1)
+        #expect(tickets.allSatisfy { world.replies[$0] == .failed(.concurrentTransactions) })
+        world.deliverMarkers()
+        #expect(world.state() == .completeCommit && world.machine.nextDeadline == nil)
     }
 
     // MARK: The second protocol (KIP-890)

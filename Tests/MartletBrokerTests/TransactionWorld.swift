@@ -27,8 +27,8 @@ struct TransactionWorld {
         var replies: [UInt64: TransactionReply] = [:]
     }
 
-    init(_ change: (inout TransactionSettings) -> Void = { _ in }) {
-        var settings = TransactionSettings()
+    init(settings: TransactionSettings = TransactionSettings(), _ change: (inout TransactionSettings) -> Void = { _ in }) {
+        var settings = settings
         change(&settings)
         self.settings = settings
         machine = TransactionMachine(settings: settings)

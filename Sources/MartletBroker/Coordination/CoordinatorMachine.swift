@@ -10,6 +10,8 @@ package protocol CoordinatorMachine {
     associatedtype Event: CoordinatorEvent
     associatedtype Reply: CoordinatorReply
     associatedtype Record: CoordinatorRecord
+    /// When an event happens, and what else of the world it is decided by.
+    associatedtype Moment: Sendable
     /// What it wants of the world besides its log.
     associatedtype Effect
     /// What is worth knowing of what was loaded, found out where that may take long.
@@ -20,11 +22,11 @@ package protocol CoordinatorMachine {
     var bytes: Int { get }
     /// `timePassed` is wanted then, or a little earlier.
     var nextDeadline: Instant? { get }
-    mutating func handle(_ event: Event, at moment: CoordinatorMoment) -> [Action]
+    mutating func handle(_ event: Event, at moment: Moment) -> [Action]
     /// Takes a record of the log; false for one of no known kind, which is left alone.
     mutating func load(_ record: ReplayedRecord) -> Bool
     /// All is read.
-    mutating func finishLoading(at moment: CoordinatorMoment) -> [Action]
+    mutating func finishLoading(at moment: Moment) -> [Action]
     var summary: Summary { get }
 }
 

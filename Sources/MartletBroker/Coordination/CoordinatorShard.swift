@@ -10,6 +10,8 @@ protocol ShardOwner: AnyObject, Sendable {
     typealias Shard = CoordinatorShard<Self>
 
     var shared: CoordinatorShared { get }
+    /// From any thread.
+    var moment: Machine.Moment { get }
     /// An empty one, to be loaded from this partition.
     func makeMachine(for partition: Partition) -> Machine
     /// A shard has read all that its partition holds. On the shard's loop.
@@ -124,9 +126,7 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
         for wanted in outcome.wanted { owner.perform(wanted.effect, for: self, leaderEpoch: wanted.leaderEpoch) }
     }
 
-    private var moment: CoordinatorMoment {
-        CoordinatorMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds, isFull: shared.isFull)
-    }
+    private var moment: Machine.Moment { owner.moment }
 
     // MARK: Leadership
 
@@ -147,7 +147,7 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
                 state = .away
                 return nil
             }
-            let loader = Replay(led.0, leaderEpoch: led.1, into: owner.makeMachine(for: led.0), clock: clock)
+            let loader = Replay(led.0, leaderEpoch: led.1, into: owner.makeMachine(for: led.0)) { [owner] in owner.moment }
             state = .loading(loader)
             return loader
         }

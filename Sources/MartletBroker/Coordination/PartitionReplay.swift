@@ -25,7 +25,7 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
     private(set) var recordCount = 0
     /// Records of kinds that are not known, and those that are malformed.
     private(set) var skippedCount = 0
-    private let clock: any Clock
+    private let moment: () -> Machine.Moment
     private var next: Offset
     /// The log as it was when leadership began: all of it has to be read.
     private let end: Offset
@@ -33,11 +33,11 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, into machine: Machine, clock: any Clock) {
+    init(_ partition: Partition, leaderEpoch: LeaderEpoch, into machine: Machine, _ moment: @escaping () -> Machine.Moment) {
         self.partition = partition
         self.leaderEpoch = leaderEpoch
         self.machine = machine
-        self.clock = clock
+        self.moment = moment
         next = partition.logStartOffset
         end = partition.logEndOffset
     }
@@ -75,7 +75,7 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
-        actions = machine!.finishLoading(at: CoordinatorMoment(now: clock.now, wallMilliseconds: clock.wallMilliseconds))
+        actions = machine!.finishLoading(at: moment())
         summary = machine!.summary
         return .finished
     }

@@ -187,6 +187,11 @@ final class ClassicGroup: Timed {
         return newcomer
     }
 
+    /// All of them, by id.
+    func removeNewcomers() -> [Newcomer] {
+        newcomers.keys.sorted().compactMap { removeNewcomer($0) }
+    }
+
     func add(_ member: GroupMember, type: String? = nil, awaiting ticket: GroupTicket?) {
         precondition(byID[member.id] == nil, "a member is in a group once")
         if members.isEmpty, let type { protocolType = type }

@@ -14,6 +14,7 @@ package enum GroupType: String, Sendable {
 final class Group {
     enum Kind {
         case classic(ClassicGroup)
+        case consumer(ConsumerGroup)
         case foreign(ForeignGroup)
     }
 
@@ -24,10 +25,20 @@ final class Group {
     var isBeingDeleted = false
     /// What it was last counted with.
     var countedBytes = 0
+    /// Of a consumer group: the appends that are under way, in the order of the log.
+    var chain: [UInt64] = []
+    /// Somebody looks which topics its expressions match.
+    var isSearching = false
+    private(set) var timersByMember: [String: ConsumerTimers] = [:]
 
     init(_ classic: ClassicGroup) {
         id = classic.id
         kind = .classic(classic)
+    }
+
+    init(_ consumer: ConsumerGroup) {
+        id = consumer.id
+        kind = .consumer(consumer)
     }
 
     init(_ id: String, _ foreign: ForeignGroup) {
@@ -36,10 +47,24 @@ final class Group {
     }
 
     var classic: ClassicGroup? { if case .classic(let group) = kind { group } else { nil } }
+    var consumer: ConsumerGroup? { if case .consumer(let group) = kind { group } else { nil } }
+
+    /// What a member of a consumer group is due for.
+    func timers(_ member: String) -> ConsumerTimers {
+        if let known = timersByMember[member] { return known }
+        let timers = ConsumerTimers(id, member)
+        timersByMember[member] = timers
+        return timers
+    }
+
+    var timedMembers: [String] { timersByMember.keys.sorted() }
+    func knownTimers(_ member: String) -> ConsumerTimers? { timersByMember[member] }
+    func removeTimers(_ member: String) -> ConsumerTimers? { timersByMember.removeValue(forKey: member) }
 
     var bytes: Int {
         let own = switch kind {
         case .classic(let group): group.bytes
+        case .consumer(let group): group.bytes
         case .foreign(let group): group.bytes
         }
         return 300 + 2 * id.utf8.count + own + offsets.bytes
@@ -49,6 +74,7 @@ final class Group {
     var stateName: String {
         switch kind {
         case .classic(let group): (isBeingDeleted ? ClassicGroupState.dead : group.state).rawValue
+        case .consumer(let group): isBeingDeleted ? ClassicGroupState.dead.rawValue : group.state.rawValue
         case .foreign(let group): group.hasMembers ? "Stable" : "Empty"
         }
     }
@@ -56,6 +82,7 @@ final class Group {
     var isEmpty: Bool {
         switch kind {
         case .classic(let group): group.state == .empty
+        case .consumer(let group): group.members.isEmpty
         case .foreign(let group): !group.hasMembers
         }
     }
@@ -63,6 +90,7 @@ final class Group {
     func isSubscribed(to topic: String) -> Bool {
         switch kind {
         case .classic(let group): group.isSubscribed(to: topic)
+        case .consumer(let group): group.isSubscribed(to: topic)
         case .foreign(let group): group.hasMembers
         }
     }
@@ -111,8 +139,6 @@ struct ForeignKey: Equatable {
         var reader = ByteReader(key)
         guard let kind = try? reader.int16(), let group = try? reader.string(flexible: false) else { return nil }
         switch kind {
-        case ConsumerGroupMetadataKey.key...ConsumerGroupCurrentMemberAssignmentKey.key, ConsumerGroupRegularExpressionKey.key:
-            type = .consumer
         case ShareGroupMemberMetadataKey.key...ShareGroupStatePartitionMetadataKey.key: type = .share
         // 17 to 23 are those of streams groups
         case 17...23: type = .streams
@@ -120,7 +146,7 @@ struct ForeignKey: Equatable {
         }
         self.group = group
         // 19: a member of a streams group
-        let tellsOfMembers = [ConsumerGroupMemberMetadataKey.key, ShareGroupMemberMetadataKey.key, 19].contains(kind)
+        let tellsOfMembers = [ShareGroupMemberMetadataKey.key, 19].contains(kind)
         if tellsOfMembers { member = try? reader.string(flexible: false) }
     }
 }

@@ -6,8 +6,13 @@ import MartletReactor
 /// The coordinator of groups: the shards of those partitions of `__consumer_offsets` that this broker leads, what
 /// topics are gone, and when offsets expire.
 package final class GroupCoordinator: @unchecked Sendable {
+    /// Searches that wait; beyond them the next heartbeat asks again.
+    private static let searchesLimit = 4096
+
     let shared: CoordinatorShared
     private let shards: CoordinatorShards<GroupCoordinator>
+    /// Looks which topics expressions match.
+    private let searching: any Lane
     private let host: any Host
     private let cluster: ClusterMember
     private let baseSettings: GroupSettings
@@ -15,6 +20,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     private let lock = Lock()
     // guarded by the lock:
     private var seeds: SeededRandom
+    private var present = GroupSurroundings.nothing
     // of the first loop:
     private var knownTopics: [DeletedTopic] = []
     private var isStopped = false
@@ -26,15 +32,19 @@ package final class GroupCoordinator: @unchecked Sendable {
             host, name: "groups", lane: "group-loading", commitTimeout: config.offsetCommitTimeout, bytesLimit: bytesLimit,
             sink: sink)
         shards = CoordinatorShards(topic: InternalTopics.offsets, cluster: cluster)
+        searching = host.makeLane("group-patterns", threads: 1, limit: Self.searchesLimit)
         expiryInterval = config.offsetsRetentionCheckInterval
         baseSettings = GroupSettings(config)
         seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
     }
 
+    var surroundings: GroupSurroundings { lock.withLock { present } }
+
     private func settings(for partition: Partition) -> GroupSettings {
         var settings = baseSettings
         // assignments come to what members say of themselves, and are the smaller part
         settings.recordBytesLimit = Int(partition.topicConfig.maxMessageBytes) / 4 * 3
+        settings.consumer.recordBytesLimit = settings.recordBytesLimit
         return settings
     }
 
@@ -64,6 +74,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     /// On the first loop, before the broker is told what it leads.
     func start() {
         cluster.observeImage { [weak self] in self?.imageChanged() }
+        cluster.observeGroupConfigs { [weak self] in self?.lookAround() }
         imageChanged()
         expireLater()
     }
@@ -73,9 +84,22 @@ package final class GroupCoordinator: @unchecked Sendable {
 
     private func imageChanged() {
         guard !isStopped else { return }
+        lookAround()
         let image = cluster.metadata.current
         shards.follow(for: self)
         forgetDeletedTopics(image)
+    }
+
+    /// Takes up what groups depend on, as it is now.
+    private func lookAround() {
+        guard !isStopped else { return }
+        let overrides = cluster.groupOverrides.mapValues(GroupOverrides.init)
+        let interval = cluster.running.current.settings.int32("group.consumer.assignment.interval.ms")
+        lock.withLock {
+            present = GroupSurroundings(
+                image: cluster.metadata.current, version: present.version + 1, overrides: overrides,
+                assignmentIntervalMs: interval)
+        }
     }
 
     private func forgetDeletedTopics(_ image: MetadataImage) {
@@ -132,7 +156,24 @@ extension GroupCoordinator: ShardOwner {
         if !gone.isEmpty { shard.note(.topicsDeleted(gone)) }
     }
 
-    func perform(_ effect: Never, for _: GroupShard, leaderEpoch _: LeaderEpoch) {}
+    var moment: GroupMoment {
+        GroupMoment(
+            now: shared.clock.now, wallMilliseconds: shared.clock.wallMilliseconds, isFull: shared.isFull,
+            surroundings: surroundings)
+    }
+
+    /// How many topics there are, and what an expression is, nobody knows: it is looked for on a lane.
+    func perform(_ search: PatternSearch, for shard: GroupShard, leaderEpoch _: LeaderEpoch) {
+        let surroundings = surroundings
+        let isQueued = searching.submit({ search.run(in: surroundings) }, on: shard.loop) { [weak shard] findings in
+            shard?.note(.patternsFound(findings))
+        }
+        guard !isQueued else { return }
+        // the next heartbeat asks again
+        shard.loop.execute { [weak shard] in
+            shard?.note(.patternsFound(PatternFindings(group: search.group, topics: [], version: -1)))
+        }
+    }
 }
 
 extension GroupSettings {
@@ -144,6 +185,31 @@ extension GroupSettings {
         initialDelay = .milliseconds(settings.int64("group.initial.rebalance.delay.ms"))
         offsetMetadataLimit = Int(settings.int64("offset.metadata.max.bytes"))
         offsetsRetentionMs = settings.int64("offsets.retention.minutes") * 60_000
+        consumer = ConsumerGroupSettings(config)
+    }
+}
+
+extension ConsumerGroupSettings {
+    init(_ config: BrokerConfig) {
+        let settings = config.settings
+        func bounds(_ what: String) -> ClosedRange<Int32> {
+            let least = settings.int32("group.consumer.min.\(what)")
+            return least...max(least, settings.int32("group.consumer.max.\(what)"))
+        }
+        isOffered = settings.list("group.coordinator.rebalance.protocols").contains("consumer")
+        sizeLimit = Int(settings.int32("group.consumer.max.size"))
+        sessionTimeoutMs = settings.int32("group.consumer.session.timeout.ms")
+        sessionTimeoutsMs = bounds("session.timeout.ms")
+        heartbeatIntervalMs = settings.int32("group.consumer.heartbeat.interval.ms")
+        heartbeatIntervalsMs = bounds("heartbeat.interval.ms")
+        assignmentIntervalMs = settings.int32("group.consumer.assignment.interval.ms")
+        assignmentIntervalsMs = bounds("assignment.interval.ms")
+        let named = settings.list("group.consumer.assignors").compactMap(PartitionAssignor.init)
+        if !named.isEmpty { assignors = named }
+        let policy = settings.string("group.consumer.migration.policy").lowercased()
+        allowsUpgrade = policy == "bidirectional" || policy == "upgrade"
+        allowsDowngrade = policy == "bidirectional" || policy == "downgrade"
+        classicSizeLimit = Int(settings.int64("group.max.size"))
     }
 }
 

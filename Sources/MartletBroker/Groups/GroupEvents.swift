@@ -1,8 +1,26 @@
 package import MartletBasics
 package import MartletModel
 
-package typealias GroupMoment = CoordinatorMoment
 package typealias GroupWriteFailure = CoordinatorFailure
+
+/// When an event happens, for a machine that has no clock.
+package struct GroupMoment: Sendable {
+    package var now: Instant
+    /// What records carry.
+    package var wallMilliseconds: Int64
+    /// The broker's memory for groups is used up: nobody new is let in.
+    package var isFull: Bool
+    package var surroundings: GroupSurroundings
+
+    package init(
+        now: Instant, wallMilliseconds: Int64, isFull: Bool = false, surroundings: GroupSurroundings = .nothing
+    ) {
+        self.surroundings = surroundings
+        self.now = now
+        self.wallMilliseconds = wallMilliseconds
+        self.isFull = isFull
+    }
+}
 
 /// What a broker's settings say of groups.
 package struct GroupSettings: Sendable {
@@ -13,6 +31,7 @@ package struct GroupSettings: Sendable {
     package var offsetsRetentionMs: Int64 = 10_080 * 60_000
     /// What the record of one group may be: it has to fit into one batch of the log.
     package var recordBytesLimit = 1 << 20
+    package var consumer = ConsumerGroupSettings()
     /// How long members of groups of another broker's making count as there, after they were read.
     package var foreignMembersTimeout = Interval.seconds(45)
 
@@ -164,6 +183,8 @@ package struct OffsetCommitEvent: Sendable {
     package var producer: ProducerIdentity?
     /// What the coordinator of transactions has against it.
     package var refusal = ErrorCode.none
+    /// The generation may be the epoch of a member of a consumer group (version 9).
+    package var knowsMemberEpochs = true
     package var partitions: [Partition] = []
 
     package init(group: String) { self.group = group }
@@ -192,6 +213,9 @@ package struct DeletedTopic: Hashable, Sendable {
 
 /// What happens to the groups of a partition of `__consumer_offsets`.
 package enum GroupEvent: CoordinatorEvent, Sendable {
+    case consumerHeartbeat(ConsumerHeartbeatEvent, GroupTicket)
+    /// What a search found.
+    case patternsFound(PatternFindings)
     case join(JoinGroupEvent, GroupTicket)
     case sync(SyncGroupEvent, GroupTicket)
     case heartbeat(HeartbeatEvent, GroupTicket)
@@ -218,6 +242,9 @@ package enum GroupReply: Equatable, CoordinatorReply {
     case done
     case joined(JoinGroupReply)
     case synced(SyncGroupReply)
+    case consumerHeartbeat(ConsumerHeartbeatReply)
+    /// An error, and what to do about it.
+    case refused(ConsumerGroupRefusal)
     /// For each member that was named, in order.
     case left([ErrorCode])
     /// For each partition of a commit, or of a deletion of offsets, in order.
@@ -228,8 +255,24 @@ package enum GroupReply: Equatable, CoordinatorReply {
 package enum GroupRecord: Equatable, Sendable {
     case offset(OffsetCommitKey, OffsetCommitValue?)
     case group(GroupMetadataKey, GroupMetadataValue?)
+    case consumer(ConsumerRecord)
     /// The end of a record of another type of group.
     case tombstone([UInt8])
 }
 
-package typealias GroupAction = CoordinatorAction<GroupReply, GroupRecord, Never>
+package typealias GroupAction = CoordinatorAction<GroupReply, GroupRecord, PatternSearch>
+
+extension GroupRecord {
+    /// What it takes in the log, at most.
+    var estimatedBytes: Int {
+        switch self {
+        case .consumer(let record): record.estimatedBytes
+        case .offset(let key, let value):
+            256 + key.group.utf8.count + key.topic.utf8.count + (value?.metadata.utf8.count ?? 0)
+        case .group(let key, let value):
+            256 + key.group.utf8.count
+                + (value?.members.reduce(0) { $0 + 256 + $1.subscription.count + $1.assignment.count } ?? 0)
+        case .tombstone(let key): 64 + key.count
+        }
+    }
+}

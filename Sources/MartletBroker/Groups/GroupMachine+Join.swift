@@ -19,15 +19,14 @@ extension GroupMachine {
         let known = groups[event.group]
         guard known?.isBeingDeleted != true else { return refused(.coordinatorNotAvailable) }
         guard known != nil || event.memberID.isEmpty else { return refused(.unknownMemberID) }
-        if case .foreign(let foreign)? = known?.kind {
-            // an empty group of another type may become one of this
-            guard !foreign.hasMembers else { return refused(.inconsistentGroupProtocol) }
-        }
+        // an empty group of another type may become one of this
+        if case .foreign(let foreign)? = known?.kind, foreign.hasMembers { return refused(.inconsistentGroupProtocol) }
         let saidBytes = event.protocols.reduce(0) { $0 + $1.name.utf8.count + $1.metadata.count }
-        let isMember = known?.classic?.member(event.memberID) != nil
+        let isMember = known?.classic?.member(event.memberID) != nil || known?.consumer?.members[event.memberID] != nil
         guard saidBytes <= settings.recordBytesLimit, isMember || !moment.isFull else {
             return JoinGroupReply(.groupMaxSizeReached, memberID: "")
         }
+        if let known, let consumer = known.consumer, !consumer.members.isEmpty { return consumerJoin(event, known, ticket) }
         let group = classicGroup(event.group)
         guard accepts(event, group, bytes: event.protocols.map(\.metadata.count).max() ?? 0) else {
             if let member = group.member(event.memberID) { drop(member, of: group, .groupMaxSizeReached) }
@@ -45,8 +44,13 @@ extension GroupMachine {
             add(Group(classic))
             return classic
         }
-        if case .foreign(let foreign) = known.kind {
-            let tombstones = foreign.sortedKeys.map { GroupRecord.tombstone($0) }
+        let tombstones: [GroupRecord]? = switch known.kind {
+        case .classic: nil
+        case .consumer(let consumer): consumer.tombstones
+        case .foreign(let foreign): foreign.sortedKeys.map { .tombstone($0) }
+        }
+        if let tombstones {
+            disarm(known)
             for first in stride(from: 0, to: tombstones.count, by: Self.tombstonesPerAppend) {
                 append(Array(tombstones[first..<min(first + Self.tombstonesPerAppend, tombstones.count)]), .note)
             }
@@ -95,7 +99,7 @@ extension GroupMachine {
     }
 
     /// A random UUID as text.
-    private mutating func uuidText() -> String {
+    mutating func uuidText() -> String {
         let (high, low) = (random.next(), random.next())
         let digits = Array("0123456789abcdef".utf8)
         var text: [UInt8] = []
@@ -125,7 +129,7 @@ extension GroupMachine {
 
     // MARK: Who has one
 
-    private mutating func joinKnown(_ event: JoinGroupEvent, _ group: ClassicGroup, _ ticket: GroupTicket) -> JoinGroupReply? {
+    mutating func joinKnown(_ event: JoinGroupEvent, _ group: ClassicGroup, _ ticket: GroupTicket) -> JoinGroupReply? {
         if group.newcomer(event.memberID) != nil {
             // ids are given in advance to members without instance ids only
             guard event.instanceID == nil else { return JoinGroupReply(.unknownServerError, memberID: event.memberID) }

@@ -38,6 +38,7 @@ extension GroupMachine {
                 group.offsets.apply(key.topic, key.partition, committed, recordOffset: offset)
             }
         case .group(let key, let value): load(key.group, value)
+        case .consumer(let record): load(record)
         case .tombstone(let key): _ = key.withUnsafeBytes { load(foreign: $0, exists: false) }
         }
     }
@@ -57,6 +58,27 @@ extension GroupMachine {
         }
     }
 
+    /// What is later in the log is what counts, whatever type the group had before.
+    private mutating func load(_ record: ConsumerRecord) {
+        let known = groups[record.group]
+        if record.isTombstone {
+            guard let known, var consumer = known.consumer else { return }
+            consumer.apply(record)
+            known.kind = .consumer(consumer)
+            guard case .epoch = record else { return }
+            // its end: nothing is left but what was committed
+            if known.offsets.isEmpty, !known.offsets.hasOpenTransactions {
+                groups[record.group] = nil
+            } else {
+                known.kind = .classic(ClassicGroup(id: record.group))
+            }
+            return
+        }
+        var consumer = known?.consumer ?? ConsumerGroup(id: record.group)
+        consumer.apply(record)
+        if let known { known.kind = .consumer(consumer) } else { groups[record.group] = Group(consumer) }
+    }
+
     /// A record of another type of group, by its key alone. False where the key is none that is known.
     @discardableResult
     package mutating func load(foreign raw: UnsafeRawBufferPointer, exists: Bool) -> Bool {
@@ -68,6 +90,7 @@ extension GroupMachine {
             case .foreign: break
             // the end of what the group was before it became classic
             case .classic(let classic): guard exists, classic.members.isEmpty else { return true }
+            case .consumer: guard exists else { return true }
             }
             foreign.apply(key, bytes: Array(raw), exists: exists)
             known.kind = .foreign(foreign)
@@ -104,6 +127,11 @@ extension GroupMachine {
                     group.kind = .classic(ClassicGroup(id: id))
                 }
                 if foreign.hasMembers { foreignMembersUntil = moment.now + settings.foreignMembersTimeout }
+            }
+            if var consumer = group.consumer {
+                consumer.finishLoading()
+                group.kind = .consumer(consumer)
+                arm(group)
             }
             if let classic = group.classic {
                 for member in classic.members { deadlines.set(member, due: moment.now + member.sessionTimeout) }

@@ -10,8 +10,10 @@ extension GroupMachine {
 
     private mutating func decideHeartbeat(_ event: HeartbeatEvent) -> ErrorCode {
         guard !event.group.isEmpty else { return .invalidGroupID }
-        guard let known = groups[event.group], let group = known.classic else { return .unknownMemberID }
+        guard let known = groups[event.group] else { return .unknownMemberID }
         guard !known.isBeingDeleted else { return .coordinatorNotAvailable }
+        if known.consumer != nil { return consumerClassicHeartbeat(event, known) }
+        guard let group = known.classic else { return .unknownMemberID }
         let fault = group.fault(member: event.memberID, instance: event.instanceID)
         guard fault == .none, let member = group.member(event.memberID) else { return fault }
         guard event.generation == group.generation else { return .illegalGeneration }
@@ -76,6 +78,10 @@ extension GroupMachine {
     mutating func leave(_ event: LeaveGroupEvent, _ ticket: GroupTicket) {
         guard !event.group.isEmpty else { return answer(ticket, .failed(.invalidGroupID)) }
         let known = groups[event.group]
+        if let known, known.consumer != nil {
+            guard !known.isBeingDeleted else { return answer(ticket, .failed(.coordinatorNotAvailable)) }
+            return consumerLeave(event, known, ticket)
+        }
         guard let group = known?.classic else { return answer(ticket, .left(event.members.map { _ in .unknownMemberID })) }
         guard known?.isBeingDeleted != true else { return answer(ticket, .failed(.coordinatorNotAvailable)) }
         let before = group.members.count

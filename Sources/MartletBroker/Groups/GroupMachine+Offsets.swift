@@ -64,6 +64,14 @@ extension GroupMachine {
             return .success(group)
         }
         guard !known.isBeingDeleted else { return refused(.coordinatorNotAvailable) }
+        if let consumer = known.consumer {
+            let isNobodys = event.generation < 0 && event.memberID.isEmpty && event.instanceID == nil
+            if event.producer != nil, isNobodys { return .success(known) }
+            let fault = consumerCommitFault(event, consumer)
+            // producers know generations, whatever the group has
+            let told = fault == .staleMemberEpoch && event.producer != nil ? ErrorCode.illegalGeneration : fault
+            return told == .none ? .success(known) : refused(told)
+        }
         guard let group = known.classic else {
             return known.isEmpty && event.generation < 0 ? .success(known) : refused(.unknownMemberID)
         }
@@ -136,6 +144,8 @@ extension GroupMachine {
             assignmentWritten(group, generation: generation, assignments, failure.map(Self.groupError))
         case .replacement(let group, let member, let reply):
             replacementWritten(group, member, reply, failure.map(Self.groupError))
+        case .consumer(let group, let before, let answers):
+            consumerWritten(number, group, before: before, answers, failure)
         case .note: break
         }
     }

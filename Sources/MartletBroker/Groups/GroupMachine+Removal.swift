@@ -9,7 +9,7 @@ extension GroupMachine {
         guard !event.group.isEmpty else { return answer(ticket, .failed(.invalidGroupID)) }
         guard let group = groups[event.group], !group.isBeingDeleted else { return answer(ticket, .failed(.groupIDNotFound)) }
         // of a live group that is not of consumers nobody knows what it reads
-        guard group.isEmpty || group.classic?.usesConsumerProtocol ?? true else {
+        guard group.isEmpty || group.consumer != nil || group.classic?.usesConsumerProtocol ?? true else {
             return answer(ticket, .failed(.nonEmptyGroup))
         }
         var codes: [ErrorCode] = []
@@ -77,6 +77,7 @@ extension GroupMachine {
             var key = GroupMetadataKey()
             key.group = group.id
             last = [.group(key, nil)]
+        case .consumer(let consumer): last = consumer.tombstones
         case .foreign(let foreign): last = foreign.sortedKeys.map { .tombstone($0) }
         }
         append(last, .deletion(group: group, ticket))
@@ -120,10 +121,21 @@ extension GroupMachine {
 
     mutating func expireOffsets() {
         for id in sortedIDs {
-            guard let group = groups[id], !group.isBeingDeleted, let classic = group.classic else { continue }
-            let expired = expiredPartitions(group, classic)
+            guard let group = groups[id], !group.isBeingDeleted else { continue }
+            let expired: [TopicPartition]
+            let isIdle: Bool
+            switch group.kind {
+            case .foreign: continue
+            case .classic(let classic):
+                expired = expiredPartitions(group, classic)
+                isIdle = classic.state == .empty && !classic.hasNewcomers
+            case .consumer(let consumer):
+                // an offset that nobody reads expires by itself, whatever the members do
+                expired = unneeded(group, since: nil)
+                isIdle = consumer.members.isEmpty && group.chain.isEmpty
+            }
             let isLast = expired.count == group.offsets.count && !group.offsets.hasOpenTransactions
-            if isLast, classic.state == .empty, !classic.hasNewcomers, partitionsUnderWay(group).isEmpty {
+            if isLast, isIdle, partitionsUnderWay(group).isEmpty {
                 delete(group, nil)
             } else {
                 remove(expired, of: group)
@@ -138,9 +150,13 @@ extension GroupMachine {
         let mayExpire = isSimple || classic.state == .empty || (classic.state == .stable && classic.usesConsumerProtocol)
         guard mayExpire else { return [] }
         // from when the last member left, where there were members
-        let since = isSimple || classic.state != .empty ? nil : classic.stateTimestamp
-        return group.offsets.sorted.filter { id, committed in
-            guard !classic.isSubscribed(to: id.topic), !group.offsets.isUnstable(id) else { return false }
+        return unneeded(group, since: isSimple || classic.state != .empty ? nil : classic.stateTimestamp)
+    }
+
+    /// Offsets that nobody needs, and that were committed, or not needed any more, so long ago.
+    private func unneeded(_ group: Group, since: Int64?) -> [TopicPartition] {
+        group.offsets.sorted.filter { id, committed in
+            guard !group.isSubscribed(to: id.topic), !group.offsets.isUnstable(id) else { return false }
             if committed.expireTimestamp >= 0 { return moment.wallMilliseconds >= committed.expireTimestamp }
             return moment.wallMilliseconds &- (since ?? committed.commitTimestamp) >= settings.offsetsRetentionMs
         }.map(\.id)

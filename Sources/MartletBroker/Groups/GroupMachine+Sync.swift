@@ -9,8 +9,10 @@ extension GroupMachine {
 
     private mutating func decideSync(_ event: SyncGroupEvent, _ ticket: GroupTicket) -> SyncGroupReply? {
         guard !event.group.isEmpty else { return SyncGroupReply(error: .invalidGroupID) }
-        guard let known = groups[event.group], let group = known.classic else { return SyncGroupReply(error: .unknownMemberID) }
+        guard let known = groups[event.group] else { return SyncGroupReply(error: .unknownMemberID) }
         guard !known.isBeingDeleted else { return SyncGroupReply(error: .coordinatorNotAvailable) }
+        if known.consumer != nil { return consumerSync(event, known, ticket) }
+        guard let group = known.classic else { return SyncGroupReply(error: .unknownMemberID) }
         let fault = group.fault(member: event.memberID, instance: event.instanceID)
         guard fault == .none, let member = group.member(event.memberID) else { return SyncGroupReply(error: fault) }
         guard event.generation == group.generation else { return SyncGroupReply(error: .illegalGeneration) }

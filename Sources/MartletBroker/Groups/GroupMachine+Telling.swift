@@ -63,6 +63,12 @@ extension GroupMachine {
             })
     }
 
+    /// A consumer group as it is; nil where there is none of this name.
+    package func describeConsumer(_ id: String) -> (group: ConsumerGroup, assignor: PartitionAssignor)? {
+        guard let group = groups[id], !group.isBeingDeleted, let consumer = group.consumer else { return nil }
+        return (consumer, consumer.assignor(among: settings.consumer.assignors))
+    }
+
     /// By id.
     package var listings: [GroupListing] {
         sortedIDs.compactMap { id in
@@ -72,6 +78,10 @@ extension GroupMachine {
                 return GroupListing(
                     id: id, protocolType: classic.protocolType ?? "", state: group.stateName, type: .classic,
                     memberCount: classic.members.count)
+            case .consumer(let consumer):
+                return GroupListing(
+                    id: id, protocolType: "consumer", state: group.stateName, type: .consumer,
+                    memberCount: consumer.members.count)
             case .foreign(let foreign):
                 return GroupListing(
                     id: id, protocolType: foreign.type.rawValue, state: group.stateName, type: foreign.type, memberCount: 0)

@@ -20,6 +20,9 @@ import MartletModel
 /// retention. The same seed and the same events give the same actions, byte for byte: what is gone through in an
 /// order that can be seen lies in arrays or is sorted first.
 ///
+/// Consumer groups (KIP-848) are decided by `ConsumerGroupMachine` and carried out by `+Consumer`: there all that is told
+/// is durable first, heartbeats included.
+///
 /// `+Join`, `+Sync`, `+Members` (heartbeat, leave, sessions), `+Offsets`, `+Removal` (deletion, expiry), `+Loading`,
 /// `+Telling` (what is asked without change).
 package struct GroupMachine: CoordinatorMachine {
@@ -38,7 +41,7 @@ package struct GroupMachine: CoordinatorMachine {
     var actions: [GroupAction] = []
     /// What is on its way to the log, by number.
     var writes: [UInt64: PendingWrite] = [:]
-    private var lastWrite: UInt64 = 0
+    private(set) var lastWrite: UInt64 = 0
     /// Whose offsets wait for the end of a producer's transaction, each group once.
     var inTransaction: [ProducerID: [Group]] = [:]
     /// Until then the members of other brokers' groups count as there.
@@ -62,6 +65,8 @@ package struct GroupMachine: CoordinatorMachine {
     package mutating func handle(_ event: GroupEvent, at moment: GroupMoment) -> [GroupAction] {
         self.moment = moment
         switch event {
+        case .consumerHeartbeat(let event, let ticket): consumerHeartbeat(event, ticket)
+        case .patternsFound(let findings): patternsFound(findings)
         case .join(let event, let ticket): join(event, ticket)
         case .sync(let event, let ticket): sync(event, ticket)
         case .heartbeat(let event, let ticket): heartbeat(event, ticket)
@@ -108,6 +113,7 @@ package struct GroupMachine: CoordinatorMachine {
             case let member as GroupMember: sessionMayHaveEnded(member)
             case let newcomer as Newcomer: newcomerIsLate(newcomer)
             case let group as ClassicGroup: phaseEnded(group)
+            case let timer as ConsumerTimer: consumerIsLate(timer)
             default: preconditionFailure("members, newcomers and groups are due, and nothing else")
             }
         }
@@ -177,6 +183,9 @@ enum PendingWrite {
     case assignment(group: ClassicGroup, generation: Int32, assignments: [String: [UInt8]])
     /// A static member that came back without a rebalance, and what it is told.
     case replacement(group: ClassicGroup, member: GroupMember, JoinGroupReply)
+    /// A change of a consumer group, what the group was before it, and who is told what when it is durable. Where its
+    /// records are many, a part of it.
+    case consumer(group: Group, before: Group.Kind?, answers: [(GroupTicket, GroupReply)])
     /// Nobody waits for it.
     case note
 }

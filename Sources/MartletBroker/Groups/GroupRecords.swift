@@ -4,7 +4,7 @@ import MartletModel
 /// The records of `__consumer_offsets`, between what the machine says and bytes.
 ///
 /// A key begins with an int16 that says what kind of record it is: 0 and 1 committed offsets, 2 classic groups, 3 to
-/// 8 and 16 groups of KIP-848, 9 to 15 share groups, 17 to 23 streams groups. A value begins with its version.
+/// 8 and 16 consumer groups, 9 to 15 share groups, 17 to 23 streams groups. A value begins with its version.
 enum GroupRecords {
     /// Read by every Kafka from 2.3 on; later ones only made the fields flexible.
     static let groupVersion: Int16 = 3
@@ -34,7 +34,9 @@ enum GroupRecords {
             case GroupMetadataKey.key:
                 let groupKey = try GroupMetadataKey.decode(from: &keyReader, version: 0)
                 return .known(.group(groupKey, try decode(value)))
-            default: return ForeignKey(key) == nil ? .unknown(kind) : .foreign
+            default:
+                if let record = try ConsumerRecord.decode(kind, key: &keyReader, value: value) { return .known(.consumer(record)) }
+                return ForeignKey(key) == nil ? .unknown(kind) : .foreign
             }
         } catch {
             return .malformed
@@ -61,6 +63,7 @@ extension GroupRecord: CoordinatorRecord {
             try groupKey.encodePrefixed(into: &key, version: 0)
             guard let group else { return false }
             try group.encodePrefixed(into: &value, version: GroupRecords.groupVersion)
+        case .consumer(let record): return try record.encode(key: &key, value: &value)
         case .tombstone(let raw):
             key.append(raw)
             return false

@@ -44,6 +44,7 @@ enum OffsetCommitHandler {
         event.memberID = asked.memberID
         event.instanceID = asked.groupInstanceID
         event.retentionMs = request.version <= 4 ? asked.retentionTimeMs : -1
+        event.knowsMemberEpochs = request.version >= 9
         event.absentGroupError = request.version >= 9 ? .groupIDNotFound : .illegalGeneration
         let responder = request.later()
         request.broker.groups.submit(asked.groupID, on: request.connection.loop) { [response] reply in

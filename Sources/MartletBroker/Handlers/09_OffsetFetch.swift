@@ -6,7 +6,8 @@ import MartletWire
 ///
 /// From version 2 on no list of topics means all that something is committed for, 5 tells leader epochs, 6 is
 /// flexible, 7 can refuse offsets that an open transaction may change, 8 asks for several groups at once, 10 names
-/// topics by id. Version 9 names a member too, which matters to groups of other types only.
+/// topics by id. From version 9 on a
+/// member of a consumer group may say who it is and in which epoch, and is refused where that is over.
 enum OffsetFetchHandler {
     private typealias Topic = OffsetFetchResponse.OffsetFetchResponseTopics
 
@@ -19,7 +20,8 @@ enum OffsetFetchHandler {
                 try budget.take(cost(of: group.topics))
                 var answered = OffsetFetchResponse.OffsetFetchResponseGroup()
                 answered.groupID = group.groupID
-                switch fetch(group.groupID, group.topics, requireStable: asked.requireStable, request) {
+                let member = request.version >= 9 ? (id: group.memberID, epoch: group.memberEpoch) : (nil, -1)
+                switch fetch(group.groupID, group.topics, by: member, requireStable: asked.requireStable, request) {
                 case .success(let topics):
                     try budget.take(topics.reduce(0) { $0 + $1.costBytes })
                     answered.topics = topics
@@ -38,7 +40,7 @@ enum OffsetFetchHandler {
             }
         }
         try budget.take(cost(of: topics))
-        switch fetch(asked.groupID, topics, requireStable: asked.requireStable, request) {
+        switch fetch(asked.groupID, topics, by: (nil, -1), requireStable: asked.requireStable, request) {
         case .success(let topics):
             try budget.take(topics.reduce(0) { $0 + $1.costBytes })
             response.topics = topics.map(older)
@@ -55,13 +57,16 @@ enum OffsetFetchHandler {
     }
 
     private static func fetch(
-        _ group: String, _ wanted: [OffsetFetchRequest.OffsetFetchRequestTopics]?, requireStable: Bool, _ request: Request
+        _ group: String, _ wanted: [OffsetFetchRequest.OffsetFetchRequestTopics]?, by member: (id: String?, epoch: Int32),
+        requireStable: Bool, _ request: Request
     ) -> Result<[Topic], GroupWriteFailure> {
         let image = request.broker.metadata.current
         let byID = request.version >= 10
-        return request.broker.groups.read(group) { machine in
-            guard let wanted else { return all(group, machine, image, byID: byID, requireStable: requireStable) }
-            return wanted.map { topic in
+        return request.broker.groups.read(group) { machine -> Result<[Topic], GroupWriteFailure> in
+            let fault = machine.fetchFault(group, member: member.id, epoch: member.epoch)
+            guard fault == .none else { return .failure(GroupWriteFailure(fault)) }
+            guard let wanted else { return .success(all(group, machine, image, byID: byID, requireStable: requireStable)) }
+            let topics = wanted.map { topic in
                 let info = byID ? image.topic(topic.topicID) : image.topic(topic.name)
                 if byID, info == nil { return failed(topic, .unknownTopicID) }
                 var answered = Topic()
@@ -73,7 +78,8 @@ enum OffsetFetchHandler {
                 ).map(described)
                 return answered
             }
-        }
+            return .success(topics)
+        }.flatMap { $0 }
     }
 
     private static func all(

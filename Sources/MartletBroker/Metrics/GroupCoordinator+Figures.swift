@@ -25,7 +25,8 @@ extension GroupMachine {
     fileprivate var copies: [Copy] {
         sortedIDs.compactMap { id in
             groups[id].map { group in
-                Copy(id: id, state: group.stateName, members: group.classic?.members.count ?? 0, offsets: group.offsets)
+                let members = group.classic?.members.count ?? group.consumer?.members.count ?? 0
+                return Copy(id: id, state: group.stateName, members: members, offsets: group.offsets)
             }
         }
     }

@@ -1,6 +1,6 @@
 import MartletBasics
 import MartletCluster
-import MartletModel
+package import MartletModel
 import MartletReactor
 
 /// The coordinator of transactions: the shards of those partitions of `__transaction_state` that this broker leads, producer
@@ -136,6 +136,10 @@ extension TransactionCoordinator: ShardOwner {
         return TransactionMachine(settings: settings)
     }
 
+    var moment: CoordinatorMoment {
+        CoordinatorMoment(now: shared.clock.now, wallMilliseconds: shared.clock.wallMilliseconds, isFull: shared.isFull)
+    }
+
     func began(_: TransactionShard, _: Void) {}
 
     func perform(_ effect: TransactionEffect, for shard: TransactionShard, leaderEpoch: LeaderEpoch) {
@@ -153,7 +157,8 @@ extension TransactionCoordinator: ShardOwner {
 }
 
 extension TransactionSettings {
-    init(_ config: BrokerConfig) {
+    package init(_ config: BrokerConfig) {
+        additionPatience = .milliseconds(config.settings.int64("add.partitions.to.txn.retry.backoff.max.ms"))
         timeoutLimitMs = config.settings.int32("transaction.max.timeout.ms")
         expirationMs = config.settings.int64("transactional.id.expiration.ms")
     }

@@ -1,9 +1,13 @@
+package import MartletBasics
 package import MartletModel
 
 /// What a broker's settings say of transactions.
 package struct TransactionSettings: Sendable {
     package var timeoutLimitMs: Int32 = 900_000
     package var expirationMs: Int64 = 604_800_000
+    /// How long the first partition of a transaction waits for the markers of the one before: clients that are told
+    /// CONCURRENT_TRANSACTIONS come again later than most ends take.
+    package var additionPatience = Interval.milliseconds(100)
     /// What the record of one transaction may be: it has to fit into one batch of the log.
     package var recordBytesLimit = 1 << 20
 

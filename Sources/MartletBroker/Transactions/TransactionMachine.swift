@@ -17,6 +17,8 @@ package struct TransactionMachine: CoordinatorMachine {
 
     /// Tombstones that are written at a time.
     static let tombstonesPerAppend = 1_000
+    /// How many additions to a transaction wait for the markers of the one before.
+    static let additionsLimit = 16
     /// Before the end of a transaction that could not be written is tried again.
     static let retryDelay = Interval.seconds(1)
 
@@ -26,6 +28,8 @@ package struct TransactionMachine: CoordinatorMachine {
     var timeouts = DeadlineQueue()
     /// Ends to be tried again, by the moment.
     var retries = RingQueue<(due: Instant, transaction: Transaction)>()
+    /// Additions that wait, by the moment until which they do.
+    var waiting = RingQueue<(due: Instant, transaction: Transaction, ticket: CoordinatorTicket)>()
     var moment = CoordinatorMoment(now: Instant(nanoseconds: 0), wallMilliseconds: 0)
     var actions: [TransactionAction] = []
     var writes: [UInt64: PendingTransactionWrite] = [:]
@@ -39,7 +43,10 @@ package struct TransactionMachine: CoordinatorMachine {
 
     package init(settings: TransactionSettings) { self.settings = settings }
 
-    package var nextDeadline: Instant? { retries.first?.due }
+    package var nextDeadline: Instant? {
+        guard let due = waiting.first?.due else { return retries.first?.due }
+        return retries.first.map { min($0.due, due) } ?? due
+    }
 
     package mutating func handle(_ event: TransactionEvent, at moment: CoordinatorMoment) -> [TransactionAction] {
         self.moment = moment
@@ -51,7 +58,9 @@ package struct TransactionMachine: CoordinatorMachine {
         case .markersWritten(let ending): markersWritten(ending)
         case .abortTimedOut: abortTimedOut()
         case .expire: expire()
-        case .timePassed: retryDue()
+        case .timePassed:
+            retryDue()
+            waitedLongEnough()
         case .written(let number, let outcome): written(number, outcome)
         }
         defer { actions = [] }
@@ -167,6 +176,9 @@ package struct TransactionMachine: CoordinatorMachine {
     // MARK: AddPartitionsToTxn
 
     private mutating func addPartitions(_ event: AddPartitionsEvent, _ ticket: CoordinatorTicket) {
+        if let ending = transactions[event.id], ending.metadata.state.isEnding, event.producer == ending.metadata.successor {
+            return wait(ending, event, ticket)
+        }
         let transaction: Transaction
         switch speaker(event.id, event.producer) {
         case .failure(let failure): return answer(ticket, failure.error)
@@ -189,6 +201,28 @@ package struct TransactionMachine: CoordinatorMachine {
         next.partitions.formUnion(event.partitions)
         guard fits(transaction.id, next) else { return answer(ticket, .unknownServerError) }
         decide(next, for: transaction, then: .answer(ticket, .done))
+    }
+
+    private mutating func wait(_ ending: Transaction, _ event: AddPartitionsEvent, _ ticket: CoordinatorTicket) {
+        guard ending.waiting.count < Self.additionsLimit else { return answer(ticket, .concurrentTransactions) }
+        ending.waiting.append((event, ticket))
+        waiting.append((moment.now + settings.additionPatience, ending, ticket))
+    }
+
+    private mutating func waitedLongEnough() {
+        while let first = waiting.first, first.due <= moment.now {
+            waiting.popFirst()
+            guard let index = first.transaction.waiting.firstIndex(where: { $0.ticket == first.ticket }) else { continue }
+            first.transaction.waiting.remove(at: index)
+            answer(first.ticket, .concurrentTransactions)
+        }
+    }
+
+    /// The transaction before has ended.
+    private mutating func goOn(_ transaction: Transaction) {
+        let ready = transaction.waiting
+        transaction.waiting = []
+        for one in ready { addPartitions(one.event, one.ticket) }
     }
 
     /// Whether its record, and that of its end, can be written.
@@ -251,6 +285,7 @@ package struct TransactionMachine: CoordinatorMachine {
             writeMarkers(of: transaction)
         case .complete:
             if transaction.metadata.state == .completeCommit { counts.committed += 1 } else { counts.aborted += 1 }
+            goOn(transaction)
         }
     }
 

@@ -176,6 +176,8 @@ final class Transaction: Timed {
     var pending: TransactionMetadata?
     /// How many decisions are.
     var pendingCount = 0
+    /// Additions that wait for the end of the transaction before.
+    var waiting: [(event: AddPartitionsEvent, ticket: CoordinatorTicket)] = []
     /// It is about to be forgotten.
     var isBeingRemoved = false
     var countedBytes = 0

@@ -18,8 +18,8 @@ extension ConfigTarget {
     /// What a notification of a change says; nil where brokers keep nothing of it and read the tree when they are asked.
     package var entityPath: String? {
         switch self {
-        case .topic, .broker, .brokers: String(path.dropFirst("/config/".count))
-        case .group, .clientMetrics: nil
+        case .topic, .broker, .brokers, .group: String(path.dropFirst("/config/".count))
+        case .clientMetrics: nil
         }
     }
 
@@ -32,6 +32,9 @@ extension ConfigTarget {
         case "brokers":
             guard let id = BrokerID(parts[1]) else { return nil }
             self = .broker(id)
+        case "groups":
+            guard let name = NodeName.decoded(String(parts[1])) else { return nil }
+            self = .group(name)
         default: return nil
         }
     }

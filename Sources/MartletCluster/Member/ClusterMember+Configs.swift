@@ -140,7 +140,10 @@ extension ClusterMember {
     ) -> [KeeperOperation] {
         var operations: [KeeperOperation] = []
         if case .topic(let name) = target { operations.append(.check(path: ClusterPath.topic(name), version: -1)) }
-        let isKeptEmpty = target.entityPath != nil
+        let isKeptEmpty = switch target {
+        case .topic, .broker, .brokers: true
+        case .group, .clientMetrics: false
+        }
         let data = ConfigNode(wanted).bytes
         if let version {
             operations.append(
@@ -212,6 +215,8 @@ extension ClusterMember {
             lastConfigChange = 0
             // they may have changed since the start read them
             if try await readBrokerConfig(session) { await applyBrokerConfig() }
+            for name in await namesOfGroupConfigs() ?? [] { try await readGroupConfig(name, session) }
+            groupConfigsChanged()
         }
         var latest = lastConfigChange
         for name in names {
@@ -247,8 +252,15 @@ extension ClusterMember {
             replicas.configChanged(topic: name, config)
         case .broker(let id) where id != brokerID: return
         case .broker, .brokers: if try await readBrokerConfig(session) { await applyBrokerConfig() }
-        case .group, .clientMetrics: return
+        case .group(let name):
+            try await readGroupConfig(name, session)
+            groupConfigsChanged()
+        case .clientMetrics: return
         }
+    }
+
+    private func readGroupConfig(_ name: String, _ session: any KeeperSession) async throws(KeeperError) {
+        groupConfigs[name] = try await stored(.group(name), session).overrides
     }
 
     /// Takes over what was altered of this broker's settings; false where nothing is new. What cannot be taken is
@@ -290,6 +302,7 @@ extension ClusterMember {
         logger.info("settings of the broker were altered")
         await registerListeners()
         replicas.configChanged(config)
+        groupConfigsChanged()
         for topic in topics.table.sorted {
             guard let config = await topicConfig(topic.name) else { continue }
             replicas.configChanged(topic: topic.name, config)

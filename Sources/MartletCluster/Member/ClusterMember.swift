@@ -78,6 +78,11 @@ package final class ClusterMember: @unchecked Sendable {
     // topics that are wanted by Metadata
     let wishes = AutomaticTopics()
 
+    /// What is set on groups, by their names. From any loop.
+    package var groupOverrides: [String: TopicConfigResolver.Overrides] { groupConfigs.current }
+    let groupConfigs = GroupConfigs()
+    private var groupConfigObservers: [() -> Void] = []
+
     // settings of topics
     var lastConfigChange: Int64 = -1
     var isReadingConfigChanges = false
@@ -118,6 +123,11 @@ package final class ClusterMember: @unchecked Sendable {
     /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has
     /// taken the place of one. On the first loop.
     package func observeImage(_ observer: @escaping () -> Void) { imageObservers.append(observer) }
+
+    /// Calls whenever what is set on groups, or dynamic settings of the broker, have changed. On the first loop.
+    package func observeGroupConfigs(_ observer: @escaping () -> Void) { groupConfigObservers.append(observer) }
+
+    func groupConfigsChanged() { for observer in groupConfigObservers { observer() } }
 
     // MARK: Start and end
 

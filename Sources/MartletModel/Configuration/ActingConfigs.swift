@@ -14,6 +14,10 @@ package enum ActingConfigs {
     ]
 
     private static let broker: [(name: String, documentation: String)] = [
+        (
+            "add.partitions.to.txn.retry.backoff.max.ms",
+            "How long the first partition of a transaction waits for the end of the one before, before the client is told to."
+        ),
         ("advertised.listeners", "The addresses that clients are told of; without it, those of `listeners`."),
         ("auto.create.topics.enable", "Whether asking for the metadata of a topic may create it."),
         ("broker.id", "The number of this broker in its cluster; -1 takes that of the data directory, or else 1."),
