@@ -2,16 +2,21 @@
 ///
 /// Two keys with the same hash would be taken for one, and the older record would go. Among a billion keys that happens
 /// once in 10^20 cleanings, and as nobody outside knows the secret, nobody can look for such keys.
-struct KeyHash: Equatable {
-    struct Secret: Sendable {
+package struct KeyHash: Equatable {
+    package struct Secret: Sendable {
         var low: UInt64
         var high: UInt64
+
+        package init(low: UInt64, high: UInt64) {
+            self.low = low
+            self.high = high
+        }
     }
 
-    var low: UInt64
-    var high: UInt64
+    package var low: UInt64
+    package var high: UInt64
 
-    init(_ key: UnsafeRawBufferPointer, _ secret: Secret) {
+    package init(_ key: UnsafeRawBufferPointer, _ secret: Secret) {
         var v0 = secret.low ^ 0x736F_6D65_7073_6575
         var v1 = secret.high ^ 0x646F_7261_6E64_6F6D ^ 0xEE
         var v2 = secret.low ^ 0x6C79_6765_6E65_7261

@@ -107,7 +107,7 @@ package final class LogCleaning: @unchecked Sendable {
             return .working
         } catch {
             // what a log that went away meanwhile leads to is no fault of the disk's
-            guard (try? isCurrent()) == true else { return overtaken() }
+            if (try? isCurrent()) == false { return overtaken() }
             abandon()
             if case .swapping(let swap) = phase { try? access.withLog { (log) throws(LogError) in try log.giveUp(swap) } }
             throw error
