@@ -40,6 +40,7 @@ final class LogCleaner: @unchecked Sendable {
 
     /// Whether a piece of work may be at the disk.
     var isWorking: Bool { isLooking || !atWork.isEmpty }
+    var cleaningsCount: Int { atWork.count }
 
     private var loop: any EventLoop { host.host.loops[0] }
     private func setting(_ name: String) -> Int64 { host.config.settings.int64(name) }

@@ -40,6 +40,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
     var abandonedCopies: [String] = []
     private(set) lazy var cleaner = LogCleaner(self)
+    /// How many partitions are being compacted. On the first loop.
+    package var cleaningsCount: Int { cleaner.cleaningsCount }
 
     private init(host: any Host, config: BrokerConfig, sink: any LogSink) {
         self.host = host

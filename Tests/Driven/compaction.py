@@ -47,7 +47,8 @@ def truth(history, below):
 
 
 def row(broker, topic):
-    for line in (broker.folder / "log/cleaner-offset-checkpoint").read_text().splitlines()[2:]:
+    path = broker.folder / "log/cleaner-offset-checkpoint"
+    for line in path.read_text().splitlines()[2:] if path.exists() else []:
         name, _, offset = line.rsplit(" ", 2)
         if name == topic:
             return int(offset)
@@ -133,7 +134,7 @@ def a_partition_whose_files_cannot_be_read_is_said_once_and_serves_on():
 
 
 @test
-def the_cleaner_is_held_to_its_rate_and_its_threads():
+def the_cleaner_is_held_to_its_rate():
     broker = started(log_cleaner_io_max_bytes_per_second="50000.0", log_cleaner_threads="2", log_cleaner_dedupe_buffer_size=str(3 << 20))
     create(broker, "t", cleanup_policy="compact", segment_bytes=20000, min_cleanable_dirty_ratio=0.01)
     began = time.monotonic()

@@ -52,6 +52,8 @@ struct CleaningLedger {
 
     init() {}
 
+    var recordCount: Int { batches.reduce(0) { $0 + $1.records.count } }
+
     /// Of all that a log holds now.
     init(_ log: PartitionLog) throws { batches = try log.batches().map { try LedgerBatch($0) } }
 
@@ -186,7 +188,8 @@ struct CleaningLedger {
                     Issue.record("\(what): the record at \(record.offset) without a key is gone")
                     continue
                 }
-                #expect(last[key]?.offset == record.offset, "\(what): of \(key) only the last record is left, not \(record.offset)")
+                #expect(
+                    last[key]?.offset == record.offset, "\(what): of \(key) only the last record is left, not \(record.offset)")
             }
         }
         for (key, record) in last where record.value != nil || tombstonesStay {
@@ -200,7 +203,8 @@ struct CleaningLedger {
         for producer in log.producers.active where producer.lastSequence >= 0 {
             #expect(
                 found.contains {
-                    $0.producerID == producer.id && $0.producerEpoch == producer.epoch && $0.lastSequence == producer.lastSequence
+                    $0.producerID == producer.id && $0.producerEpoch == producer.epoch
+                        && $0.lastSequence == producer.lastSequence
                 }, "\(what): the last batch of producer \(producer.id), sequence \(producer.lastSequence)")
         }
     }

@@ -39,14 +39,16 @@ import Testing
             if let to = try again.clean(from: rows[partition], now: 1_700_000_000_000) {
                 try ledger.expectNothingLostOrRevived(in: again, cleanedTo: to, name)
                 try ledger.expectCleaned(again, to: to, tombstonesStay: false, name)
-                dropped += ledger.batches.reduce(0) { $0 + $1.records.count } - (try CleaningLedger(again).batches.reduce(0) { $0 + $1.records.count })
+                dropped += ledger.recordCount - (try CleaningLedger(again).recordCount)
                 cleaned += 1
                 rows[partition] = to
             }
             #expect(again.logStartOffset == start && again.logEndOffset == end, "\(name)")
             try again.close(clean: true)
             ends[partition] = end
-            for file in try disk.list(world.folder) where file.hasSuffix(".deleted") { try disk.remove(world.folder + "/" + file) }
+            for file in try disk.list(world.folder) where file.hasSuffix(".deleted") {
+                try disk.remove(world.folder + "/" + file)
+            }
         }
         #expect(cleaned > 5 && dropped > 100, "\(cleaned) partitions, \(dropped) records")
         try disk.replace(directory + "/recovery-point-offset-checkpoint", with: ends.encode())

@@ -62,7 +62,8 @@ final class CleanedSegment {
         self.bufferBytes = max(bufferBytes, 4096)
         oldAbortedCount = old.reduce(0) { $0 + $1.transactions.countInFile + $1.transactions.tail.count }
         segment = LogSegment(
-            baseOffset: old[0].baseOffset, folder: plan.folder, createdMilliseconds: old[old.count - 1].segment.createdMilliseconds,
+            baseOffset: old[0].baseOffset, folder: plan.folder,
+            createdMilliseconds: old[old.count - 1].segment.createdMilliseconds,
             jitterMilliseconds: 0, suffix: SegmentFile.cleanedSuffix)
         // what a cleaning that was given up, or a crash, has left under these names is worth nothing
         for kind in SegmentFile.allCases where kind != .snapshot {

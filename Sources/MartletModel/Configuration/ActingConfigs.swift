@@ -8,6 +8,10 @@ package enum ActingConfigs {
     /// Those that act and whose effect no test can see, and why not.
     package static let unseen: [(name: String, reason: String)] = [
         (
+            "log.cleaner.io.buffer.size",
+            "it is the size of the pieces in which the cleaner reads and writes, and what comes of them is the same"
+        ),
+        (
             "log.flush.start.offset.checkpoint.interval.ms",
             "a start that DeleteRecords moved is written within 100 ms, so that the interval finds nothing new"
         )

@@ -222,7 +222,8 @@ extension BrokerSettings {
         guard map / threads > 1 << 20 else {
             throw ConfigError(
                 .contradiction, "log.cleaner.dedupe.buffer.size",
-                "log.cleaner.dedupe.buffer.size is \(map): it must be more than 1 MiB for each of log.cleaner.threads, \(threads)")
+                "log.cleaner.dedupe.buffer.size is \(map): it must be more than 1 MiB for each of log.cleaner.threads, "
+                    + "\(threads)")
         }
     }
 

@@ -59,8 +59,8 @@ struct TopicUpkeep {
     static func text(_ rows: [Row], isStyled: Bool) -> String {
         guard !rows.isEmpty else { return "  nothing of it is compacted, or its broker does not tell of it\n" }
         var table = TextTable([
-            .init("PARTITION", .right), .init("COMPACTED TO", .right), .init("CLEAN BYTES", .right), .init("DIRTY BYTES", .right),
-            .init("DIRTY", .right), .init("COMPACTIONS", .right), .init("SAVED BYTES", .right), .init("LAST"),
+            .init("PARTITION", .right), .init("COMPACTED TO", .right), .init("CLEAN BYTES", .right),
+            .init("DIRTY BYTES", .right), .init("DIRTY", .right), .init("COMPACTIONS", .right), .init("SAVED BYTES", .right), .init("LAST"),
         ])
         func shown(_ value: Int64?) -> String { value.map { "\($0)" } ?? "" }
         for row in rows {

@@ -10,15 +10,18 @@ struct PartitionSamples {
     /// From the text format: `name{topic="…",partition="…"} value`.
     init(_ page: [UInt8]) {
         for line in page.split(separator: UInt8(ascii: "\n")) where line.first != UInt8(ascii: "#") {
-            guard let brace = line.firstIndex(of: UInt8(ascii: "{")), let end = line.lastIndex(of: UInt8(ascii: "}")), brace < end,
+            guard let brace = line.firstIndex(of: UInt8(ascii: "{")),
+                let end = line.lastIndex(of: UInt8(ascii: "}")), brace < end,
                 line.index(end, offsetBy: 2, limitedBy: line.endIndex) != nil
             else { continue }
             // a topic's name has no character that would be escaped
-            let labels = String(decoding: line[(brace + 1)..<end], as: UTF8.self).split(separator: ",").map { $0.split(separator: "\"") }
-            guard labels.count == 2, labels.allSatisfy({ $0.count == 2 }), labels[0][0] == "topic=", labels[1][0] == "partition=",
-                let partition = Int32(labels[1][1])
+            let labels = String(decoding: line[(brace + 1)..<end], as: UTF8.self).split(separator: ",")
+                .map { $0.split(separator: "\"") }
+            guard labels.count == 2, labels.allSatisfy({ $0.count == 2 }), labels[0][0] == "topic=",
+                labels[1][0] == "partition=", let index = Int32(labels[1][1])
             else { continue }
-            values[String(decoding: line[..<brace], as: UTF8.self), default: [:]][TopicPartition(String(labels[0][1]), partition)] =
+            let partition = TopicPartition(String(labels[0][1]), index)
+            values[String(decoding: line[..<brace], as: UTF8.self), default: [:]][partition] =
                 String(decoding: line[(end + 2)...], as: UTF8.self)
         }
     }
