@@ -142,12 +142,31 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         return offsets
     }
 
+    /// What a checkpoint's file says of a partition.
+    func row(_ checkpoint: LogDirectory.Checkpoint, _ partition: TopicPartition) -> Offset? {
+        writing.withLock { $0[checkpoint]?[partition] }
+    }
+
+    /// How often rows were lowered so far.
+    var loweringsSoFar: UInt64 { lock.withLock { lowerings } }
+
+    /// Changes rows of a checkpoint that nobody writes from time to time. On a lane.
+    func change(_ checkpoint: LogDirectory.Checkpoint, _ body: (inout OffsetCheckpoint) -> Void) throws(LogError) {
+        try writing.withLock { (written) throws(LogError) in
+            var rows = written[checkpoint] ?? OffsetCheckpoint()
+            body(&rows)
+            guard rows != written[checkpoint] else { return }
+            try directory.write(checkpoint, rows)
+            written[checkpoint] = rows
+        }
+    }
+
     /// A log is about to end at `offset`, or (nil) to go, or to be made anew: no file here says more of it when this returns.
     func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) {
         try directory.durableOffsets.lower(partition, to: offset)
         try writing.withLock { (written) throws(LogError) in
             lock.withLock { lowerings += 1 }
-            for checkpoint in [LogDirectory.Checkpoint.highWatermark, .recoveryPoint, .logStart] {
+            for checkpoint in [LogDirectory.Checkpoint.highWatermark, .recoveryPoint, .logStart, .cleaner] {
                 guard let row = written[checkpoint]?[partition], row > offset ?? -1 else { continue }
                 var lowered = written[checkpoint]!
                 lowered[partition] = offset

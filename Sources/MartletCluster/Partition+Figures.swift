@@ -18,6 +18,8 @@ package struct PartitionFigures: Sendable {
     package var replicas: Int
     package var inSyncReplicas: Int
     package var waitingAppends: Int
+    package var upkeep = PartitionUpkeep()
+    package var isCompacted = false
 }
 
 /// What went into a replica's log through this broker, and out of it to readers, since it was opened here.
@@ -59,7 +61,8 @@ extension Partition {
                 logEndOffset: log.logEndOffset, highWatermark: leadership.highWatermark,
                 isLeader: leadership.isLeader && offlineReason == nil, isOffline: offlineReason != nil,
                 replicas: leadership.replicas.count, inSyncReplicas: leadership.inSyncReplicas.count,
-                waitingAppends: writtenWaiters.count + committedWaiters.count + durableWaiters.count)
+                waitingAppends: writtenWaiters.count + committedWaiters.count + durableWaiters.count,
+                upkeep: upkeep, isCompacted: config.cleanupPolicy.contains(.compact))
         }
     }
 }

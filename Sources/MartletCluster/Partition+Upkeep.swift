@@ -92,10 +92,10 @@ extension Partition {
 
     // MARK: Moving to another log directory
 
-    /// What can be copied of the log while it is in use, and the generation of truncations that this holds for. Nil
-    /// where it is offline.
+    /// What can be copied of the log while it is in use, and how often it was cut or cleaned: what was copied before the
+    /// next time may be in it no more. Nil where it is offline.
     func copyPlan() -> (extents: [SegmentExtent], generation: UInt64)? {
-        lock.withLock { offlineReason == nil ? (log.extents, log.generation) : nil }
+        lock.withLock { offlineReason == nil ? (log.extents, log.generation &+ log.exchanges) : nil }
     }
 
     /// From now on nothing is appended. What the controller decided last; nil where nothing can be moved.

@@ -52,6 +52,10 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     /// What was appended here.
     var received = PartitionTraffic()
     let sent = SentCounts()
+    // cleaning: `Partition+Clean.swift`
+    var upkeep = PartitionUpkeep()
+    /// The log's, when it was found that it cannot be cleaned.
+    var uncleanableGeneration: UInt64 = 0
 
     package init(
         id: TopicPartition, topicID: UUID, log: PartitionLog, brokerID: BrokerID, highWatermark: Offset, directory: LogDirectoryUnit,

@@ -211,8 +211,10 @@ extension ReplicaHost {
     private func swap(_ move: ReplicaMove) async throws(LogError) -> Bool {
         await beginChange(of: move.id)
         defer { endChange(of: move.id) }
-        guard isWanted(move), move.partition.copyPlan()?.generation == move.generation, let assignment = move.partition.pause()
-        else {
+        guard isWanted(move), let assignment = move.partition.pause() else { return false }
+        // from here on no cleaning exchanges anything either
+        guard move.partition.copyPlan()?.generation == move.generation else {
+            move.partition.resume()
             return false
         }
         guard await settles(move.partition), isWanted(move) else {
@@ -256,7 +258,7 @@ extension ReplicaHost {
             logger: logger, cutDirectory: config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
-        parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.directory.found.offset(.cleaner, move.id) != nil
+        parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.cleanedUpTo(move.id) != nil
         return parameters
     }
 
@@ -409,6 +411,7 @@ private struct ReplicaExchange: @unchecked Sendable {
     /// must lead back.
     private func announce(_ closed: ClosedReplica) throws(LogError) {
         move.to.keep(move.id, closed)
+        try move.to.takeOver(move.id, from: move.from)
         for checkpoint in [LogDirectory.Checkpoint.logStart, .recoveryPoint, .highWatermark] {
             if let fault = ReplicaHost.write(checkpoint, move.to, topics) { throw fault }
         }

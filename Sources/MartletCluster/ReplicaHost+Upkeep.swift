@@ -7,7 +7,6 @@ import MartletReactor
 /// orderly end.
 extension ReplicaHost {
     private static let waiterCheckInterval = Interval.milliseconds(100)
-    private static let producerCheckInterval = Interval.seconds(600)
 
     func startUpkeep() {
         repeatedly(Self.waiterCheckInterval) { host in
@@ -24,13 +23,14 @@ extension ReplicaHost {
         repeatedly(config.highWatermarkCheckpointInterval) { $0.checkpoint(.highWatermark) }
         repeatedly(config.recoveryPointCheckpointInterval) { $0.checkpoint(.recoveryPoint) }
         repeatedly(config.logStartCheckpointInterval) { $0.checkpoint(.logStart) }
-        repeatedly(Self.producerCheckInterval) { host in
+        repeatedly(.milliseconds(config.settings.int64("producer.id.expiration.check.interval.ms"))) { host in
             let now = host.clock.wallMilliseconds
             for partition in host.topics.table.partitions {
                 partition.removeExpiredProducers(now: now, olderThanMs: host.config.producerIDExpiration.milliseconds)
             }
         }
         removeLeftovers()
+        cleaner.start()
     }
 
     private func repeatedly(_ interval: Interval, first: Interval? = nil, _ work: @escaping @Sendable (ReplicaHost) -> Void) {
@@ -133,7 +133,7 @@ extension ReplicaHost {
         guard !isClosed else { return }
         isClosed = true
         // a swap that has begun ends soon, in one directory or the other; a copy ends with what is being copied
-        while runningMoves > 0 { await host.loops[0].sleep(for: Self.moveCheckInterval) }
+        while runningMoves > 0 || cleaner.isWorking { await host.loops[0].sleep(for: Self.moveCheckInterval) }
         await keepWishes()
         let (units, topics, disk, logger) = (units, topics, host.disk, logger)
         let ended: Void? = try? await onBulk {

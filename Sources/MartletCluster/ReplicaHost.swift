@@ -39,6 +39,9 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     /// Copies that an earlier run had begun: where they were to go.
     var interruptedMoves: [TopicPartition: LogDirectoryUnit] = [:]
     var abandonedCopies: [String] = []
+    private(set) lazy var cleaner = LogCleaner(self)
+    /// How many partitions are being compacted. On the first loop.
+    package var cleaningsCount: Int { cleaner.cleaningsCount }
 
     private init(host: any Host, config: BrokerConfig, sink: any LogSink) {
         self.host = host
@@ -219,7 +222,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             parameters.recoveryPoint = known.recoveryPoint ?? 0
             parameters.wasClosedCleanly = known.isClean
             parameters.durableLowerBound = known.durableBound
-            parameters.mayHaveGaps = parameters.mayHaveGaps || unit.directory.found.offset(.cleaner, id) != nil
+            parameters.mayHaveGaps = parameters.mayHaveGaps || unit.cleanedUpTo(id) != nil
         }
         unit.add(folder)
         let stray = PartitionFolder(id, .stray, unique: host.randomBytes(16))

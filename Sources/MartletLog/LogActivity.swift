@@ -15,6 +15,13 @@ package final class LogActivity: Sendable {
         package var recoveredLogs: UInt64 = 0
         package var recoveredBytes: UInt64 = 0
         package var putAsideBytes: UInt64 = 0
+        /// What the cleaner did: cleanings that came to their end, bytes that it read and wrote, by how much segments became
+        /// smaller, and records that it dropped.
+        package var cleanings: UInt64 = 0
+        package var cleanerReadBytes: UInt64 = 0
+        package var cleanerWrittenBytes: UInt64 = 0
+        package var cleanerSavedBytes: UInt64 = 0
+        package var cleanerDroppedRecords: UInt64 = 0
 
         package init() {}
     }
@@ -27,6 +34,11 @@ package final class LogActivity: Sendable {
     private let recovered = Atomic<UInt64>(0)
     private let scannedBytes = Atomic<UInt64>(0)
     private let cutBytes = Atomic<UInt64>(0)
+    private let cleanings = Atomic<UInt64>(0)
+    private let cleanerRead = Atomic<UInt64>(0)
+    private let cleanerWritten = Atomic<UInt64>(0)
+    private let cleanerSaved = Atomic<UInt64>(0)
+    private let cleanerDropped = Atomic<UInt64>(0)
 
     package init() {}
 
@@ -40,6 +52,11 @@ package final class LogActivity: Sendable {
         counts.recoveredLogs = recovered.load(ordering: .relaxed)
         counts.recoveredBytes = scannedBytes.load(ordering: .relaxed)
         counts.putAsideBytes = cutBytes.load(ordering: .relaxed)
+        counts.cleanings = cleanings.load(ordering: .relaxed)
+        counts.cleanerReadBytes = cleanerRead.load(ordering: .relaxed)
+        counts.cleanerWrittenBytes = cleanerWritten.load(ordering: .relaxed)
+        counts.cleanerSavedBytes = cleanerSaved.load(ordering: .relaxed)
+        counts.cleanerDroppedRecords = cleanerDropped.load(ordering: .relaxed)
         return counts
     }
 
@@ -61,4 +78,17 @@ package final class LogActivity: Sendable {
     }
 
     func notePutAside(bytes: Int) { cutBytes.add(UInt64(max(bytes, 0)), ordering: .relaxed) }
+
+    /// A cleaning has come further.
+    package func noteCleaning(from before: CleaningFigures, to now: CleaningFigures) {
+        func add(_ counter: borrowing Atomic<UInt64>, _ value: (CleaningFigures) -> Int64) {
+            counter.add(UInt64(max(value(now) - value(before), 0)), ordering: .relaxed)
+        }
+        add(cleanerRead) { $0.readBytes }
+        add(cleanerWritten) { $0.writtenBytes }
+        add(cleanerSaved) { max($0.oldBytes - $0.newBytes, 0) }
+        add(cleanerDropped) { $0.droppedRecords }
+    }
+
+    package func noteCleaned() { cleanings.add(1, ordering: .relaxed) }
 }

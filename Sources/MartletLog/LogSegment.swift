@@ -50,20 +50,28 @@ final class LogSegment {
     private let logFile: CachedFile
     private let offsetIndexFile: CachedFile
     private let timeIndexFile: CachedFile
+    /// What follows the names of its files while a cleaning makes it, or puts it in its place; else nothing.
+    private(set) var suffix: String
 
-    init(baseOffset: Offset, folder: String, createdMilliseconds: Int64, jitterMilliseconds: Int64) {
+    init(
+        baseOffset: Offset, folder: String, createdMilliseconds: Int64, jitterMilliseconds: Int64, suffix: String = ""
+    ) {
         self.baseOffset = baseOffset
         self.folder = folder
+        self.suffix = suffix
         nextOffset = baseOffset
         self.createdMilliseconds = createdMilliseconds
         self.jitterMilliseconds = jitterMilliseconds
-        logFile = CachedFile(SegmentFile.log.path(folder, baseOffset))
-        offsetIndexFile = CachedFile(SegmentFile.offsetIndex.path(folder, baseOffset))
-        timeIndexFile = CachedFile(SegmentFile.timeIndex.path(folder, baseOffset))
-        transactions = TransactionIndex(path: SegmentFile.transactionIndex.path(folder, baseOffset))
+        logFile = CachedFile(SegmentFile.log.path(folder, baseOffset) + suffix)
+        offsetIndexFile = CachedFile(SegmentFile.offsetIndex.path(folder, baseOffset) + suffix)
+        timeIndexFile = CachedFile(SegmentFile.timeIndex.path(folder, baseOffset) + suffix)
+        transactions = TransactionIndex(path: SegmentFile.transactionIndex.path(folder, baseOffset) + suffix)
     }
 
-    func path(_ kind: SegmentFile) -> String { kind.path(folder, baseOffset) }
+    func path(_ kind: SegmentFile) -> String {
+        // only a cleaning's work has another name, and no snapshot belongs to it
+        kind.path(folder, baseOffset) + (kind == .snapshot ? "" : suffix)
+    }
     var isActive: Bool { indexes != nil }
 
     /// The batches.
@@ -72,6 +80,21 @@ final class LogSegment {
     /// Before the files get other names or go: nothing is opened under the old ones any more.
     func forgetFiles(_ files: LogFiles) {
         for file in [logFile, offsetIndexFile, timeIndexFile] { files.descriptors.forget(file) }
+    }
+
+    /// Gives its files other names, the batches' first: as long as that has not come, it is not what it will be called.
+    func rename(to newSuffix: String, _ files: LogFiles) throws(LogError) {
+        let old = suffix
+        for kind in SegmentFile.allCases where kind != .snapshot {
+            let plain = kind.path(folder, baseOffset)
+            guard try files.status(plain + old) != nil else { continue }
+            try files.rename(plain + old, to: plain + newSuffix)
+        }
+        suffix = newSuffix
+        files.descriptors.renamed(logFile, to: path(.log))
+        files.descriptors.renamed(offsetIndexFile, to: path(.offsetIndex))
+        files.descriptors.renamed(timeIndexFile, to: path(.timeIndex))
+        transactions.path = path(.transactionIndex)
     }
 
     // MARK: becoming active and closed

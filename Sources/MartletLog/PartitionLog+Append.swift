@@ -320,7 +320,7 @@ extension PartitionLog {
             } else {
                 now.subtractingReportingOverflow(segment.createdMilliseconds)
             }
-        return !overflow && age > config.segmentMs - segment.jitterMilliseconds
+        return !overflow && age > config.rollMs - segment.jitterMilliseconds
     }
 
     /// Begins a new segment at the end of what is reserved, whether or not it is due. Nothing happens where the last

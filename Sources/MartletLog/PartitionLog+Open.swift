@@ -83,32 +83,41 @@ extension PartitionLog {
 
     // MARK: What was interrupted
 
-    /// Finishes removals and the swaps of a compaction; forgets a compaction that had not come to its swap.
+    /// A file that is not what it is called for good.
+    private struct FoundFile {
+        var name: String
+        var base: Offset
+        var kind: SegmentFile
+    }
+
+    /// Finishes removals and the swaps of a compaction; forgets a compaction that had not come to its swap. See
+    /// `SegmentSwap`: what a power cut leaves of this is found again by the next start, and leads to the same.
     private func finishInterruptedWork() throws(LogError) {
-        var swaps: [(name: String, base: Offset, kind: SegmentFile)] = []
-        var kept: [(name: String, base: Offset, kind: SegmentFile)] = []
+        var swaps: [FoundFile] = [], kept: [FoundFile] = [], cleaned: [FoundFile] = [], deleted: [FoundFile] = []
         for name in try files.list(folder) {
             guard let parsed = SegmentFile.parse(name) else { continue }
+            let file = FoundFile(name: name, base: parsed.baseOffset, kind: parsed.kind)
             switch parsed.suffix {
-            case "":
-                kept.append((name, parsed.baseOffset, parsed.kind))
-            case SegmentFile.swapSuffix:
-                swaps.append((name, parsed.baseOffset, parsed.kind))
-            case SegmentFile.deletedSuffix, SegmentFile.cleanedSuffix:
-                logger.info("finishing a removal", ("partition", "\(partition)"), ("file", name))
-                try files.remove(folder + "/" + name)
-                noteFolderChanged()
-            default:
-                continue
+            case "": kept.append(file)
+            case SegmentFile.swapSuffix: swaps.append(file)
+            case SegmentFile.cleanedSuffix: cleaned.append(file)
+            case SegmentFile.deletedSuffix: deleted.append(file)
+            default: continue
             }
         }
+        // a crash came when files were being called `.swap`: what they were to replace is still there
+        let firstCleaned = cleaned.map(\.base).min() ?? .max
+        let worthless = swaps.filter { $0.base >= firstCleaned }
+        try removeFound(worthless.filter { $0.kind != .log }, "forgetting a compaction", isSynced: true)
+        try removeFound(worthless.filter { $0.kind == .log }, "forgetting a compaction", isSynced: true)
+        try removeFound(cleaned, "forgetting a compaction", isSynced: false)
+        try removeFound(deleted, "finishing a removal", isSynced: false)
+        swaps.removeAll { $0.base >= firstCleaned }
         for swap in swaps where swap.kind == .log {
             let end = try endOfSwap(swap.name, swap.base)
-            for old in kept where old.kind != .snapshot && old.base >= swap.base && old.base < end {
-                logger.info(
-                    "completing a compaction", ("partition", "\(partition)"), ("replaced", old.name), ("by", swap.name))
-                try files.remove(folder + "/" + old.name)
-            }
+            let replaced = kept.filter { $0.kind != .snapshot && $0.base >= swap.base && $0.base < end }
+            // or a power cut might bring one of them back beside what has taken its place
+            try removeFound(replaced, "completing a compaction", isSynced: true)
         }
         for swap in swaps {
             let path = folder + "/" + swap.name
@@ -116,6 +125,16 @@ extension PartitionLog {
             try files.rename(path, to: String(path.dropLast(SegmentFile.swapSuffix.count)))
             noteFolderChanged()
         }
+    }
+
+    private func removeFound(_ found: [FoundFile], _ why: String, isSynced: Bool) throws(LogError) {
+        guard !found.isEmpty else { return }
+        for file in found {
+            logger.info(why, ("partition", "\(partition)"), ("file", file.name))
+            try files.remove(folder + "/" + file.name)
+        }
+        noteFolderChanged()
+        if isSynced { try onDisk { () throws(SystemError) in try disk.syncDirectory(folder) } }
     }
 
     /// The offset after the last batch of a segment that a compaction made; it was synced before it got its name.

@@ -35,6 +35,8 @@ extension PartitionLog {
     /// where `cleanup.policy` has `delete`.
     package func applyRetention(now: Int64, highWatermark: Offset) throws(LogError) -> [RemovedSegments] {
         try requireOpen()
+        // segments that are being exchanged have other names: the next look is soon enough
+        guard swap == nil else { return [] }
         var removed: [RemovedSegments] = []
         if config.cleanupPolicy.contains(.delete) {
             if let old = try removeOld(now, highWatermark) { removed.append(old) }
@@ -60,7 +62,7 @@ extension PartitionLog {
         return try remove(first: count, .time)
     }
 
-    private func timestampForRetention(_ segment: LogSegment) throws(LogError) -> Int64 {
+    func timestampForRetention(_ segment: LogSegment) throws(LogError) -> Int64 {
         if let largest = segment.largest, largest.timestamp >= 0 { return largest.timestamp }
         return try files.status(segment.path(.log))?.modifiedMilliseconds ?? segment.createdMilliseconds
     }

@@ -148,6 +148,7 @@ extension PartitionLog {
     /// Writes all that a clean close wants to be on the disk.
     private func settle() throws(LogError) -> UnsyncedWrites {
         try requireOpen()
+        try settleSwap()
         try writeReserved()
         sealSegments()
         guard unsealedCount == 0 else {

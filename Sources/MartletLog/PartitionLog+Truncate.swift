@@ -11,6 +11,7 @@ extension PartitionLog {
     package func truncate(to offset: Offset) throws(LogError) -> Offset {
         try requireOpen()
         precondition(!hasReservations, "a log with writes under way is not truncated")
+        try settleSwap()
         guard offset < offsets.logEnd else {
             // an epoch that began at the end and wrote nothing goes all the same: another leader wrote there
             if epochs.truncateFromEnd(offsets.logEnd) { epochFile = .changed }
@@ -67,6 +68,7 @@ extension PartitionLog {
     package func truncateFully(startingAt offset: Offset) throws(LogError) {
         try requireOpen()
         precondition(!hasReservations, "a log with writes under way is not truncated")
+        try settleSwap()
         generation += 1
         do throws(LogError) {
             try removeSegments(from: 0)

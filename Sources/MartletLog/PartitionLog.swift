@@ -139,6 +139,11 @@ package final class PartitionLog {
     /// Raised by each truncation.
     package internal(set) var generation: UInt64 = 0
 
+    // cleaning: `Cleaning/PartitionLog+Clean.swift`
+    var swap: SegmentSwap?
+    /// Raised by each exchange of segments for a cleaned one.
+    package internal(set) var exchanges: UInt64 = 0
+
     enum Condition {
         case open, closed
         case broken(String)

@@ -242,6 +242,9 @@ package struct ProducerStateTable: Sendable {
         return entries[Int(slot)]
     }
 
+    /// All entries, in no order.
+    func forEachEntry(_ body: (ProducerEntry) -> Void) { for slot in slots.values { body(entries[Int(slot)]) } }
+
     /// All entries, in the order of their ids.
     var sortedEntries: [ProducerEntry] {
         slots.values.map { entries[Int($0)] }.sorted { $0.producerID < $1.producerID }

@@ -16,7 +16,7 @@ struct TransactionIndex {
     static let tailLimit = 512
     private static let chunkEntries = 1024
 
-    let path: String
+    var path: String
     private(set) var countInFile = 0
     private(set) var tail: [AbortedTransaction] = []
 

@@ -52,4 +52,9 @@ package struct TopicConfig: Sendable, Hashable {
     package var uncleanLeaderElection = false
 
     package init() {}
+
+    /// How old a segment may become: what is to be compacted by a certain time must not stay in the active one.
+    package var rollMs: Int64 {
+        cleanupPolicy.contains(.compact) && maxCompactionLagMs > 0 ? min(segmentMs, maxCompactionLagMs) : segmentMs
+    }
 }

@@ -60,6 +60,12 @@ package struct MetricSamples {
         end(Self.decimal(nanoseconds, digits: 9))
     }
 
+    /// A share between 0 and 1, to a thousandth.
+    package mutating func fraction(_ labels: [String], _ value: Double) {
+        begin("", labels, le: nil)
+        end(Self.decimal(Int64((min(max(value, 0), 1) * 1000).rounded()), digits: 3))
+    }
+
     package mutating func seconds(_ labels: [String], _ interval: Interval) {
         seconds(labels, nanoseconds: interval.nanoseconds)
     }

@@ -37,6 +37,12 @@ package enum MetricCatalog {
                 partitions, underReplicated, waitingAppends, logStart, logEnd, highWatermark, partitionSize, unlistedPartitions,
             ]),
         Section(
+            title: "Compaction",
+            families: [
+                uncleanablePartitions, maxDirtyRatio, compactedUpTo, cleanBytes, dirtyBytes, partitionCompactions,
+                partitionSavedBytes, lastCompaction, uncleanable,
+            ]),
+        Section(
             title: "Disks and syncs",
             families: [
                 syncSeconds, syncRecords, syncedBytes, syncedFiles, fileSystemSyncs, syncFailures, directoryOffline, diskTotal,
@@ -44,7 +50,10 @@ package enum MetricCatalog {
             ]),
         Section(
             title: "Upkeep of the logs",
-            families: [rolledSegments, removedSegments, removedBytes, recoveredLogs, recoveredBytes, putAsideBytes]),
+            families: [
+                rolledSegments, removedSegments, removedBytes, recoveredLogs, recoveredBytes, putAsideBytes,
+                compactions, compactionReadBytes, compactionWrittenBytes, compactionSavedBytes, compactionDroppedRecords,
+            ]),
         Section(
             title: "The keeper",
             families: [keeperZxid, keeperWriteSeconds, keeperWaiting, keeperSessions, keeperWatches, keeperNodes, keeperBytes]),
@@ -227,6 +236,46 @@ package enum MetricCatalog {
     static let putAsideBytes = MetricFamily(
         "martlet_recovery_put_aside_bytes_total", .counter,
         "Bytes that were cut from the end of logs, and put aside in martlet.cut.dir.")
+
+    // MARK: Compaction
+
+    static let compactions = MetricFamily(
+        "martlet_compactions_total", .counter, "Compactions of a partition that came to their end.")
+    static let compactionReadBytes = MetricFamily(
+        "martlet_compaction_read_bytes_total", .counter,
+        "Bytes of batches that were read for it; what is compacted is read once, and what was not yet, twice.")
+    static let compactionWrittenBytes = MetricFamily(
+        "martlet_compaction_written_bytes_total", .counter, "Bytes of batches that were written for it.")
+    static let compactionSavedBytes = MetricFamily(
+        "martlet_compaction_saved_bytes_total", .counter, "By how much the segments became smaller.")
+    static let compactionDroppedRecords = MetricFamily(
+        "martlet_compaction_dropped_records_total", .counter,
+        "Records that were dropped: superseded, aborted, or deleted for long enough.")
+    static let uncleanablePartitions = MetricFamily(
+        "martlet_uncleanable_partitions", .gauge,
+        "Partitions that are not compacted any more, because their files cannot be read.")
+    static let maxDirtyRatio = MetricFamily(
+        "martlet_max_dirty_ratio", .gauge,
+        "The largest share of a partition that waits to be compacted, as min.cleanable.dirty.ratio reckons it.")
+    static let compactedUpTo = MetricFamily(
+        "martlet_partition_compacted_offset", .gauge, "The first offset that no compaction has looked at.",
+        labels: ["topic", "partition"])
+    static let cleanBytes = MetricFamily(
+        "martlet_partition_clean_bytes", .gauge, "Bytes of the segments before it.", labels: ["topic", "partition"])
+    static let dirtyBytes = MetricFamily(
+        "martlet_partition_dirty_bytes", .gauge, "Bytes of the segments from it on that may be compacted.",
+        labels: ["topic", "partition"])
+    static let partitionCompactions = MetricFamily(
+        "martlet_partition_compactions_total", .counter, "Compactions of the partition.", labels: ["topic", "partition"])
+    static let partitionSavedBytes = MetricFamily(
+        "martlet_partition_compaction_saved_bytes_total", .counter, "By how much they made its segments smaller.",
+        labels: ["topic", "partition"])
+    static let lastCompaction = MetricFamily(
+        "martlet_partition_last_compaction_timestamp_seconds", .gauge,
+        "When the last one ended, in seconds since 1970; no sample before the first.", labels: ["topic", "partition"])
+    static let uncleanable = MetricFamily(
+        "martlet_partition_uncleanable", .gauge, "1 where its files cannot be read by a compaction, else 0.",
+        labels: ["topic", "partition"])
 
     // MARK: The keeper
 

@@ -138,6 +138,27 @@ final class MetricsPage: @unchecked Sendable {
         write(MetricCatalog.highWatermark) { $0.highWatermark }
         write(MetricCatalog.partitionSize) { $0.sizeBytes }
         text.family(MetricCatalog.unlistedPartitions, partitions.reduce(0) { $0 + $1.count } - told.count)
+        writeCompaction(partitions.joined().filter(\.isCompacted), told.filter(\.isCompacted), &text)
+    }
+
+    private func writeCompaction(_ all: [PartitionFigures], _ told: [PartitionFigures], _ text: inout MetricsText) {
+        func write<V: BinaryInteger>(_ family: MetricFamily, _ value: (PartitionUpkeep) -> V?) {
+            text.family(family) { samples in
+                for one in told {
+                    if let value = value(one.upkeep) { samples.sample([one.id.topic, "\(one.id.partition)"], value) }
+                }
+            }
+        }
+        text.family(MetricCatalog.uncleanablePartitions, all.count { $0.upkeep.fault != nil })
+        let ratio = all.lazy.compactMap { $0.upkeep.cleanability?.dirtyRatio }.max() ?? 0
+        text.family(MetricCatalog.maxDirtyRatio) { $0.fraction([], ratio) }
+        write(MetricCatalog.compactedUpTo) { $0.cleanability?.firstDirty }
+        write(MetricCatalog.cleanBytes) { $0.cleanability?.cleanBytes }
+        write(MetricCatalog.dirtyBytes) { $0.cleanability?.cleanableBytes }
+        write(MetricCatalog.partitionCompactions) { $0.cleanings }
+        write(MetricCatalog.partitionSavedBytes) { max($0.savedBytes, 0) }
+        write(MetricCatalog.lastCompaction) { $0.lastCleaned > 0 ? $0.lastCleaned / 1000 : nil }
+        write(MetricCatalog.uncleanable) { $0.fault == nil ? 0 : 1 }
     }
 
     private func writeTopics(_ rows: [(name: String, figures: TopicFigures)], _ text: inout MetricsText) {
@@ -204,6 +225,11 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.recoveredLogs, counts.recoveredLogs)
         text.family(MetricCatalog.recoveredBytes, counts.recoveredBytes)
         text.family(MetricCatalog.putAsideBytes, counts.putAsideBytes)
+        text.family(MetricCatalog.compactions, counts.cleanings)
+        text.family(MetricCatalog.compactionReadBytes, counts.cleanerReadBytes)
+        text.family(MetricCatalog.compactionWrittenBytes, counts.cleanerWrittenBytes)
+        text.family(MetricCatalog.compactionSavedBytes, counts.cleanerSavedBytes)
+        text.family(MetricCatalog.compactionDroppedRecords, counts.cleanerDroppedRecords)
     }
 
     // MARK: Keeper and groups

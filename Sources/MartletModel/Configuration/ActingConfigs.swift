@@ -8,6 +8,10 @@ package enum ActingConfigs {
     /// Those that act and whose effect no test can see, and why not.
     package static let unseen: [(name: String, reason: String)] = [
         (
+            "log.cleaner.io.buffer.size",
+            "it is the size of the pieces in which the cleaner reads and writes, and what comes of them is the same"
+        ),
+        (
             "log.flush.start.offset.checkpoint.interval.ms",
             "a start that DeleteRecords moved is written within 100 ms, so that the interval finds nothing new"
         )
@@ -37,6 +41,17 @@ package enum ActingConfigs {
         ("group.min.session.timeout.ms", "The shortest session that a member of a group may ask for."),
         ("listener.security.protocol.map", "Which security protocol each listener speaks, by its name."),
         ("listeners", "Where to listen, as `NAME://host:port`; no host is every interface, port 0 any free one."),
+        ("log.cleaner.backoff.ms", "How long the cleaner waits where there is nothing to compact."),
+        ("log.cleaner.dedupe.buffer.size", "The memory of all cleaner threads for keys: 24 bytes a key."),
+        ("log.cleaner.delete.retention.ms", "How long tombstones and ends of transactions stay once they have been compacted."),
+        ("log.cleaner.enable", "Whether anything is compacted."),
+        ("log.cleaner.io.buffer.load.factor", "How full that memory may become."),
+        ("log.cleaner.io.buffer.size", "The memory of all cleaner threads for reading and writing; a larger batch takes more."),
+        ("log.cleaner.io.max.bytes.per.second", "How much all cleaner threads read and write in a second."),
+        ("log.cleaner.max.compaction.lag.ms", "The longest a record stays without being compacted."),
+        ("log.cleaner.min.cleanable.ratio", "The share of a log not yet compacted above which it is."),
+        ("log.cleaner.min.compaction.lag.ms", "How long a record stays as it is at the least."),
+        ("log.cleaner.threads", "How many partitions are compacted at a time."),
         ("log.cleanup.policy", "What is done to old segments of topics that do not say so themselves."),
         ("log.dir", "The data directory, if it is set and `log.dirs` is not; its default does not count."),
         ("log.dirs", "The data directories, separated by commas."),
@@ -79,6 +94,7 @@ package enum ActingConfigs {
         ("offsets.topic.num.partitions", "The partitions that `__consumer_offsets` is made with."),
         ("offsets.topic.replication.factor", "The replicas that it is made with; the default is at most all brokers."),
         ("offsets.topic.segment.bytes", "The size at which its segments are rolled, from when it is made."),
+        ("producer.id.expiration.check.interval.ms", "How often producers are looked through for those to be forgotten."),
         ("producer.id.expiration.ms", "How long an idempotent producer that writes nothing is remembered."),
         ("queued.max.request.bytes", "The most bytes of requests in memory; -1: as `martlet.memory.limit.bytes` says."),
         (
@@ -118,16 +134,20 @@ package enum ActingConfigs {
     private static let topic: [(name: String, documentation: String)] = [
         (
             "cleanup.policy",
-            "What is done to old segments: they are deleted. With `compact` records need keys; alone, it keeps all of them."
+            "What is done to old segments: they are deleted, or (`compact`) lose all records but the last of each key, or both."
         ),
+        ("delete.retention.ms", "How long tombstones and ends of transactions stay once they have been compacted."),
         ("file.delete.delay.ms", "How long the files of a deleted segment remain on disk."),
         ("flush.messages", "Records of a partition after which it is synced to disk, whatever else syncs it."),
         ("flush.ms", "The longest a record waits to be synced to disk, whatever else syncs it."),
         ("index.interval.bytes", "The bytes of log between two entries of its index."),
+        ("max.compaction.lag.ms", "The longest a record stays without being compacted."),
         ("max.message.bytes", "The largest batch taken, as it arrives and as it is stored."),
         ("message.timestamp.after.max.ms", "How far in the future a record's timestamp may lie."),
         ("message.timestamp.before.max.ms", "How far in the past a record's timestamp may lie."),
         ("message.timestamp.type", "Whether records keep the producer's timestamp or get that of their arrival."),
+        ("min.cleanable.dirty.ratio", "The share of a log not yet compacted above which it is."),
+        ("min.compaction.lag.ms", "How long a record stays as it is at the least."),
         ("retention.bytes", "The size of a partition above which its oldest segments are deleted; -1 is no limit."),
         ("retention.ms", "How long records are kept; -1 is for ever."),
         ("segment.bytes", "The size at which a segment is rolled."),

@@ -85,10 +85,8 @@ extension BrokerConfig {
         let (listeners, advertised) = try settings.listeners()
         let logDirs = try settings.directories()
         try settings.checkConnectionLimits()
+        try settings.checkCleaner()
         let topics = TopicConfigResolver(settings)
-        if topics.defaults.cleanupPolicy.contains(.compact) {
-            settings.warn("log.cleanup.policy: nothing is compacted yet, and topics to be compacted keep every record")
-        }
         func time(_ name: String) -> Interval { .milliseconds(settings.int64(name)) }
         func limit(_ name: String) -> Int64? { settings.int64(name) > 0 ? settings.int64(name) : nil }
         func bufferBytes(_ name: String) -> Int32? { limit(name).map(Int32.init) }
@@ -145,6 +143,7 @@ extension BrokerConfig {
         let settings = altered.settings
         try settings.checkTimes()
         try settings.checkConnectionLimits()
+        try settings.checkCleaner()
         // what it warns of was said at the start
         (altered.listeners, altered.advertisedListeners) = try altered.settings.listeners()
         altered.topics = TopicConfigResolver(settings)
@@ -215,6 +214,16 @@ extension BrokerSettings {
                 .contradiction, "log.cleaner.min.compaction.lag.ms",
                 "log.cleaner.min.compaction.lag.ms is \(minimum), which cannot be above "
                     + "log.cleaner.max.compaction.lag.ms, \(maximum)")
+        }
+    }
+
+    fileprivate func checkCleaner() throws(ConfigError) {
+        let map = int64("log.cleaner.dedupe.buffer.size"), threads = int64("log.cleaner.threads")
+        guard map / threads > 1 << 20 else {
+            throw ConfigError(
+                .contradiction, "log.cleaner.dedupe.buffer.size",
+                "log.cleaner.dedupe.buffer.size is \(map): it must be more than 1 MiB for each of log.cleaner.threads, "
+                    + "\(threads)")
         }
     }
 

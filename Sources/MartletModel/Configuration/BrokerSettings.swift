@@ -149,6 +149,7 @@ extension BrokerSettings {
     /// For settings of type int and short, whose values fit.
     package func int32(_ name: String) -> Int32 { Int32(int64(name)) }
     package func bool(_ name: String) -> Bool { required(value(name)?.boolean, name) }
+    package func double(_ name: String) -> Double { required(value(name)?.double, name) }
     package func string(_ name: String) -> String { required(value(name)?.string, name) }
     package func list(_ name: String) -> [String] { required(value(name)?.list, name) }
 

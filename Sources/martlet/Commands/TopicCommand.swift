@@ -114,6 +114,9 @@ enum TopicCommand: ProgramCommand {
 
     private static let describeDefinition = CommandLineArguments.Command(
         "describe", "Shows the partitions of topics: leaders, replicas, first and next offset; and their settings.",
+        flags: [
+            .init("upkeep", "Also shows how far partitions are compacted, and what that saved, from their leaders' metrics.")
+        ],
         commonFlags: ClientFlags.all,
         operands: [.init("TOPIC", isRequired: false, mayRepeat: true, "Their names; none means all but internal ones.")],
         notes: [
@@ -122,7 +125,13 @@ enum TopicCommand: ProgramCommand {
             "partitions": [{"partition": 0, "leader": 1, "leaderEpoch": 0, "replicas": [1], "isr": [1], "offline": [],
             "start": 0, "end": 10, "error": null}, …]}, …]}. `configs` has what is set for the topic itself, and is null
             where the broker does not tell; `leader` is -1, and offsets are null, where a partition has no leader.
-            """#
+            With --upkeep a topic has "upkeep": [{"partition": 0, "compactedTo": 10, "cleanBytes": 1, "dirtyBytes": 1,
+            "compactions": 1, "savedBytes": 1, "lastCompactedMs": 1, "uncleanable": false}, …], of partitions that are
+            compacted. Saved bytes and compactions count from the broker's start; what nobody has looked at yet is null.
+            """#,
+            """
+            --upkeep asks the leaders where their metrics are told (martlet.metrics.listener), and reads them there.
+            """,
         ],
         examples: ["martlet topic describe orders", "martlet topic describe --json"])
 
@@ -143,14 +152,22 @@ enum TopicCommand: ProgramCommand {
         }
         var entries: [JSONValue] = []
         var texts: [String] = []
+        var upkeep = session.arguments.has("upkeep") ? TopicUpkeep() : nil
         for topic in topics {
+            let kept = try await upkeep?.rows(of: topic, session)
             let configs = try await settings(of: topic.name, client)
             let rows = topic.partitions.map { part in
                 let place = TopicPartition(topic.name, part.index)
                 return Row(partition: part, start: offset(starts, place), end: offset(ends, place))
             }
-            texts.append(text(topic, rows, configs, isStyled: session.isStyled))
-            entries.append(json(topic, rows, configs))
+            var told = text(topic, rows, configs, isStyled: session.isStyled)
+            var entry = json(topic, rows, configs)
+            if let kept {
+                told += "upkeep\n" + TopicUpkeep.text(kept, isStyled: session.isStyled)
+                entry["upkeep"] = TopicUpkeep.json(kept)
+            }
+            texts.append(told)
+            entries.append(.object(entry))
         }
         session.show(["topics": .array(entries)], texts.joined(separator: "\n"))
         if known.isEmpty, !session.isJSON { session.remark("There are no topics.") }
@@ -198,7 +215,7 @@ enum TopicCommand: ProgramCommand {
         return text + table.text(isStyled: isStyled)
     }
 
-    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?) -> JSONValue {
+    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?) -> JSONObject {
         func list(_ ids: [BrokerID]) -> JSONValue { .array(ids.map { .int(Int64($0)) }) }
         let parts = rows.map { row -> JSONValue in
             let part = row.partition

@@ -156,7 +156,7 @@ import Testing
     }
 
     @Test func settingsWithoutEffectAreNamed() throws {
-        #expect(try resolver().inert([(name: "retention.ms", value: "1"), (name: "delete.retention.ms", value: "1")])
-            == ["delete.retention.ms"])
+        #expect(try resolver().inert([(name: "retention.ms", value: "1"), (name: "preallocate", value: "true")])
+            == ["preallocate"])
     }
 }

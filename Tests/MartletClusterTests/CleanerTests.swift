@@ -1,0 +1,202 @@
+import MartletBasics
+import MartletCluster
+import MartletLog
+import MartletModel
+import MartletReactor
+import MartletSimulation
+import Testing
+
+/// A broker on a simulated machine that leads partitions of a compacted topic.
+private final class CompactingBroker: @unchecked Sendable {
+    let world = SimulatedWorld(seed: 21)
+    private let host: SimulatedHost
+    private(set) var replicas: ReplicaHost!
+    private let partitions: Int32
+
+    /// Settings stand before what makes the cleaner look often, and at small segments.
+    init(_ settings: [(name: String, value: String)], partitions: Int32 = 1) {
+        host = world.makeHost("broker")
+        self.partitions = partitions
+        var all: [String: String] = [
+            "log.index.size.max.bytes": "4096", "log.segment.bytes": "4000", "log.cleanup.policy": "compact",
+            "log.cleaner.backoff.ms": "100", "log.cleaner.min.cleanable.ratio": "0.01", "log.retention.ms": "-1",
+        ]
+        for (name, value) in settings { all[name] = value }
+        let overrides = all.sorted { $0.key < $1.key }.map { (name: $0.key, value: $0.value) }
+        run { made in
+            let config = try BrokerConfig.resolve(overrides: overrides)
+            made.replicas = try ReplicaHost.open(host: made.host, config: config, sink: SilentLog())
+            try await made.replicas.claim(brokerID: 1, clusterID: "AAAAAAAAAAAAAAAAAAAAAA")
+            for index in 0..<partitions {
+                try await made.replicas.apply(
+                    topic: "t", id: UUID(high: 1, low: 2), config: config.topics.defaults, partition: index,
+                    assignment: .init(leader: 1, leaderEpoch: 0, partitionEpoch: 0, replicas: [1], inSyncReplicas: [1]),
+                    isNew: true)
+            }
+        }
+    }
+
+    deinit { world.end() }
+
+    private func run(_ body: @escaping @Sendable (CompactingBroker) async throws -> Void) {
+        final class Outcome: @unchecked Sendable { var isDone = false }
+        let outcome = Outcome()
+        host.loops[0].spawn { [self] in
+            do { try await body(self) } catch { Issue.record(error) }
+            outcome.isDone = true
+        }
+        #expect(world.run(atMost: .seconds(60)) { outcome.isDone }, "it never ends")
+    }
+
+    private final class Owner: AppendOwner {
+        let loop: any EventLoop
+        init(_ loop: any EventLoop) { self.loop = loop }
+        func appendFinished(_: AppendToken, _: AppendOutcome) {}
+    }
+
+    /// What the leader says at once to a batch.
+    @discardableResult
+    func append(
+        _ records: [(key: String, value: String?)], partition index: Int32 = 0, identity: BatchIdentity = BatchIdentity()
+    ) -> ErrorCode {
+        final class Said: @unchecked Sendable { var error = ErrorCode.none }
+        let said = Said()
+        run { made in
+            var builder = BatchBuilder(identity)
+            for record in records {
+                builder.append(
+                    timestamp: made.host.clock.wallMilliseconds, key: Array(record.key.utf8),
+                    value: record.value.map { Array($0.utf8) })
+            }
+            var output = ByteBuffer()
+            builder.finish(into: &output, codec: .none, contexts: CodecContexts())
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: output.bytes.count, alignment: 8)
+            defer { bytes.deallocate() }
+            bytes.copyMemory(from: output.bytes)
+            let partition = try #require(made.replicas.topics.partition(TopicPartition("t", index)))
+            let request = AppendRequest(
+                .written, owner: Owner(made.host.loops[0]), token: AppendToken(answer: 1, index: 0), deadline: .distantFuture)
+            if case .refused(let error, _) = partition.append(bytes, request) { said.error = error }
+            var effects = PartitionEffects()
+            partition.writeReserved(&effects)
+            effects.deliver()
+        }
+        return said.error
+    }
+
+    /// Ten records of each of ten keys, and then enough of one other for a new segment.
+    func fill(_ index: Int32 = 0) {
+        for round in 0..<10 {
+            append((0..<10).map { ("k\($0)", "\(round)" + String(repeating: "x", count: 50)) }, partition: index)
+        }
+        rollOver(index)
+    }
+
+    func rollOver(_ index: Int32 = 0) {
+        for _ in 0..<2 { append([("filler", String(repeating: "y", count: 3000))], partition: index) }
+        world.run(for: .milliseconds(50))
+    }
+
+    func wait(_ seconds: Int64) { world.run(for: .seconds(seconds)) }
+
+    var counts: LogActivity.Counts { replicas.activity.counts }
+
+    func underWay() -> Int {
+        final class Told: @unchecked Sendable { var count = 0 }
+        let told = Told()
+        run { made in told.count = made.replicas.cleaningsCount }
+        return told.count
+    }
+}
+
+@Suite struct TheCleanerOfABroker {
+    @Test(arguments: [("100", true), ("3600000", false)])
+    func theCleanerLooksAsOftenAsItIsTold(backoff: String, cleans: Bool) {
+        let broker = CompactingBroker([("log.cleaner.backoff.ms", backoff)])
+        broker.fill()
+        broker.wait(5)
+        #expect((broker.counts.cleanings > 0) == cleans)
+        #expect(!cleans || broker.counts.cleanerDroppedRecords == 90)
+    }
+
+    @Test func nothingIsCompactedWhereTheCleanerIsSwitchedOff() {
+        let broker = CompactingBroker([("log.cleaner.enable", "false")])
+        broker.fill()
+        broker.wait(5)
+        #expect(broker.counts.cleanings == 0)
+    }
+
+    @Test(arguments: [("134217728", "0.9", 1...1), ("1048610", "0.9", 1...1), ("1048610", "0.1", 2...4)])
+    func theMemoryForKeysIsWhatIsSet(bytes: String, factor: String, cleanings: ClosedRange<UInt64>) {
+        let broker = CompactingBroker([
+            ("log.cleaner.dedupe.buffer.size", bytes), ("log.cleaner.io.buffer.load.factor", factor),
+            ("log.segment.bytes", "10000000"), ("log.cleaner.backoff.ms", "10000"),
+        ])
+        // 43,692 places: 39,322 keys, or 4,369
+        for batch in 0..<9 { broker.append((0..<1000).map { ("key-\(batch)-\($0)", "v") }) }
+        for _ in 0..<2 { broker.append([("filler", String(repeating: "y", count: 9_900_000))]) }
+        broker.wait(60)
+        #expect(cleanings.contains(broker.counts.cleanings), "\(broker.counts.cleanings)")
+        #expect(broker.counts.cleanerDroppedRecords <= 1)
+    }
+
+    @Test(arguments: [("0", 100 as UInt64), ("86400000", 90)])
+    func tombstonesGoWhenTheBrokersRetentionOfThemIsOver(retention: String, dropped: UInt64) {
+        let broker = CompactingBroker([("log.cleaner.delete.retention.ms", retention)])
+        for round in 0..<9 { broker.append((0..<10).map { ("k\($0)", "\(round)") }) }
+        broker.append((0..<10).map { ("k\($0)", nil) })
+        broker.rollOver()
+        broker.wait(5)
+        #expect(broker.counts.cleanerDroppedRecords == 90)
+        let fillers = broker.counts.cleanerDroppedRecords
+        broker.append([("other", "1")])
+        broker.rollOver()
+        broker.wait(5)
+        // the fillers supersede one another as well
+        #expect((broker.counts.cleanerDroppedRecords - fillers) / 10 * 10 + 90 == dropped)
+    }
+
+    @Test(arguments: [("5000", true), ("9223372036854775807", false)])
+    func whatIsTooOldIsCompactedWhateverItsShare(lag: String, cleans: Bool) {
+        let broker = CompactingBroker([("log.cleaner.max.compaction.lag.ms", lag), ("log.cleaner.min.cleanable.ratio", "1.0")])
+        broker.fill()
+        broker.wait(2)
+        #expect(broker.counts.cleanings == 0)
+        broker.wait(8)
+        #expect((broker.counts.cleanings > 0) == cleans)
+    }
+
+    @Test func whatIsYoungStaysAsItIs() {
+        let broker = CompactingBroker([("log.cleaner.min.compaction.lag.ms", "30000")])
+        broker.fill()
+        broker.wait(25)
+        #expect(broker.counts.cleanings == 0)
+        broker.wait(10)
+        #expect(broker.counts.cleanings > 0)
+    }
+
+    @Test(arguments: [("1", 1), ("3", 3)])
+    func asManyPartitionsAtATimeAsThereAreThreads(threads: String, atATime: Int) {
+        let broker = CompactingBroker(
+            [
+                ("log.cleaner.threads", threads), ("log.cleaner.io.max.bytes.per.second", "500"),
+                ("log.cleaner.backoff.ms", "10000"),
+            ], partitions: 4)
+        for index in 0..<4 { broker.fill(Int32(index)) }
+        broker.wait(12)
+        #expect(broker.underWay() == atATime)
+    }
+
+    @Test(arguments: [("1000", ErrorCode.none), ("600000", .outOfOrderSequenceNumber)])
+    func producersAreLookedThroughAsOftenAsIsSet(interval: String, answer: ErrorCode) {
+        let broker = CompactingBroker([
+            ("producer.id.expiration.check.interval.ms", interval), ("producer.id.expiration.ms", "2000"),
+        ])
+        func send(_ sequence: Int32) -> ErrorCode {
+            broker.append([("k", "v")], identity: BatchIdentity(producerID: 7, epoch: 0, baseSequence: sequence))
+        }
+        #expect(send(0) == .none)
+        broker.wait(10)
+        #expect(send(90) == answer)
+    }
+}
