@@ -60,6 +60,9 @@ let package = Package(
             ]),
         library("MartletClient", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
         library("MartletSimulation", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
+        library("MartletChecker", ["MartletBasics"]),
+        .executableTarget(
+            name: "martlet-check", dependencies: ["MartletBasics", "MartletChecker"], swiftSettings: strict),
         .executableTarget(
             name: "martlet",
             dependencies: [
@@ -100,6 +103,7 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletClient", "MartletSimulation",
                 "MartletBroker",
             ]),
+        tests("MartletCheckerTests", ["MartletBasics", "MartletChecker"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",
