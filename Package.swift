@@ -63,6 +63,16 @@ let package = Package(
         library("MartletChecker", ["MartletBasics"]),
         .executableTarget(
             name: "martlet-check", dependencies: ["MartletBasics", "MartletChecker"], swiftSettings: strict),
+        library(
+            "MartletSwarm",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSimulation",
+                "MartletChecker",
+            ]),
+        .executableTarget(
+            name: "martlet-simulate",
+            dependencies: ["MartletBasics", "MartletReactor", "MartletWire", "MartletChecker", "MartletSwarm"],
+            swiftSettings: strict),
         .executableTarget(
             name: "martlet",
             dependencies: [
@@ -104,11 +114,12 @@ let package = Package(
                 "MartletBroker",
             ]),
         tests("MartletCheckerTests", ["MartletBasics", "MartletChecker"]),
+        tests("MartletSwarmTests", ["MartletReactor", "MartletChecker", "MartletSwarm"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",
             [
-                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletCluster", "MartletBroker",
+                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor",
             ]),
     ]
 )

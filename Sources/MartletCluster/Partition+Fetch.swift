@@ -134,12 +134,13 @@ extension Partition {
     }
 
     private func read(_ request: PartitionFetchRequest, _ found: inout PartitionFetch) {
-        let limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
+        var limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
         // between the limit and the log's end there is something, but not for this reader yet
         guard request.offset >= log.logStartOffset, request.offset <= log.logEndOffset else {
             found = PartitionFetch(error: .offsetOutOfRange)
             return
         }
+        if log.planted.contains(.readsAboveHighWatermark) { limit = log.logEndOffset }
         guard request.offset < limit else { return }
         do throws(LogError) {
             found.slice = try log.read(

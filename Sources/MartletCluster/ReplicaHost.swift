@@ -97,6 +97,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let path = directory.path
         var settings = Syncer.Settings()
         settings.delay = config.syncDelay
+        settings.planted = host.planted
         let lane = host.makeLane("sync", threads: Self.syncThreads, limit: Self.laneLimit)
         let syncer = Syncer(disk: host.disk, path: path, lane: lane, loop: host.loops[0], settings: settings) { [weak self] error in
             self?.unit(path)?.failed(.storage(error))
@@ -214,10 +215,11 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
+        parameters.planted = host.planted
         if isThere {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0
-            parameters.wasClosedCleanly = known.isClean
+            parameters.wasClosedCleanly = known.isClean || host.planted.contains(.forgottenTruncation)
             parameters.durableLowerBound = known.durableBound
             parameters.mayHaveGaps = parameters.mayHaveGaps || unit.directory.found.offset(.cleaner, id) != nil
         }

@@ -362,7 +362,8 @@ extension PartitionLog {
     /// Writes down the producers' state as it is before the offset.
     func writeSnapshot(at offset: Offset) throws(LogError) {
         let file = try files.open(snapshotPath(offset), .truncate)
-        try files.write(producers.encodeSnapshot(), to: file, at: 0)
+        let state = planted.contains(.forgottenProducers) ? ProducerStateTable() : producers
+        try files.write(state.encodeSnapshot(), to: file, at: 0)
         unsyncedFiles.append(file)
         noteFolderChanged()
     }

@@ -30,6 +30,7 @@ package struct LogParameters {
     package var cutDirectory: String
     /// Where what the log does is counted.
     package var activity = LogActivity()
+    package var planted: PlantedBugs = []
 
     package init(
         partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, descriptors: DescriptorCache,
@@ -111,6 +112,7 @@ package final class PartitionLog {
     let clock: any Clock
     let logger: Logger
     let activity: LogActivity
+    package let planted: PlantedBugs
     var random: SeededRandom
 
     /// Never empty between calls once opened; by base offset; the last one is active.
@@ -154,6 +156,7 @@ package final class PartitionLog {
         clock = parameters.clock
         logger = parameters.logger
         activity = parameters.activity
+        planted = parameters.planted
         random = SeededRandom(seed: parameters.seed)
         let start = max(parameters.logStartOffset, 0)
         offsets = LogOffsets(logStart: start, recoveryPoint: start, durable: start, logEnd: start)

@@ -25,6 +25,10 @@ enum ImportTable {
         ],
         "MartletChecker": ["MartletBasics"],
         "martlet-check": ["MartletBasics", "MartletChecker", "Glibc"],
+        "MartletSwarm": [
+            "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSimulation", "MartletChecker",
+        ],
+        "martlet-simulate": ["MartletBasics", "MartletReactor", "MartletWire", "MartletChecker", "MartletSwarm", "Glibc"],
         "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
         "martlet": [
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",

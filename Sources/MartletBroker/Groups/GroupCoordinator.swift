@@ -16,6 +16,7 @@ package final class GroupCoordinator: @unchecked Sendable {
     let loading: any Lane
     let commitTimeout: Interval
     private let host: any Host
+    var planted: PlantedBugs { host.planted }
     private let cluster: ClusterMember
     private let config: BrokerConfig
     private let baseSettings: GroupSettings

@@ -74,6 +74,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
 
     private static let retryDelay = Interval.milliseconds(20)
     private static let failureDelay = Interval.seconds(1)
+    /// Of a planted bug: one batch in so many is lost.
+    private static let plantedLossEvery: UInt64 = 5
 
     let index: Int32
     /// Where its timer runs and its appends are told of.
@@ -335,6 +337,10 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         lastBatch += 1
         let number = lastBatch
         let contents = serving.batch.entries
+        if coordinator.planted.contains(.lostCommit), number % Self.plantedLossEvery == 0 {
+            serving.batch.finish { _ in }
+            return told(contents, .success(0), serving, &outcome)
+        }
         let request = AppendRequest(
             .committed, owner: self, token: AppendToken(answer: number, index: Int(serving.leaderEpoch)),
             deadline: clock.now + coordinator.commitTimeout, origin: .coordinator)

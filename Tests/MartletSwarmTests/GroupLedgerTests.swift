@@ -1,3 +1,4 @@
+import MartletSwarm
 import Testing
 
 /// A judge that lets everything pass proves nothing: histories that no coordinator may write, and beside each one that it may.
@@ -12,15 +13,6 @@ import Testing
     ) {
         ledger.assigned(
             "g", generation: generation, to: member, partitions: partitions, token: token, asked: asked ?? ledger.moment())
-    }
-
-    private func commit(
-        _ ledger: GroupLedger, _ member: GroupLedger.Member, _ generation: Int32,
-        _ outcome: GroupLedger.CommitOutcome = .accepted
-    ) -> Int64 {
-        let offset = ledger.commit("g", 0)
-        ledger.committed(offset, "g", generation: generation, by: member, outcome)
-        return offset
     }
 
     private func violations(_ history: (GroupLedger) -> Void) -> [String] {
@@ -59,7 +51,7 @@ import Testing
         for (what, ask) in [
             ("was given partitions", { (ledger: GroupLedger, a: GroupLedger.Member) in assign(ledger, a, 1, []) }),
             ("may go on", { $0.heartbeatAccepted("g", generation: 1, by: $1, asked: $0.moment()) }),
-            ("committed", { _ = commit($0, $1, 1) }),
+            ("committed", { $0.commitAccepted("g", generation: 1, by: $1, asked: $0.moment()) }),
         ] {
             let broken = violations { ledger in
                 let a = member("a", in: ledger)
@@ -73,11 +65,9 @@ import Testing
             let a = member("a", in: ledger)
             assign(ledger, a, 1, [0])
             let asked = ledger.moment()
-            let offset = ledger.commit("g", 0)
             assign(ledger, member("b", in: ledger), 2, [0], token: 2)
             ledger.heartbeatAccepted("g", generation: 1, by: a, asked: asked)
-            ledger.committed(offset, "g", generation: 1, by: a, .accepted)
-            _ = commit(ledger, a, 1, .refused)
+            ledger.commitAccepted("g", generation: 1, by: a, asked: asked)
         }.isEmpty, "what was asked before may be answered after")
     }
 
@@ -86,7 +76,7 @@ import Testing
             let a = member("a", "i", in: ledger)
             assign(ledger, a, 1, [0])
             assign(ledger, member("b", "i", in: ledger), 1, [0])
-            _ = commit(ledger, a, 1)
+            ledger.commitAccepted("g", generation: 1, by: a, asked: ledger.moment())
         }
         #expect(broken == ["a committed in generation 1 of g, and asked when b had taken its place as i"])
         #expect(violations { ledger in
@@ -96,70 +86,8 @@ import Testing
             let a = GroupLedger.Member(id: "a", instance: "i", asked: asked, told: ledger.moment())
             assign(ledger, b, 1, [0])
             assign(ledger, a, 1, [0])
-            _ = commit(ledger, b, 1)
-            _ = commit(ledger, a, 1)
-        }.isEmpty)
-    }
-
-    @Test func anAcknowledgedCommitThatIsLostOrGoneBackIsSeen() {
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            let first = commit(ledger, a, 1)
-            _ = commit(ledger, a, 1)
-            ledger.read(first, "g", 0, asked: ledger.moment())
-        } == ["g/0 went back to the offset 0, and 1 had followed it"])
-        #expect(violations { ledger in
-            _ = commit(ledger, member("a", in: ledger), 1)
-            ledger.lifeEnded()
-            ledger.read(nil, "g", 0, asked: ledger.moment())
-        } == ["nothing is committed for g/0, and 0 had been"])
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            let first = commit(ledger, a, 1, .unknown)
-            ledger.lifeEnded()
-            _ = commit(ledger, a, 1)
-            ledger.read(first, "g", 0, asked: ledger.moment())
-        } == ["g/0 went back to the offset 0, and 1 had followed it"])
-    }
-
-    @Test func whatWasReadAndIsGoneIsSeen() {
-        let broken = violations { ledger in
-            let a = member("a", in: ledger)
-            let first = commit(ledger, a, 1), second = commit(ledger, a, 1, .unknown)
-            ledger.read(second, "g", 0, asked: ledger.moment())
-            ledger.read(first, "g", 0, asked: ledger.moment())
-        }
-        #expect(broken == ["g/0 went back to the offset 0, and 1 had followed it"])
-    }
-
-    @Test func whatNobodyCommittedOrWasRefusedIsSeen() {
-        #expect(violations { $0.read(7, "g", 0, asked: $0.moment()) } == ["g/0 has the offset 7, which nobody committed there"])
-        #expect(violations { ledger in
-            let offset = ledger.commit("g", 1)
-            ledger.committed(offset, "g", generation: 1, by: member("a", in: ledger), .accepted)
-            ledger.read(offset, "g", 0, asked: ledger.moment())
-        } == ["g/0 has the offset 0, which nobody committed there"])
-        #expect(violations { ledger in
-            let offset = commit(ledger, member("a", in: ledger), 1, .refused)
-            ledger.read(offset, "g", 0, asked: ledger.moment())
-        } == ["g/0 has the offset 0, which was refused"])
-    }
-
-    @Test func aCommitWithoutAnAnswerMayBeThereOrNot() {
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            ledger.read(nil, "g", 0, asked: ledger.moment())
-            let first = commit(ledger, a, 1), second = commit(ledger, a, 1, .unknown)
-            ledger.read(first, "g", 0, asked: ledger.moment())
-            ledger.read(second, "g", 0, asked: ledger.moment())
-            ledger.read(second, "g", 0, asked: ledger.moment())
-        }.isEmpty)
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            let first = commit(ledger, a, 1, .unknown)
-            _ = commit(ledger, a, 1)
-            // the first may have been carried out after the second
-            ledger.read(first, "g", 0, asked: ledger.moment())
+            ledger.commitAccepted("g", generation: 1, by: b, asked: ledger.moment())
+            ledger.commitAccepted("g", generation: 1, by: a, asked: ledger.moment())
         }.isEmpty)
     }
 

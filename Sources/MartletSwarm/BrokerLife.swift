@@ -26,6 +26,7 @@ final class BrokerLife: @unchecked Sendable {
     private let process: BrokerProcess
     private let fatal = Box<String?>(nil)
 
+
     init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig) {
         self.world = world
         self.host = host
@@ -61,4 +62,10 @@ final class BrokerLife: @unchecked Sendable {
         }
         return world.run(atMost: Self.patience, until: { isDone.value })
     }
+}
+
+/// What several parts of a run share; the world is one thread, so nothing guards it.
+final class Box<Value>: @unchecked Sendable {
+    var value: Value
+    init(_ value: Value) { self.value = value }
 }
