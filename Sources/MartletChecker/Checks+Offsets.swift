@@ -63,7 +63,8 @@ extension Checks {
     }
 
     /// High watermarks and log starts only rise, and what could be read once stays in range. Partitions whose bytes
-    /// were damaged are excused.
+    /// were damaged are excused. A log start may fall with the end of a broker's life, as Kafka's does: what was deleted last
+    /// is there again.
     package static func offsetsGoneBack(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var ends: [Place: Rising] = [:]
@@ -72,7 +73,13 @@ extension Checks {
                 let rising = Rising(ordered.map { ($0.told, $0.offset) })
                 if name == "high watermark" { ends[place] = rising }
                 for look in ordered {
-                    guard let before = rising.known(before: look.asked), look.offset < before else { continue }
+                    guard var before = rising.known(before: look.asked), look.offset < before else { continue }
+                    if name == "log start" {
+                        let life = history.life(at: look.asked)
+                        let here = ordered.filter { $0.told < look.asked && history.life(at: $0.asked) == life }
+                        guard let most = here.map(\.offset).max(), look.offset < most else { continue }
+                        before = most
+                    }
                     found.append(Verdict(
                         .offsetGoneBack,
                         "the \(name) of \(place) was \(before), and \(look.consumer), who asked at \(look.asked), was told \(look.offset)"))

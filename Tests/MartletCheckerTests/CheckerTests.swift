@@ -355,6 +355,15 @@ private func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
         } == [.offsetGoneBack])
     }
 
+    @Test func aLogStartMayFallWithTheEndOfALife() throws {
+        #expect(try verdicts {
+            $0.deleteRecords(before: 3)
+            $0.saw([], from: 5, start: 3)
+            $0.happened(.ended(.kill))
+            $0.saw([], from: 5, start: 2)
+        } == [])
+    }
+
     @Test func whatWasInRangeStaysInRange() throws {
         #expect(try verdicts {
             $0.saw([], end: 7)
