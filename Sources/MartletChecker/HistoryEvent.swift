@@ -129,6 +129,8 @@ package struct HistoryEvent: Hashable, Sendable {
         case damaged(Place)
         /// What a client found wrong by itself: an answer that cannot be read, an error that nothing explains.
         case broken(String)
+        /// For who reads the history; judged by nobody.
+        case note(String)
     }
 
     package var time: Int64

@@ -84,6 +84,7 @@ struct Fields {
             return .ended(how)
         case "damaged": return .damaged(try place())
         case "broken": return .broken(try text("reason"))
+        case "note": return .note(try text("text"))
         default: return try operation(name)
         }
     }
@@ -176,6 +177,7 @@ extension HistoryEvent.Kind {
         case .ended(let how): return Self.named("ended", Self.text("how", how.rawValue))
         case .damaged(let place): return Self.named("damaged", Self.of(place))
         case .broken(let reason): return Self.named("broken", Self.text("reason", reason))
+        case .note(let text): return Self.named("note", Self.text("text", text))
         default: return sightMembers
         }
     }

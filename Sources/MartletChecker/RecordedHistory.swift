@@ -106,7 +106,7 @@ package struct RecordedHistory: Sendable {
             // what was on its way to it is there, or never will be
             for index in commits.indices where commits[index].decided == nil { commits[index].decided = event.time }
         case .damaged(let place): damaged.insert(place)
-        case .listed, .outOfRange, .committed, .topics, .broken: break
+        case .listed, .outOfRange, .committed, .topics, .broken, .note: break
         }
     }
 

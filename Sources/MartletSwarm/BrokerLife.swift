@@ -27,10 +27,10 @@ final class BrokerLife: @unchecked Sendable {
     private let fatal = Box<String?>(nil)
 
 
-    init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig) {
+    init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig, sink: any LogSink) {
         self.world = world
         self.host = host
-        process = BrokerProcess(host: host, config: config, sink: SilentLog(), memoryBytes: Self.memoryBytes)
+        process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: Self.memoryBytes)
         process.onFatal = { [fatal] sentence in fatal.value = sentence }
     }
 

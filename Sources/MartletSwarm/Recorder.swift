@@ -51,7 +51,10 @@ package final class Recorder: @unchecked Sendable {
         if brokenCount <= Self.brokenLimit { note(.broken(sentence)) }
     }
 
-    func fell(_ fault: FaultKind) { faults[fault, default: 0] += 1 }
+    func fell(_ fault: FaultKind) {
+        faults[fault, default: 0] += 1
+        note(.note("fault: \(fault.rawValue)"))
+    }
 
     func operation() -> Int {
         operationsCount += 1
@@ -67,13 +70,28 @@ package final class Recorder: @unchecked Sendable {
 
     func advertises(_ apis: [Int16]) { if advertised.isEmpty { advertised = apis.sorted() } }
 
-    /// Every line of the history, folded into one number: two runs of a seed must agree.
+    /// Every line of the history but notes, folded into one number: two runs of a seed must agree.
     package var digest: UInt64 {
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for event in events {
+            if case .note = event.kind { continue }
             for byte in event.line.utf8 { hash = (hash ^ UInt64(byte)) &* 0x0000_0100_0000_01B3 }
         }
         return hash
+    }
+}
+
+/// The broker's own log, among what clients saw.
+final class LogNotes: LogSink, @unchecked Sendable {
+    private let record: Recorder
+
+    init(_ record: Recorder) { self.record = record }
+
+    func wants(_ level: LogLevel, _: StaticString) -> Bool { level > .debug }
+
+    func write(_ level: LogLevel, _ subsystem: StaticString, _ message: String, _ fields: [(String, String)]) {
+        let told = fields.map { " \($0.0)=\($0.1)" }.joined()
+        record.note(.note("\(level) \(subsystem): \(message)\(told)"))
     }
 }
 

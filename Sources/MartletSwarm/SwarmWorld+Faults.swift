@@ -79,10 +79,12 @@ extension SwarmWorld {
     func rot() {
         for directory in config.logDirs {
             let folder = "\(directory)/rotting-0"
-            guard let names = try? host.disk.list(folder), !names.isEmpty else { continue }
+            // That file has no checksum: with another bit it names another topic, and the log is put aside as a stranger's.
+            guard let names = try? host.disk.list(folder).filter({ $0 != "partition.metadata" }), !names.isEmpty else { continue }
             let path = "\(folder)/\(names[random.below(names.count)])"
             guard let size = try? host.disk.status(path)?.size, size > 0 else { continue }
             record.fell(.bitRot)
+            record.note(.note("bits of \(path), which has \(size) bytes, are turned over"))
             record.note(.damaged(Place("rotting", 0)))
             files.flipBits(path, in: 0..<size, count: 1 + random.below(3))
             return

@@ -70,6 +70,7 @@ package final class SwarmWorld: @unchecked Sendable {
     var isDiskHurt = false
     private var groups: [GroupMembers.Group] = []
     private let members: GroupMembers
+    private let sink: any LogSink
 
     var record: Recorder { stage.record }
     var files: SimulatedFileSystem { host.files }
@@ -84,6 +85,7 @@ package final class SwarmWorld: @unchecked Sendable {
         simulated.network.powerCutSilence = .milliseconds(300)
         stage = Stage(simulated, broker: SocketAddress(host: host.address, port: Self.port))
         members = GroupMembers(stage)
+        sink = keepsLines ? LogNotes(stage.record) : SilentLog()
         var settings = [
             ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
             ("log.dirs", plan.workload.contains(.moves) ? "/data/a,/data/b" : "/data/a"), ("martlet.keeper.dir", "/data/keeper"),
@@ -148,7 +150,7 @@ package final class SwarmWorld: @unchecked Sendable {
                 record.fell(.powerCutAtStart)
                 host.powerCut(afterDiskOperations: 1 + random.below(60))
             }
-            life = BrokerLife(simulated, host, config)
+            life = BrokerLife(simulated, host, config, sink: sink)
             switch life.start() {
             case .serves:
                 host.forgetCountdowns()

@@ -175,6 +175,7 @@ private func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
     @Test func whatADamagedDiskTookIsExcusedAndWhatItMakesUpIsNot() throws {
         #expect(try verdicts {
             $0.wrote(["a", "b"], at: 0)
+            $0.happened(.note("a bit of the first segment"))
             $0.happened(.damaged(Story.place))
             $0.ended(with: ["a"])
         } == [])
