@@ -69,17 +69,15 @@ extension Checks {
         var found: [Verdict] = []
         var ends: [Place: Rising] = [:]
         for (place, looks) in looks(history) where !history.damaged.contains(place) {
-            for (name, ordered) in [("high watermark", looks.ends), ("log start", looks.starts)] {
+            ends[place] = Rising(looks.ends.map { ($0.told, $0.offset) })
+            var kinds = [("high watermark", looks.ends)]
+            for life in 0...history.ends.count {
+                kinds.append(("log start", looks.starts.filter { history.life(at: $0.asked) == life && history.life(at: $0.told) == life }))
+            }
+            for (name, ordered) in kinds {
                 let rising = Rising(ordered.map { ($0.told, $0.offset) })
-                if name == "high watermark" { ends[place] = rising }
                 for look in ordered {
-                    guard var before = rising.known(before: look.asked), look.offset < before else { continue }
-                    if name == "log start" {
-                        let life = history.life(at: look.asked)
-                        let here = ordered.filter { $0.told < look.asked && history.life(at: $0.asked) == life }
-                        guard let most = here.map(\.offset).max(), look.offset < most else { continue }
-                        before = most
-                    }
+                    guard let before = rising.known(before: look.asked), look.offset < before else { continue }
                     found.append(Verdict(
                         .offsetGoneBack,
                         "the \(name) of \(place) was \(before), and \(look.consumer), who asked at \(look.asked), was told \(look.offset)"))

@@ -52,6 +52,8 @@ package final class SwarmWorld: @unchecked Sendable {
     private static let startAttemptsLimit = 8
     static let port: UInt16 = 9092
     static let roomyBytes: Int64 = 1 << 40
+    /// How often the last reader tries to read a topic to its end.
+    private static let readAttemptsLimit = 40
     /// How often it is looked whether the groups have settled, and how many looks in a row must find the same.
     private static let look = Interval.milliseconds(500)
     private static let looksLimit = 240
@@ -345,6 +347,11 @@ package final class SwarmWorld: @unchecked Sendable {
         let isDone = Box(false)
         let client = stage.client(name, on: clients[1])
         let random = simulated.makeRandom(name)
+        let end: @Sendable (String) -> Void = { [record] reason in
+            record.broken("\(name): \(reason)")
+            client.close()
+            isDone.value = true
+        }
         clients[1].loops[0].spawn { [self] in
             do throws(ClientFault) {
                 try await client.connect(to: stage.broker)
@@ -355,11 +362,18 @@ package final class SwarmWorld: @unchecked Sendable {
                 record.note(.topics(asked: asked, counts))
                 for index in stage.topics.indices {
                     let last = SwarmConsumer(stage, client, topic: index, manner: .init(), random: random)
-                    while try await !last.readToTheEnd() { await client.loop.sleep(for: .milliseconds(20)) }
+                    var attempts = 0
+                    while try await !last.readToTheEnd() {
+                        attempts += 1
+                        guard attempts < Self.readAttemptsLimit else {
+                            return end("\(stage.topics[index].name) cannot be read")
+                        }
+                        await client.loop.sleep(for: .milliseconds(500))
+                    }
                 }
                 for group in groups { try await readCommits(of: group, client) }
             } catch {
-                record.broken("\(name): \(error)")
+                return end("\(error)")
             }
             client.close()
             isDone.value = true
