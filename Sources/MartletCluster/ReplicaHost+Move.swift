@@ -256,7 +256,7 @@ extension ReplicaHost {
             logger: logger, cutDirectory: config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
-        parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.directory.found.offset(.cleaner, move.id) != nil
+        parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.directory.found.wasCleaned(move.id)
         return parameters
     }
 

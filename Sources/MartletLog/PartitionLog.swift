@@ -23,6 +23,8 @@ package struct LogParameters {
     /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka
     /// wrote.
     package var durableLowerBound: Offset?
+    /// The directory is ours, and the file that says how far it had been synced could not be read.
+    package var isBoundLost = false
     /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a
     /// row in `cleaner-offset-checkpoint`.
     package var mayHaveGaps: Bool
@@ -123,6 +125,8 @@ package final class PartitionLog {
     package internal(set) var producers = ProducerStateTable()
     package internal(set) var epochs = LeaderEpochHistory()
     var epochFile = EpochFile.saved
+    /// The file of leader epochs is missing or damaged: what it said is taken from the batches.
+    var lacksEpochs = false
     /// From `partition.metadata`.
     package internal(set) var topicID: UUID?
 

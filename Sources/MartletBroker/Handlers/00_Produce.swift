@@ -102,7 +102,8 @@ extension Connection {
         version: Int16, _ checked: CheckedBatch?, _ result: inout ProduceResult
     ) -> AppendProgress {
         guard let topic, let partition = topic.partition(part.index) else {
-            result.error = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
+            result.error = topic?.hasFailed(part.index) == true
+                ? .kafkaStorageError : version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
             return AppendProgress()
         }
         let records = part.records ?? ByteRange(offset: 0, count: 0)
