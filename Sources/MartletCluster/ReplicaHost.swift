@@ -248,7 +248,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         if isThere {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0
-            parameters.wasClosedCleanly = known.isClean || host.planted.contains(.forgottenTruncation)
+            parameters.wasClosedCleanly = known.isClean
             parameters.durableLowerBound = known.durableBound
             parameters.isBoundLost = !known.isClean && known.durableBound == nil && unit.directory.found.areBoundsLost
             parameters.mayHaveGaps = parameters.mayHaveGaps || unit.directory.found.wasCleaned(id)
