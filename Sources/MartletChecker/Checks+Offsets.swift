@@ -25,7 +25,8 @@ extension Checks {
                 }
             case .listed(let consumer, let place, let asked, let start, let end):
                 if let end {
-                    all[place, default: Looks()].ends.append(Look(asked: asked, told: event.time, offset: end, consumer: consumer))
+                    all[place, default: Looks()].ends.append(
+                        Look(asked: asked, told: event.time, offset: end, consumer: consumer))
                 }
                 if let start {
                     all[place, default: Looks()].starts.append(
@@ -68,34 +69,44 @@ extension Checks {
     package static func offsetsGoneBack(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var ends: [Place: Rising] = [:]
-        for (place, looks) in looks(history) where !history.damaged.contains(place) {
+        for (place, looks) in looks(history) where history.damages[place] == nil {
             ends[place] = Rising(looks.ends.map { ($0.told, $0.offset) })
             var kinds = [("high watermark", looks.ends)]
             for life in 0...history.ends.count {
-                kinds.append(("log start", looks.starts.filter { history.life(at: $0.asked) == life && history.life(at: $0.told) == life }))
+                kinds.append(
+                    (
+                        "log "
+                            + "start",
+                        looks.starts.filter { history.life(at: $0.asked) == life && history.life(at: $0.told) == life }
+                    ))
             }
             for (name, ordered) in kinds {
                 let rising = Rising(ordered.map { ($0.told, $0.offset) })
                 for look in ordered {
                     guard let before = rising.known(before: look.asked), look.offset < before else { continue }
-                    found.append(Verdict(
-                        .offsetGoneBack,
-                        "the \(name) of \(place) was \(before), and \(look.consumer), who asked at \(look.asked), was told \(look.offset)"))
+                    found.append(
+                        Verdict(
+                            .offsetGoneBack,
+                            "the \(name) of \(place) was \(before), and \(look.consumer), who asked at \(look.asked), was told "
+                                + "\(look.offset)"))
                 }
             }
         }
         for event in history.events {
             guard case .outOfRange(let consumer, let place, let asked, let from) = event.kind else { continue }
-            guard !history.damaged.contains(place), from >= history.deletedBefore[place] ?? 0 else { continue }
+            guard history.damages[place] == nil, from >= history.deletedBefore[place] ?? 0 else { continue }
             guard let before = ends[place]?.known(before: asked), from <= before else { continue }
-            found.append(Verdict(
-                .offsetGoneBack,
-                "\(place) had a high watermark of \(before), and \(consumer), who asked at \(asked), was told that \(from) is out of range"))
+            found.append(
+                Verdict(
+                    .offsetGoneBack,
+                    "\(place) had a high watermark of \(before), and \(consumer), who asked at \(asked), was told that \(from) "
+                        + "is out of range"))
         }
-        for whole in history.wholes where !history.damaged.contains(whole.place) {
+        for whole in history.wholes where history.damages[whole.place] == nil {
             guard let before = ends[whole.place]?.known(before: whole.time), whole.end < before else { continue }
-            found.append(Verdict(
-                .offsetGoneBack, "\(whole.place) ends at \(whole.end), and had a high watermark of \(before)"))
+            found.append(
+                Verdict(
+                    .offsetGoneBack, "\(whole.place) ends at \(whole.end), and had a high watermark of \(before)"))
         }
         return found
     }
@@ -108,13 +119,14 @@ extension Checks {
             acknowledged[one.batch.place, default: []].append((told, offset + Int64(one.batch.values.count)))
         }
         return looks(history).flatMap { place, looks -> [Verdict] in
-            guard !history.damaged.contains(place), let known = acknowledged[place] else { return [] }
+            guard history.damages[place] == nil, let known = acknowledged[place] else { return [] }
             let rising = Rising(known.sorted { $0.time < $1.time })
             return looks.ends.compactMap { look in
                 guard let end = rising.known(before: look.asked), look.offset < end else { return nil }
                 return Verdict(
                     .staleRead,
-                    "writes up to offset \(end) of \(place) were acknowledged, and \(look.consumer), who asked at \(look.asked), was told that it ends at \(look.offset)")
+                    "writes up to offset \(end) of \(place) were acknowledged, and \(look.consumer), who asked at "
+                        + "\(look.asked), was told that it ends at \(look.offset)")
             }
         }
     }
@@ -134,14 +146,17 @@ extension Checks {
             let name = "\(group)/\(place)"
             let here = places[name] ?? []
             // One that was there when the question was asked hides all that were decided before it was sent.
-            let hiding = here.filter { commits[$0].there.map { $0 < asked } ?? false }.max { commits[$0].sent < commits[$1].sent }
+            let hiding = here.filter { commits[$0].there.map { $0 < asked } ?? false }.max {
+                commits[$0].sent < commits[$1].sent
+            }
             let candidates = here.filter { commits[$0].offset == offset && commits[$0].sent <= event.time }
             if candidates.isEmpty {
                 if let offset {
                     found.append(Verdict(.commitLost, "\(name) has the offset \(offset), which nobody committed there"))
                 } else if let hiding {
-                    found.append(Verdict(
-                        .commitLost, "nothing is committed for \(name), and \(told(commits[hiding])) had been"))
+                    found.append(
+                        Verdict(
+                            .commitLost, "nothing is committed for \(name), and \(told(commits[hiding])) had been"))
                 }
                 continue
             }
@@ -160,7 +175,11 @@ extension Checks {
             }
             let shown = offset.map { "the offset \($0)" } ?? "nothing"
             if let hiding {
-                found.append(Verdict(.commitLost, "\(name) went back to \(shown), and \(told(commits[hiding])) had followed it"))
+                found.append(
+                    Verdict(
+                        .commitLost,
+                        "\(name) went back to \(shown), and \(told(commits[hiding])) had "
+                            + "followed it"))
             } else if offset != nil {
                 found.append(Verdict(.commitLost, "\(name) has \(shown), which was refused"))
             }
@@ -185,7 +204,13 @@ extension Checks {
                 let isMade = changes.contains { $0.partitions > 0 && ($0.done ?? .max) < asked }
                 let isDeletionAsked = changes.contains { $0.partitions == 0 }
                 let isDeleted = changes.contains { $0.partitions == 0 && ($0.done ?? .max) < asked }
-                if isDeleted, there[name] != nil { found.append(Verdict(.topicLost, "topic \(name) was deleted, and is there")) }
+                if isDeleted, there[name] != nil {
+                    found.append(
+                        Verdict(
+                            .topicLost,
+                            "topic \(name) was deleted, and is "
+                                + "there"))
+                }
                 guard isMade, !isDeletionAsked else { continue }
                 guard let partitions = there[name] else {
                     found.append(Verdict(.topicLost, "topic \(name) was made, and is gone"))
@@ -194,8 +219,9 @@ extension Checks {
                 let least = changes.filter { ($0.done ?? .max) < asked }.map(\.partitions).max() ?? 0
                 let most = changes.map(\.partitions).max() ?? 0
                 if partitions < least || partitions > most {
-                    found.append(Verdict(
-                        .topicLost, "topic \(name) was given \(least) partitions, at most \(most), and has \(partitions)"))
+                    found.append(
+                        Verdict(
+                            .topicLost, "topic \(name) was given \(least) partitions, at most \(most), and has \(partitions)"))
                 }
             }
         }

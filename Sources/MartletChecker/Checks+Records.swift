@@ -6,7 +6,8 @@ package enum Checks {
     /// Everything that is wrong with a history.
     package static func judge(_ history: RecordedHistory) -> [Verdict] {
         let all: [(RecordedHistory) -> [Verdict]] = [
-            lostWrites, duplicates, reordered, phantoms, tornWrites, abortedReads, inconsistentOffsets, offsetsGoneBack, staleReads,
+            lostWrites, duplicates, reordered, phantoms, tornWrites, abortedReads, inconsistentOffsets, offsetsGoneBack,
+            staleReads,
             lostCommits, lostTopics, broken,
         ]
         return all.flatMap { check in Array(check(history).prefix(findingsLimit)) }
@@ -46,12 +47,14 @@ package enum Checks {
     package static func lostWrites(_ history: RecordedHistory) -> [Verdict] {
         contents(history).flatMap { content -> [Verdict] in
             let place = content.whole.place
-            guard !history.damaged.contains(place) else { return [] }
+            guard history.damages[place] == nil else { return [] }
             var found: [Verdict] = []
             if content.whole.start > history.deletedBefore[place] ?? 0 {
-                found.append(Verdict(
-                    .lostWrite,
-                    "\(place) begins at offset \(content.whole.start), and nobody had anything deleted beyond \(history.deletedBefore[place] ?? 0)"))
+                found.append(
+                    Verdict(
+                        .lostWrite,
+                        "\(place) begins at offset \(content.whole.start), and nobody had anything deleted beyond "
+                            + "\(history.deletedBefore[place] ?? 0)"))
             }
             for one in history.sent where one.batch.place == place && history.isPromised(one) {
                 guard let told = one.told, told < content.whole.time else { continue }
@@ -71,7 +74,8 @@ package enum Checks {
             if told == nil, content.whole.start > 0 { return nil }
             return Verdict(
                 .lostWrite,
-                "\(value) was acknowledged (acks=\(one.batch.acks)) at offset \(told.map(String.init) ?? "?") of \(one.batch.place) at \(one.told ?? 0), and is gone")
+                "\(value) was acknowledged (acks=\(one.batch.acks)) at offset \(told.map(String.init) ?? "?") of "
+                    + "\(one.batch.place) at \(one.told ?? 0), and is gone")
         }
     }
 
@@ -82,9 +86,11 @@ package enum Checks {
         where part.place == content.whole.place && time < content.whole.time && (!content.isCommitted || part.isCommitted) {
             for record in part.records where record.offset >= content.whole.start && content.offsets[record.value] == nil {
                 guard named.insert(record.value).inserted else { continue }
-                found.append(Verdict(
-                    .lostWrite,
-                    "\(record.value) was read at offset \(record.offset) of \(part.place) by \(part.consumer) at \(time), and is gone"))
+                found.append(
+                    Verdict(
+                        .lostWrite,
+                        "\(record.value) was read at offset \(record.offset) of \(part.place) by \(part.consumer) at \(time), "
+                            + "and is gone"))
             }
         }
         return found
@@ -93,7 +99,7 @@ package enum Checks {
     /// A batch is wholly there or not at all.
     package static func tornWrites(_ history: RecordedHistory) -> [Verdict] {
         contents(history).flatMap { content -> [Verdict] in
-            guard !history.damaged.contains(content.whole.place), content.whole.start == 0 else { return [] }
+            guard history.damages[content.whole.place] == nil, content.whole.start == 0 else { return [] }
             return history.sent.compactMap { one -> Verdict? in
                 guard one.batch.place == content.whole.place, one.time < content.whole.time else { return nil }
                 let there = one.batch.values.filter { content.offsets[$0] != nil }
@@ -119,9 +125,11 @@ package enum Checks {
                 let sendings = history.sendings[record.value] ?? []
                 let mayRepeat = sendings.count > 1 && sendings.allSatisfy { !history.sent[$0].batch.isIdempotent }
                 if mayRepeat, known.place == part.place { continue }
-                found.append(Verdict(
-                    .duplicate,
-                    "\(record.value) is at offset \(known.offset) of \(known.place), and at offset \(record.offset) of \(part.place)"))
+                found.append(
+                    Verdict(
+                        .duplicate,
+                        "\(record.value) is at offset \(known.offset) of \(known.place), and at offset \(record.offset) of "
+                            + "\(part.place)"))
                 first[record.value] = (part.place, record.offset)
             }
         }
@@ -143,8 +151,11 @@ package enum Checks {
                 guard let sending = history.sendings[value]?.first else { continue }
                 let producer = history.sent[sending].batch.producer
                 if let before = last[producer], before.order > number {
-                    found.append(Verdict(
-                        .reordered, "\(place) has \(value) at offset \(offset), after \(before.value), which \(producer) sent later"))
+                    found.append(
+                        Verdict(
+                            .reordered,
+                            "\(place) has \(value) at offset \(offset), after \(before.value), which \(producer) "
+                                + "sent later"))
                 }
                 if last[producer].map({ $0.order < number }) ?? true { last[producer] = (number, value) }
             }
@@ -163,9 +174,11 @@ package enum Checks {
                 }
                 guard sendings.isEmpty || sendings.allSatisfy({ history.sent[$0].isRefused }) else { continue }
                 guard known.insert(record).inserted else { continue }
-                found.append(Verdict(
-                    .phantom,
-                    "\(part.place) has at offset \(record.offset) \(record.value), which \(sendings.isEmpty ? "nobody had sent there" : "was refused")"))
+                found.append(
+                    Verdict(
+                        .phantom,
+                        "\(part.place) has at offset \(record.offset) \(record.value), which "
+                            + "\(sendings.isEmpty ? "nobody had sent there" : "was refused")"))
             }
         }
         return found
@@ -180,36 +193,46 @@ package enum Checks {
                     let name = history.sent[sending].batch.transaction
                 else { continue }
                 if let asked = history.transactions[name]?.commitAsked, asked <= time { continue }
-                found.append(Verdict(
-                    .abortedRead,
-                    "\(part.consumer) was given \(record.value) at offset \(record.offset) of \(part.place), and \(name) was not committed"))
+                found.append(
+                    Verdict(
+                        .abortedRead,
+                        "\(part.consumer) was given \(record.value) at offset \(record.offset) of \(part.place), and \(name) "
+                            + "was not committed"))
             }
         }
         return found
     }
 
-    /// One offset has one value, and a record the offset that was told of it.
+    /// One offset has one value, and a record the offset that was told of it. What was damaged may have lost its end, and then
+    /// gives its offsets anew.
     package static func inconsistentOffsets(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var values: [Place: [Int64: String]] = [:]
-        for part in history.seen {
+        var damagesCounts: [Place: Int] = [:]
+        for (part, time) in zip(history.seen, history.seenTimes) {
+            if let damages = history.damages[part.place] {
+                let count = damages.count { $0 <= time }
+                if count != damagesCounts.updateValue(count, forKey: part.place) { values[part.place] = nil }
+            }
             for record in part.records {
                 guard let known = values[part.place, default: [:]].updateValue(record.value, forKey: record.offset),
                     known != record.value
                 else { continue }
-                found.append(Verdict(
-                    .inconsistentOffset,
-                    "\(part.place) had \(known) at offset \(record.offset), and then \(record.value)"))
+                found.append(
+                    Verdict(
+                        .inconsistentOffset,
+                        "\(part.place) had \(known) at offset \(record.offset), and then \(record.value)"))
             }
         }
-        for one in history.sent where history.isPromised(one) {
+        for one in history.sent where history.isPromised(one) && history.damages[one.batch.place] == nil {
             guard let base = one.offset else { continue }
             for (index, value) in one.batch.values.enumerated() {
                 let offset = base + Int64(index)
                 guard let there = values[one.batch.place]?[offset], there != value else { continue }
-                found.append(Verdict(
-                    .inconsistentOffset,
-                    "\(value) was acknowledged at offset \(offset) of \(one.batch.place), where \(there) is"))
+                found.append(
+                    Verdict(
+                        .inconsistentOffset,
+                        "\(value) was acknowledged at offset \(offset) of \(one.batch.place), where \(there) is"))
             }
         }
         return found

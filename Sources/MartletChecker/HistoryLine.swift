@@ -54,7 +54,9 @@ struct Fields {
     private func records() throws(HistoryFault) -> [SeenRecord] {
         guard let array = object["records"]?.array else { throw fault("records", "a list of pairs of an offset and a text") }
         let records = array.compactMap { pair -> SeenRecord? in
-            guard let pair = pair.array, pair.count == 2, let offset = pair[0].int, let value = pair[1].string else { return nil }
+            guard let pair = pair.array, pair.count == 2, let offset = pair[0].int, let value = pair[1].string else {
+                return nil
+            }
             return SeenRecord(offset, value)
         }
         guard records.count == array.count else { throw fault("records", "a list of pairs of an offset and a text") }
@@ -92,9 +94,10 @@ struct Fields {
     private func operation(_ name: String) throws(HistoryFault) -> HistoryEvent.Kind {
         switch name {
         case "send":
-            return .send(SentBatch(
-                operation: try small("operation"), producer: try text("producer"), place: try place(), values: try values(),
-                acks: try small("acks"), isIdempotent: try flag("idempotent"), transaction: object["transaction"]?.string))
+            return .send(
+                SentBatch(
+                    operation: try small("operation"), producer: try text("producer"), place: try place(), values: try values(),
+                    acks: try small("acks"), isIdempotent: try flag("idempotent"), transaction: object["transaction"]?.string))
         case "endTransaction":
             return .endTransaction(
                 operation: try small("operation"), transaction: try text("transaction"), commits: try flag("commits"))
@@ -102,7 +105,8 @@ struct Fields {
             return .deleteRecords(operation: try small("operation"), place: try place(), before: try number("before"))
         case "commit":
             return .commit(
-                operation: try small("operation"), group: try text("group"), place: try place(), offset: try optionalNumber("offset"))
+                operation: try small("operation"), group: try text("group"), place: try place(),
+                offset: try optionalNumber("offset"))
         case "makeTopic":
             return .makeTopic(operation: try small("operation"), topic: try text("topic"), partitions: try small("partitions"))
         case "deleteTopic": return .deleteTopic(operation: try small("operation"), topic: try text("topic"))
@@ -113,19 +117,23 @@ struct Fields {
     private func sight(_ name: String) throws(HistoryFault) -> HistoryEvent.Kind {
         switch name {
         case "saw":
-            return .saw(SeenPart(
-                consumer: try text("consumer"), place: try place(), asked: try number("asked"), from: try number("from"),
-                records: try records(), highWatermark: try number("highWatermark"), logStart: try optionalNumber("logStart"),
-                isCommitted: try flag("committed")))
+            return .saw(
+                SeenPart(
+                    consumer: try text("consumer"), place: try place(), asked: try number("asked"), from: try number("from"),
+                    records: try records(), highWatermark: try number("highWatermark"),
+                    logStart: try optionalNumber("logStart"),
+                    isCommitted: try flag("committed")))
         case "listed":
             return .listed(
-                consumer: try text("consumer"), place: try place(), asked: try number("asked"), start: try optionalNumber("start"),
+                consumer: try text("consumer"), place: try place(), asked: try number("asked"),
+                start: try optionalNumber("start"),
                 end: try optionalNumber("end"))
         case "outOfRange":
             return .outOfRange(
                 consumer: try text("consumer"), place: try place(), asked: try number("asked"), from: try number("from"))
         case "whole":
-            return .whole(consumer: try text("consumer"), place: try place(), start: try number("start"), end: try number("end"))
+            return .whole(
+                consumer: try text("consumer"), place: try place(), start: try number("start"), end: try number("end"))
         case "committed":
             return .committed(
                 group: try text("group"), place: try place(), asked: try number("asked"), offset: try optionalNumber("offset"))
@@ -167,10 +175,12 @@ extension HistoryEvent.Kind {
             return Self.named("deleteRecords", Self.operation(operation) + Self.of(place) + Self.number("before", before))
         case .commit(let operation, let group, let place, let offset):
             return Self.named(
-                "commit", Self.operation(operation) + Self.text("group", group) + Self.of(place) + Self.number("offset", offset))
+                "commit", Self.operation(operation) + Self.text("group", group) + Self.of(place) + Self.number("offset", offset)
+            )
         case .makeTopic(let operation, let topic, let partitions):
             return Self.named(
-                "makeTopic", Self.operation(operation) + Self.text("topic", topic) + Self.number("partitions", Int64(partitions)))
+                "makeTopic",
+                Self.operation(operation) + Self.text("topic", topic) + Self.number("partitions", Int64(partitions)))
         case .deleteTopic(let operation, let topic):
             return Self.named("deleteTopic", Self.operation(operation) + Self.text("topic", topic))
         case .told(let operation, let outcome): return Self.members(of: outcome, operation)

@@ -58,7 +58,8 @@ package struct RecordedHistory: Sendable {
     private(set) var transactions: [String: Transaction] = [:]
     /// Up to where somebody asked for records to be deleted.
     private(set) var deletedBefore: [Place: Int64] = [:]
-    private(set) var damaged: Set<Place> = []
+    /// When bytes of a partition were damaged.
+    private(set) var damages: [Place: [Int64]] = [:]
     private(set) var ends: [(time: Int64, how: LifeEnd)] = []
 
     private enum Operation { case send(Int), commit(Int), topic(Int), transaction(String, commits: Bool) }
@@ -105,7 +106,7 @@ package struct RecordedHistory: Sendable {
             ends.append((event.time, how))
             // what was on its way to it is there, or never will be
             for index in commits.indices where commits[index].decided == nil { commits[index].decided = event.time }
-        case .damaged(let place): damaged.insert(place)
+        case .damaged(let place): damages[place, default: []].append(event.time)
         case .listed, .outOfRange, .committed, .topics, .broken, .note: break
         }
     }
@@ -137,7 +138,8 @@ package struct RecordedHistory: Sendable {
     func isPromised(_ one: Sent) -> Bool {
         guard one.isAccepted, let told = one.told else { return false }
         guard one.batch.acks != -1 else { return true }
-        return ends.first { $0.time >= one.time && $0.how != .kill && ($0.time >= told || $0.how == .powerCut) }?.how != .powerCut
+        return ends.first { $0.time >= one.time && $0.how != .kill && ($0.time >= told || $0.how == .powerCut) }?.how
+            != .powerCut
     }
 
     /// Which life of the broker a moment lies in.

@@ -26,7 +26,6 @@ final class BrokerLife: @unchecked Sendable {
     private let process: BrokerProcess
     private let fatal = Box<String?>(nil)
 
-
     init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig, sink: any LogSink) {
         self.world = world
         self.host = host

@@ -108,7 +108,8 @@ package final class GroupLedger {
                         + "\(told.member.id) had been told of generation \(told.generation)")
             }
             if let instance = member.instance, told.member.instance == instance, told.member.id != member.id,
-                told.member.asked > member.told {
+                told.member.asked > member.told
+            {
                 return violated(
                     "\(member.id) \(what) in generation \(generation) of \(group), and asked when \(told.member.id) had taken "
                         + "its place as \(instance)")
@@ -124,7 +125,9 @@ package final class GroupLedger {
     // MARK: The end
 
     /// Faults have stopped, and time has gone by: what each member believes it has.
-    package func settled(_ group: String, partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]) {
+    package func settled(
+        _ group: String, partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]
+    ) {
         if let reason = Self.unsettled(partitions: partitions, believed) { violated("\(group) does not settle: \(reason)") }
     }
 

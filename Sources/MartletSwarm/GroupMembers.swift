@@ -87,7 +87,8 @@ final class GroupProcess: @unchecked Sendable {
     private var record: Recorder { stage.record }
 
     init(
-        _ members: GroupMembers, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupMembers.Group, instance: String?,
+        _ members: GroupMembers, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupMembers.Group,
+        instance: String?,
         versions: GroupVersions, random: SeededRandom
     ) {
         self.members = members
@@ -301,8 +302,9 @@ final class GroupProcess: @unchecked Sendable {
         let offset = members.nextCommit()
         let asked = ledger.moment()
         let operation = record.operation()
-        record.note(.commit(
-            operation: operation, group: group.name, place: Place(group.topic, Int(partition)), offset: offset))
+        record.note(
+            .commit(
+                operation: operation, group: group.name, place: Place(group.topic, Int(partition)), offset: offset))
         let error: ErrorCode
         do throws(ClientFault) {
             error = try await client.commit(identity(held.generation), versions, group.topic, partition, offset)
@@ -326,7 +328,8 @@ final class GroupProcess: @unchecked Sendable {
         let partition = Int32(random.below(Int(group.partitions)))
         let asked = record.now
         guard let found = try await client.committed(group.name, group.topic, [partition]) else { return }
-        record.note(.committed(
-            group: group.name, place: Place(group.topic, Int(partition)), asked: asked, offset: found[0].offset))
+        record.note(
+            .committed(
+                group: group.name, place: Place(group.topic, Int(partition)), asked: asked, offset: found[0].offset))
     }
 }

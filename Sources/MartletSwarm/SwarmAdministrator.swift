@@ -200,8 +200,10 @@ final class SwarmAdministrator: @unchecked Sendable {
             if answer.errorCode == .none, answer.lowWatermark < before {
                 self.record.broken("\(place) was to begin at \(before), and begins at \(answer.lowWatermark)")
             }
-            self.record.note(.told(
-                operation: operation, answer.errorCode == .none ? .accepted(at: answer.lowWatermark) : .unknown("\(answer.errorCode)")))
+            self.record.note(
+                .told(
+                    operation: operation,
+                    answer.errorCode == .none ? .accepted(at: answer.lowWatermark) : .unknown("\(answer.errorCode)")))
         }
     }
 
@@ -214,7 +216,8 @@ final class SwarmAdministrator: @unchecked Sendable {
             commitsCount += 1
             await change(place, to: commitsCount) { () async throws(ClientFault) in
                 try await self.client.commit(
-                    GroupIdentity(group: Self.loneGroup, member: ""), .newest, place.topic, Int32(place.partition), self.commitsCount)
+                    GroupIdentity(group: Self.loneGroup, member: ""), .newest, place.topic, Int32(place.partition),
+                    self.commitsCount)
             }
         case 3:
             await change(place, to: nil) { () async throws(ClientFault) in
@@ -252,7 +255,9 @@ final class SwarmAdministrator: @unchecked Sendable {
     private func readAlone(_ place: Place) async {
         await once { () async throws(ClientFault) in
             let asked = self.record.now
-            guard let found = try await self.client.committed(Self.loneGroup, place.topic, [Int32(place.partition)]) else { return }
+            guard let found = try await self.client.committed(Self.loneGroup, place.topic, [Int32(place.partition)]) else {
+                return
+            }
             self.record.note(.committed(group: Self.loneGroup, place: place, asked: asked, offset: found[0].offset))
         }
     }

@@ -153,7 +153,9 @@ final class SwarmConsumer: @unchecked Sendable {
                         record.broken("\(place) was read from \(position), and the next batch begins at \(header.baseOffset)")
                     }
                     if header.nextOffset > part.highWatermark {
-                        record.broken("\(place) gave offset \(header.lastOffset), with a high watermark of \(part.highWatermark)")
+                        record.broken(
+                            "\(place) gave offset \(header.lastOffset), with a high watermark of "
+                                + "\(part.highWatermark)")
                     }
                     let whole = UnsafeRawBufferPointer(rebasing: bytes[at..<at + header.totalSize])
                     if !header.isControl { seen += records(in: whole, header, place).filter { $0.offset >= from } }
@@ -171,9 +173,11 @@ final class SwarmConsumer: @unchecked Sendable {
             }
         }
         positions[Int(part.partitionIndex)] = position
-        record.note(.saw(SeenPart(
-            consumer: name, place: place, asked: asked, from: from, records: seen, highWatermark: part.highWatermark,
-            logStart: part.logStartOffset, isCommitted: manner.isCommitted)))
+        record.note(
+            .saw(
+                SeenPart(
+                    consumer: name, place: place, asked: asked, from: from, records: seen, highWatermark: part.highWatermark,
+                    logStart: part.logStartOffset, isCommitted: manner.isCommitted)))
         return isSound
     }
 
@@ -233,7 +237,9 @@ final class SwarmConsumer: @unchecked Sendable {
         guard let answer = response.topics.first?.partitions.first else { throw .malformed("no answer for the partition") }
         guard answer.errorCode == .none, answer.endOffset >= 0 else { return }
         if answer.leaderEpoch > part.leaderEpoch {
-            record.broken("asked where epoch \(part.leaderEpoch) of \(topic.name)-\(partition) ends, and was told of \(answer.leaderEpoch)")
+            record.broken(
+                "asked where epoch \(part.leaderEpoch) of \(topic.name)-\(partition) ends, and was told of "
+                    + "\(answer.leaderEpoch)")
         }
     }
 

@@ -50,7 +50,9 @@ final class SwarmProbes: @unchecked Sendable {
     }
 
     /// Asks at one of the versions that are offered.
-    private static func made<R: WireRequest>(_: R.Type, _ make: @escaping @Sendable (SwarmProbes) -> R) -> (api: ApiKey, ask: Ask) {
+    private static func made<R: WireRequest>(
+        _: R.Type, _ make: @escaping @Sendable (SwarmProbes) -> R
+    ) -> (api: ApiKey, ask: Ask) {
         guard let api = ApiKey(rawValue: R.apiKey) else { preconditionFailure("a request has an API") }
         return (
             api,
@@ -98,7 +100,8 @@ final class SwarmProbes: @unchecked Sendable {
             `default`(AlterClientQuotasRequest()), `default`(DescribeUserScramCredentialsRequest()),
             `default`(AlterUserScramCredentialsRequest()), `default`(ListConfigResourcesRequest()),
             `default`(UpdateFeaturesRequest()), `default`(CreatePartitionsRequest()), `default`(DeleteRecordsRequest()),
-            `default`(IncrementalAlterConfigsRequest()), `default`(OffsetForLeaderEpochRequest()), `default`(CreateTopicsRequest()),
+            `default`(IncrementalAlterConfigsRequest()), `default`(OffsetForLeaderEpochRequest()),
+            `default`(CreateTopicsRequest()),
             `default`(DeleteTopicsRequest()), `default`(InitProducerIdRequest()),
             `default`(AddPartitionsToTxnRequest()), `default`(AddOffsetsToTxnRequest()), `default`(EndTxnRequest()),
             `default`(WriteTxnMarkersRequest()), `default`(TxnOffsetCommitRequest()), `default`(ListTransactionsRequest()),

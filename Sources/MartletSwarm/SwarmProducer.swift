@@ -117,9 +117,12 @@ final class SwarmProducer: @unchecked Sendable {
 
     private func put(_ batch: Batch, on partition: Int) {
         let operation = record.operation()
-        record.note(.send(SentBatch(
-            operation: operation, producer: "p\(number)", place: Place(topic.name, partition), values: batch.names.map(\.text),
-            acks: Int(acks), isIdempotent: isIdempotent)))
+        record.note(
+            .send(
+                SentBatch(
+                    operation: operation, producer: "p\(number)", place: Place(topic.name, partition),
+                    values: batch.names.map(\.text),
+                    acks: Int(acks), isIdempotent: isIdempotent)))
         if acks != 0 { streams[partition].inFlight += 1 }
         client.produce(batch.bytes, to: topic.name, Int32(partition), acks: acks) { [self] outcome in
             streams[partition].inFlight -= 1

@@ -90,7 +90,8 @@ package final class SwarmWorld: @unchecked Sendable {
         sink = keepsLines ? LogNotes(stage.record) : SilentLog()
         var settings = [
             ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
-            ("log.dirs", plan.workload.contains(.moves) ? "/data/a,/data/b" : "/data/a"), ("martlet.keeper.dir", "/data/keeper"),
+            ("log.dirs", plan.workload.contains(.moves) ? "/data/a,/data/b" : "/data/a"),
+            ("martlet.keeper.dir", "/data/keeper"),
             ("auto.create.topics.enable", "false"), ("offsets.topic.replication.factor", "1"),
             ("offsets.topic.num.partitions", "\(1 + random.below(3))"), ("log.retention.ms", "-1"),
             ("group.min.session.timeout.ms", "100"),
@@ -100,7 +101,8 @@ package final class SwarmWorld: @unchecked Sendable {
         ]
         if plan.workload.contains(.smallSegments) {
             settings += [
-                ("log.segment.bytes", "\(2048 << random.below(4))"), ("offsets.topic.segment.bytes", "\(2048 << random.below(6))"),
+                ("log.segment.bytes", "\(2048 << random.below(4))"),
+                ("offsets.topic.segment.bytes", "\(2048 << random.below(6))"),
             ]
         }
         config = try BrokerConfig.resolve(overrides: settings)
@@ -327,9 +329,10 @@ package final class SwarmWorld: @unchecked Sendable {
     private func startGroups() {
         for index in 0..<1 + random.below(2) {
             let topic = stage.topics[index % stage.topics.count]
-            groups.append(GroupMembers.Group(
-                name: "group-\(index)", topic: topic.name, partitions: topic.partitions,
-                sessionMs: Int32(7_000 + random.below(6_000)), rebalanceMs: Int32(4_000 + random.below(6_000))))
+            groups.append(
+                GroupMembers.Group(
+                    name: "group-\(index)", topic: topic.name, partitions: topic.partitions,
+                    sessionMs: Int32(7_000 + random.below(6_000)), rebalanceMs: Int32(4_000 + random.below(6_000))))
         }
         for group in groups {
             for index in 0..<1 + random.below(4) {
@@ -388,8 +391,9 @@ package final class SwarmWorld: @unchecked Sendable {
             let asked = record.now
             if let found = try await client.committed(group.name, group.topic, Array(0..<group.partitions)) {
                 for one in found {
-                    record.note(.committed(
-                        group: group.name, place: Place(group.topic, Int(one.partition)), asked: asked, offset: one.offset))
+                    record.note(
+                        .committed(
+                            group: group.name, place: Place(group.topic, Int(one.partition)), asked: asked, offset: one.offset))
                 }
                 return
             }

@@ -2,7 +2,8 @@ import Glibc
 import MartletBasics
 import MartletChecker
 
-/// `martlet-check FILE…`: judges a history of lines, from files or (`-`) from standard input. Exits with 0 where nothing is wrong,
+/// `martlet-check FILE…`: judges a history of lines, from files or (`-`) from standard input. Exits with 0 where
+/// nothing is wrong,
 /// 1 where something is, and 2 where the history cannot be read. docs/design/checkers.md describes the lines.
 @main enum MartletCheck {
     static func main() {

@@ -6,7 +6,8 @@ import MartletSwarm
 import MartletWire
 
 /// `martlet-simulate FIRST COUNT [twice=N] [history=FILE] [planted=NAME]`: runs seeds of the swarm, one line of JSON each. With
-/// `twice=N` every N-th is run a second time and must tell the same; with `history=FILE` what the (one) seed's clients were told
+/// `twice=N` every N-th is run a second time and must tell the same; with `history=FILE` what the (one) seed's clients
+/// were told
 /// is written there, and beside it, as FILE.world, what happened in the world. `scripts/simulate` drives it.
 @main enum MartletSimulate {
     static func main() {

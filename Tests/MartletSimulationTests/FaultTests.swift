@@ -15,7 +15,9 @@ import Testing
         step.value = { [unowned step] in
             steps.value.append("write")
             let content = bytes("0123456789")
-            guard (try? content.withUnsafeBytes { try file.write($0, at: Int64(steps.value.count) * 10) }) != nil else { return }
+            guard (try? content.withUnsafeBytes { try file.write($0, at: Int64(steps.value.count) * 10) }) != nil else {
+                return
+            }
             steps.value.append("submit")
             _ = lane.submit({ try? file.sync() }, on: loop) { _ in
                 steps.value.append("timer")
@@ -120,7 +122,9 @@ import Testing
             }
             let clientLoop = client.loops[0]
             client.network.connect(to: SocketAddress(host: server.address, port: 9092), loop: clientLoop) { result in
-                if case .success(let socket) = result { lost.value.append(Exchange(socket, on: clientLoop, sending: bytes("hello"))) }
+                if case .success(let socket) = result {
+                    lost.value.append(Exchange(socket, on: clientLoop, sending: bytes("hello")))
+                }
             }
             #expect(world.run(atMost: .seconds(1)) { kept.value.first?.received == bytes("hello") })
             world.network.leaveHalfOpen(lostBy: client, keptBy: server)
@@ -161,12 +165,14 @@ import Testing
             world.run(for: .milliseconds(1))
             clientLoop.execute { _ = made.value[1].sendSome(bytes("cd")[...]) }
             let came = Box<String>("")
-            #expect(world.run(atMost: .seconds(1)) {
-                for exchange in kept.value where exchange.received.count == 2 && !came.value.utf8.contains(exchange.received[0]) {
-                    came.value += String(decoding: exchange.received, as: UTF8.self)
-                }
-                return came.value.utf8.count == 4
-            })
+            #expect(
+                world.run(atMost: .seconds(1)) {
+                    for exchange in kept.value
+                    where exchange.received.count == 2 && !came.value.utf8.contains(exchange.received[0]) {
+                        came.value += String(decoding: exchange.received, as: UTF8.self)
+                    }
+                    return came.value.utf8.count == 4
+                })
             #expect(came.value == "abcd" || came.value == "cdab")
             if came.value == "cdab" { overtaken += 1 }
         }

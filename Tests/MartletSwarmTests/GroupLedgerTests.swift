@@ -27,16 +27,18 @@ import Testing
             assign(ledger, member("b", in: ledger), 1, [1])
         }
         #expect(broken == ["partition 1 of g belongs to member a and to member b in generation 1"])
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            assign(ledger, a, 1, [0, 1])
-            assign(ledger, a, 1, [0, 1])
-            assign(ledger, member("b", in: ledger), 2, [1], token: 2)
-        }.isEmpty)
-        #expect(violations { ledger in
-            assign(ledger, member("a", "i", in: ledger), 1, [0])
-            assign(ledger, member("b", "i", in: ledger), 1, [0])
-        }.isEmpty, "a static member that came back has what it had")
+        #expect(
+            violations { ledger in
+                let a = member("a", in: ledger)
+                assign(ledger, a, 1, [0, 1])
+                assign(ledger, a, 1, [0, 1])
+                assign(ledger, member("b", in: ledger), 2, [1], token: 2)
+            }.isEmpty)
+        #expect(
+            violations { ledger in
+                assign(ledger, member("a", "i", in: ledger), 1, [0])
+                assign(ledger, member("b", "i", in: ledger), 1, [0])
+            }.isEmpty, "a static member that came back has what it had")
     }
 
     @Test func aGenerationWithTwoAssignmentsIsSeen() {
@@ -61,14 +63,15 @@ import Testing
             }
             #expect(broken == ["a \(what) in generation 1 of g, and asked when b had been told of generation 2"])
         }
-        #expect(violations { ledger in
-            let a = member("a", in: ledger)
-            assign(ledger, a, 1, [0])
-            let asked = ledger.moment()
-            assign(ledger, member("b", in: ledger), 2, [0], token: 2)
-            ledger.heartbeatAccepted("g", generation: 1, by: a, asked: asked)
-            ledger.commitAccepted("g", generation: 1, by: a, asked: asked)
-        }.isEmpty, "what was asked before may be answered after")
+        #expect(
+            violations { ledger in
+                let a = member("a", in: ledger)
+                assign(ledger, a, 1, [0])
+                let asked = ledger.moment()
+                assign(ledger, member("b", in: ledger), 2, [0], token: 2)
+                ledger.heartbeatAccepted("g", generation: 1, by: a, asked: asked)
+                ledger.commitAccepted("g", generation: 1, by: a, asked: asked)
+            }.isEmpty, "what was asked before may be answered after")
     }
 
     @Test func whoIsTakenFromAfterAnotherTookItsPlaceIsSeen() {
@@ -79,16 +82,17 @@ import Testing
             ledger.commitAccepted("g", generation: 1, by: a, asked: ledger.moment())
         }
         #expect(broken == ["a committed in generation 1 of g, and asked when b had taken its place as i"])
-        #expect(violations { ledger in
-            let asked = ledger.moment()
-            let b = member("b", "i", in: ledger)
-            // nobody can tell which of two came first that asked at one time
-            let a = GroupLedger.Member(id: "a", instance: "i", asked: asked, told: ledger.moment())
-            assign(ledger, b, 1, [0])
-            assign(ledger, a, 1, [0])
-            ledger.commitAccepted("g", generation: 1, by: b, asked: ledger.moment())
-            ledger.commitAccepted("g", generation: 1, by: a, asked: ledger.moment())
-        }.isEmpty)
+        #expect(
+            violations { ledger in
+                let asked = ledger.moment()
+                let b = member("b", "i", in: ledger)
+                // nobody can tell which of two came first that asked at one time
+                let a = GroupLedger.Member(id: "a", instance: "i", asked: asked, told: ledger.moment())
+                assign(ledger, b, 1, [0])
+                assign(ledger, a, 1, [0])
+                ledger.commitAccepted("g", generation: 1, by: b, asked: ledger.moment())
+                ledger.commitAccepted("g", generation: 1, by: a, asked: ledger.moment())
+            }.isEmpty)
     }
 
     @Test func aGroupThatDoesNotSettleIsSeen() {
