@@ -53,11 +53,10 @@ tidy: ## the rules that no compiler checks: imports, banned calls, lengths, word
 	@scripts/prepare build
 	@swift test $(QUIETLY) --filter TidyTests 2>&1 | grep --invert-match --extended-regexp '^(Test Suite|.*Executed 0 tests)'; exit $${PIPESTATUS[0]}
 
-simulate: ## run new seeds of the simulations (SEEDS=1000, or FROM=seed SEEDS=1 to see one again)
+simulate: ## run new seeds of the swarm (SEEDS=1000, MINUTES=10), or SEED=n to see one again
 	@scripts/prepare build
-	@swift build $(QUIETLY) $(TESTED) --build-tests
-	@MARTLET_SEED_BASE=$(or $(FROM),$(shell date +%s)) MARTLET_SEED_COUNT=$(or $(SEEDS),1000) \
-	    python3 Tests/run.py swift --filter Simulation
+	@swift build $(QUIETLY) $(TESTED) --product martlet-simulate
+	@scripts/simulate $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 .PHONY: bench-programs
 bench-programs: build

@@ -60,6 +60,19 @@ let package = Package(
             ]),
         library("MartletClient", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
         library("MartletSimulation", ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"]),
+        library("MartletChecker", ["MartletBasics"]),
+        .executableTarget(
+            name: "martlet-check", dependencies: ["MartletBasics", "MartletChecker"], swiftSettings: strict),
+        library(
+            "MartletSwarm",
+            [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSimulation",
+                "MartletChecker",
+            ]),
+        .executableTarget(
+            name: "martlet-simulate",
+            dependencies: ["MartletBasics", "MartletReactor", "MartletWire", "MartletChecker", "MartletSwarm"],
+            swiftSettings: strict),
         .executableTarget(
             name: "martlet",
             dependencies: [
@@ -100,11 +113,13 @@ let package = Package(
                 "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletClient", "MartletSimulation",
                 "MartletBroker",
             ]),
+        tests("MartletCheckerTests", ["MartletBasics", "MartletChecker"]),
+        tests("MartletSwarmTests", ["MartletReactor", "MartletChecker", "MartletSwarm"]),
         tests("MartletKeeperTests", ["MartletKeeper", "MartletSimulation", "MartletBasics", "MartletReactor"]),
         tests(
             "MartletSimulationTests",
             [
-                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletCluster", "MartletBroker",
+                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor",
             ]),
     ]
 )

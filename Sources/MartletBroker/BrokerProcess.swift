@@ -51,6 +51,7 @@ package final class BrokerProcess: @unchecked Sendable {
             let replicas = try ReplicaHost.open(host: host, config: config, sink: sink)
             self.replicas = replicas
             gathering.replicas = replicas
+            replicas.onNothingLeft = { [weak self] reason in self?.onFatal?(reason) }
             let keeper = try await EmbeddedKeeper.open(
                 host: host, loop: loop, settings: KeeperSettings(directory: config.keeperDir), logger: Logger("keeper", to: sink))
             self.keeper = keeper

@@ -25,12 +25,23 @@ package struct FetchAnswerEncoder {
         self.sessionID = sessionID
     }
 
-    /// Returns the size of the whole answer.
+    /// Returns the size of the whole answer. Where it throws, because records cannot be read, nothing was added.
     @discardableResult
     package func encode(
         _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, to outbox: inout Outbox
     ) throws -> Int {
         let start = outbox.bytes.count
+        do {
+            return try encode(partitions, targets, readCommitted: readCommitted, from: start, &outbox)
+        } catch {
+            outbox.takeBack(from: start)
+            throw error
+        }
+    }
+
+    private func encode(
+        _ partitions: [FetchedPartition], _ targets: [FetchTarget], readCommitted: Bool, from start: Int, _ outbox: inout Outbox
+    ) throws -> Int {
         var fileBytes = 0
         header.beginAnswer(&outbox.bytes)
         outbox.bytes.int32(0)  // throttle time

@@ -27,9 +27,10 @@ struct FetchRound {
     var isUrgent = false
 
     /// Reads the targets in order within the limits. Only the first partition that has data may exceed them. What is
-    /// not here is answered behind what is, unknown ids before unknown partitions, as in Kafka.
+    /// not here is answered behind what is, unknown ids before unknown partitions, as in Kafka. `failed`: targets whose replica
+    /// here could not be opened.
     static func look(
-        _ targets: [FetchTarget], partitions hosted: [Partition?], _ limits: FetchLimits, usesTopicIDs: Bool
+        _ targets: [FetchTarget], partitions hosted: [Partition?], failed: Set<Int>, _ limits: FetchLimits, usesTopicIDs: Bool
     ) -> FetchRound {
         var round = FetchRound()
         round.partitions.reserveCapacity(targets.count)
@@ -39,8 +40,9 @@ struct FetchRound {
             round.add(index, partition.fetch(question(target, limits, left: left, firstBatchWhole: round.bytes == 0)))
         }
         guard round.partitions.count < targets.count else { return round }
+        for index in failed.sorted() { round.add(index, PartitionFetch(error: .kafkaStorageError)) }
         for error in [ErrorCode.unknownTopicID, .unknownTopicOrPartition] {
-            for (index, target) in targets.enumerated() where hosted[index] == nil {
+            for (index, target) in targets.enumerated() where hosted[index] == nil && !failed.contains(index) {
                 let isUnknownID = usesTopicIDs && target.topicName.isEmpty
                 if isUnknownID == (error == .unknownTopicID) { round.add(index, PartitionFetch(error: error)) }
             }

@@ -20,6 +20,8 @@ final class FetchUnderway: @unchecked Sendable {
     private let isFull: Bool
     private var targets: [FetchTarget]
     private var hosted: [Partition?]
+    /// Targets whose replica here could not be opened.
+    private var failed: Set<Int> = []
     /// What `hosted` was found in.
     private var tableGeneration: UInt64 = 0
     private let watch: FetchWatch
@@ -28,6 +30,9 @@ final class FetchUnderway: @unchecked Sendable {
     /// How many bytes of records the last look found, by target and in all.
     private var foundBytes: [Int] = []
     private var foundBytesSum = 0
+
+    /// Before a fetch asks again for a lane that was full.
+    private static let fullLaneDelay = Interval.milliseconds(5)
 
     private var responder: Responder?
     private var timer: TimerToken?
@@ -58,6 +63,7 @@ final class FetchUnderway: @unchecked Sendable {
         tableGeneration = table.generation
         var lastName: String?, lastID: UUID?
         var topic: LocalTopic?
+        failed = []
         hosted = targets.indices.map { index in
             if usesTopicIDs {
                 if lastID != targets[index].topicID { topic = table.topic(targets[index].topicID) }
@@ -67,7 +73,9 @@ final class FetchUnderway: @unchecked Sendable {
                 if lastName != targets[index].topicName { topic = table.topic(targets[index].topicName) }
                 lastName = targets[index].topicName
             }
-            return topic?.partition(targets[index].partition)
+            let partition = topic?.partition(targets[index].partition)
+            if partition == nil, topic?.hasFailed(targets[index].partition) == true { failed.insert(index) }
+            return partition
         }
     }
 
@@ -129,7 +137,7 @@ final class FetchUnderway: @unchecked Sendable {
     private func look() -> FetchRound {
         // a topic may have been deleted, or made anew
         if connection.broker.topics.table.generation != tableGeneration { resolve() }
-        let round = FetchRound.look(targets, partitions: hosted, limits, usesTopicIDs: usesTopicIDs)
+        let round = FetchRound.look(targets, partitions: hosted, failed: failed, limits, usesTopicIDs: usesTopicIDs)
         foundBytes = [Int](repeating: 0, count: targets.count)
         for partition in round.partitions { foundBytes[partition.target] = partition.recordBytes }
         foundBytesSum = round.bytes
@@ -198,26 +206,40 @@ final class FetchUnderway: @unchecked Sendable {
 
     // MARK: cold data
 
-    /// Whether the records lie in the page cache, so that sending them does not hold up the loop. Asked once a fetch:
-    /// what was read ahead and is gone again by then would be gone the next time too.
+    /// Whether the records were found sound in the life of this process, and lie in the page cache, so that sending them does not
+    /// hold up the loop. The latter is asked once a fetch: what was read ahead and is gone again by then would be gone
+    /// the next time too.
     private func isHot(_ round: FetchRound) -> Bool {
-        warmedOnce || round.partitions.allSatisfy { $0.found.slice?.isCached ?? true }
+        round.partitions.allSatisfy { partition in
+            guard let slice = partition.found.slice else { return true }
+            return !slice.needsCheck && (warmedOnce || slice.isCached)
+        }
     }
 
-    /// Reads what is to be sent on the lane for cold reads, so that it lies in the page cache afterwards.
+    /// Reads what is to be sent on the lane for cold reads, so that it lies in the page cache afterwards, and checks what
+    /// nobody has checked yet.
     private func warm(_ round: FetchRound) {
         isWarming = true
         warmedOnce = true
-        let slices = round.partitions.compactMap { $0.found.slice }.filter { !$0.isCached }
+        let slices = round.partitions.compactMap { partition -> (partition: Partition?, slice: LogSlice)? in
+            guard let slice = partition.found.slice, slice.needsCheck || !slice.isCached else { return nil }
+            return (hosted[partition.target], slice)
+        }
         let queued = connection.broker.coldReads.submit(
-            { for slice in slices { slice.readAhead() } }, on: loop,
+            {
+                for (partition, slice) in slices {
+                    if let verdict = slice.check() { partition?.noteChecked(verdict) } else { slice.readAhead() }
+                }
+            }, on: loop,
             then: { [self] in
                 isWarming = false
                 answer()
             })
-        guard queued else {
+        guard !queued else { return }
+        // a lane that is full has work for longer than that
+        loop.schedule(after: Self.fullLaneDelay) { [self] in
             isWarming = false
-            return answer(round)
+            answer()
         }
     }
 

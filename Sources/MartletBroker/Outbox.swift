@@ -35,6 +35,16 @@ package struct Outbox: ~Copyable {
         fileBytes += count
     }
 
+    /// Takes back what was written of an answer that cannot be completed: nothing of it may be sent.
+    package mutating func takeBack(from start: Int) {
+        var kept = RingQueue<FilePiece>()
+        while let piece = files.popFirst() {
+            if piece.after <= start { kept.append(piece) } else { fileBytes -= piece.count }
+        }
+        files = kept
+        bytes.truncate(to: start)
+    }
+
     package enum Flushed {
         case all
         /// The socket takes no more now, or had its share of this turn.

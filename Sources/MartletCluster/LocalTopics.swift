@@ -13,6 +13,8 @@ package final class LocalTopic: @unchecked Sendable {
     // guarded by the lock:
     private var hosted: [Partition?] = []
     private var settings: TopicConfig
+    /// Partitions whose replica here could not be opened.
+    private var failed: Set<Int32> = []
 
     package init(name: String, id: UUID, config: TopicConfig) {
         self.name = name
@@ -46,8 +48,19 @@ package final class LocalTopic: @unchecked Sendable {
             while hosted.count <= index { hosted.append(nil) }
             precondition(hosted[index] == nil, "a partition has one replica on a broker")
             hosted[index] = partition
+            failed.remove(partition.id.partition)
         }
     }
+
+    func noteFailed(_ index: Int32) { lock.withLock { _ = failed.insert(index) } }
+
+    /// Whether the partition has a replica here that could not be opened.
+    package func hasFailed(_ index: Int32) -> Bool { lock.withLock { failed.contains(index) } }
+
+    package var failedCount: Int { lock.withLock { failed.count } }
+
+    /// Nothing of it is here.
+    var isEmpty: Bool { lock.withLock { failed.isEmpty && hosted.allSatisfy { $0 == nil } } }
 
     /// Puts a replica in the place of the one that was there before.
     func replace(with partition: Partition) {
@@ -57,8 +70,10 @@ package final class LocalTopic: @unchecked Sendable {
         }
     }
 
-    package func remove(_ index: Int32) -> Partition? {
+    /// `forGood`: a replica that could not be opened is forgotten too.
+    package func remove(_ index: Int32, forGood: Bool = true) -> Partition? {
         lock.withLock {
+            if forGood { failed.remove(index) }
             guard index >= 0, Int(index) < hosted.count else { return nil }
             defer { hosted[Int(index)] = nil }
             return hosted[Int(index)]

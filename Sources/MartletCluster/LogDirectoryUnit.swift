@@ -43,6 +43,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private let clock: any Clock
     /// Told, once, that the directory can be used no more.
     private let onFailure: @Sendable (LogDirectoryUnit, LogError) -> Void
+    /// Told, on the first loop, that partitions went offline: once for all that do so at a time.
+    private let onOffline: @Sendable () -> Void
     /// A periodic checkpoint gives up, until the next, when rows were lowered under it this often.
     private static let checkpointTries = 16
 
@@ -53,6 +55,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private var lastComplaint: Instant?
     private var hasMovedLogStart = false
     private var hasFailed = false
+    private var willTellOffline = false
     /// Live partition folders that lie here.
     private var folders: Set<String>
     /// Of these, the ones that are not open.
@@ -62,7 +65,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 
     package init(
         _ directory: LogDirectory, syncer: Syncer, bulk: any Lane, loop: any EventLoop, clock: any Clock, logger: Logger,
-        onFailure: @escaping @Sendable (LogDirectoryUnit, LogError) -> Void
+        onFailure: @escaping @Sendable (LogDirectoryUnit, LogError) -> Void, onOffline: @escaping @Sendable () -> Void = {}
     ) {
         self.directory = directory
         self.syncer = syncer
@@ -82,6 +85,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         self.clock = clock
         self.logger = logger
         self.onFailure = onFailure
+        self.onOffline = onOffline
     }
 
     package var path: String { directory.path }
@@ -183,9 +187,23 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         directory.durableOffsets.raised(lane: bulk, loop: loop) { [weak self] error in self?.refused(error) { "the lower bound of durable offsets is not raised" } }
     }
 
-    /// A small file could not be replaced; the one before is still there. A full disk is waited out.
+    /// A partition serves nothing any more. Whoever decides about leaders has to hear of it.
+    func partitionFailed() {
+        let isFirst = lock.withLock {
+            defer { willTellOffline = true }
+            return !willTellOffline
+        }
+        guard isFirst else { return }
+        loop.execute { [self] in
+            lock.withLock { willTellOffline = false }
+            onOffline()
+        }
+    }
+
+    /// A small file could not be replaced, and the one before is still there; or something could not be read. What passes
+    /// is waited out.
     func refused(_ error: LogError, _ what: () -> String) {
-        guard error.isFullDisk else { return failed(error) }
+        guard error.passes else { return failed(error) }
         complain(what(), error)
     }
 
@@ -203,9 +221,12 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     }
 
     /// A write failed and was taken back. A full disk is waited out: what is there is served, and writes succeed again
-    /// when there is room. Anything else takes the directory offline.
+    /// when there is room; so is a process that has no descriptor left. Anything else takes the directory offline.
     func writeFailed(_ error: LogError, _ partition: TopicPartition) {
-        guard error.isFullDisk else { return failed(error) }
+        guard error.passes else { return failed(error) }
+        guard error.isFullDisk else {
+            return complain("no file can be opened: produce requests are refused", error, ("partition", partition.description))
+        }
         complain(
             "the disk is full: produce requests are refused until there is room; free some, or lower retention.bytes or retention.ms",
             error, ("partition", partition.description))
@@ -239,6 +260,12 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 }
 
 extension LogError {
+    /// It says nothing against the disk: there is no room on it, or the process has too many files open.
+    var passes: Bool {
+        if case .storage(let cause) = self { return cause.kind == .noSpace || cause.kind == .tooManyFiles }
+        return false
+    }
+
     /// The disk is full, which passes.
     var isFullDisk: Bool {
         if case .storage(let cause) = self { return cause.kind == .noSpace }

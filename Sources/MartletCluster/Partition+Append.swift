@@ -200,7 +200,8 @@ extension Partition {
     }
 
     func completeCommitted(_ effects: inout PartitionEffects) {
-        while let waiter = committedWaiters.first, waiter.endOffset <= leadership.highWatermark,
+        let committed = log.planted.contains(.earlyAcknowledgement) ? log.logEndOffset : leadership.highWatermark
+        while let waiter = committedWaiters.first, waiter.endOffset <= committed,
             !waiter.needsLocalSync || waiter.endOffset <= log.durableOffset
         {
             committedWaiters.popFirst()

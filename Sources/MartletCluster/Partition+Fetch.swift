@@ -84,6 +84,7 @@ extension Partition {
     /// the log's end.
     package func fetch(_ request: PartitionFetchRequest) -> PartitionFetch {
         var effects = PartitionEffects()
+        var failure: LogError?
         let found = lock.withLock { () -> PartitionFetch in
             let fault = leadershipFault(currentLeaderEpoch: request.currentLeaderEpoch)
             guard fault == .none else {
@@ -97,7 +98,7 @@ extension Partition {
                 if diverging.epoch < 0, request.follower == nil { return PartitionFetch(error: .offsetOutOfRange) }
                 found.divergingEpoch = diverging
             } else {
-                read(request, &found)
+                failure = read(request, &found)
                 // what a replica asks for where this log has nothing says nothing of what it has of this log
                 if let follower = request.follower, found.error == .none, !note(follower, request.offset, &effects) {
                     return PartitionFetch(error: .unknownLeaderEpoch)
@@ -112,6 +113,7 @@ extension Partition {
             return found
         }
         effects.deliver()
+        if let failure { readFailed(failure) }
         return found
     }
 
@@ -133,24 +135,26 @@ extension Partition {
         return known
     }
 
-    private func read(_ request: PartitionFetchRequest, _ found: inout PartitionFetch) {
-        let limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
+    private func read(_ request: PartitionFetchRequest, _ found: inout PartitionFetch) -> LogError? {
+        var limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
         // between the limit and the log's end there is something, but not for this reader yet
         guard request.offset >= log.logStartOffset, request.offset <= log.logEndOffset else {
             found = PartitionFetch(error: .offsetOutOfRange)
-            return
+            return nil
         }
-        guard request.offset < limit else { return }
+        if log.planted.contains(.readsAboveHighWatermark) { limit = log.logEndOffset }
+        guard request.offset < limit else { return nil }
         do throws(LogError) {
             found.slice = try log.read(
                 from: request.offset, maxBytes: request.maxBytes, limit: limit, firstBatchWhole: request.firstBatchWhole)
             if request.readCommitted, found.slice?.isEmpty == false {
                 found.abortedTransactions = try log.abortedTransactions(from: request.offset, upTo: limit)
             }
+            return nil
         } catch {
             logger.error("a read failed", ("partition", id.description), ("offset", "\(request.offset)"), ("reason", "\(error)"))
-            if error.takesDirectoryOffline { directory.failed(error) }
-            found = PartitionFetch(error: error.code)
+            found = PartitionFetch(error: error.isDamage ? .kafkaStorageError : error.code)
+            return error
         }
     }
 
@@ -184,7 +188,9 @@ extension Partition {
     package func lookUp(
         _ place: LogPlace, currentLeaderEpoch: LeaderEpoch, readCommitted: Bool, forReplica: Bool
     ) -> Result<LogPosition?, ErrorCode> {
-        lock.withLock {
+        var failure: LogError?
+        defer { if let failure { readFailed(failure) } }
+        return lock.withLock {
             let fault = leadershipFault(currentLeaderEpoch: currentLeaderEpoch)
             guard fault == .none else { return .failure(fault) }
             let limit = forReplica ? log.logEndOffset : readCommitted ? lastStableOffset : leadership.highWatermark
@@ -206,7 +212,8 @@ extension Partition {
                     return .success(try search(place, limit: limit))
                 } catch {
                     logger.error("a lookup failed", ("partition", id.description), ("reason", "\(error)"))
-                    return .failure(error.code)
+                    failure = error
+                    return .failure(error.isDamage ? .kafkaStorageError : error.code)
                 }
             }
         }

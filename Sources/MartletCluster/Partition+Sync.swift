@@ -53,6 +53,7 @@ extension Partition {
         }
         logger.error("partition offline", ("partition", id.description), ("reason", reason))
         effects.deliver()
+        directory.partitionFailed()
     }
 
     /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long, or the last one could not

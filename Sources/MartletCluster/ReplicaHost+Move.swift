@@ -258,7 +258,8 @@ extension ReplicaHost {
             logger: logger, cutDirectory: config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
-        parameters.mayHaveGaps = parameters.mayHaveGaps || move.from.cleanedUpTo(move.id) != nil
+        let wasCleaned = move.from.cleanedUpTo(move.id) != nil || move.from.directory.found.wasCleaned(move.id)
+        parameters.mayHaveGaps = parameters.mayHaveGaps || wasCleaned
         return parameters
     }
 

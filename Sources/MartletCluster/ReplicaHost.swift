@@ -33,6 +33,9 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     var isClosed = false
     // moves between log directories: `ReplicaHost+Move.swift`
     package var onReplacement: (() -> Void)?
+    package var onOffline: (() -> Void)?
+    /// Called once, on the first loop, when no log directory is left that can be used.
+    package var onNothingLeft: ((String) -> Void)?
     var moves: [TopicPartition: ReplicaMove] = [:]
     var waitingMoves = RingQueue<ReplicaMove>()
     var runningMoves = 0
@@ -92,6 +95,11 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         logger.info(
             "log directory opened", ("directory", path), ("partitions", "\(found.partitions.count)"),
             ("stopped", found.cleanStop != nil ? "cleanly" : found.metaProperties == nil ? "never started" : "uncleanly"))
+        for damaged in found.damaged {
+            logger.warning(
+                "a checkpoint is damaged, is put aside and made anew: recovery reads more", ("directory", path),
+                ("file", damaged.file), ("as", damaged.file + LogDirectory.damagedSuffix), ("reason", "\(damaged.reason)"))
+        }
         sayWhatIsLeftAlone(directory)
         return directory
     }
@@ -100,12 +108,15 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let path = directory.path
         var settings = Syncer.Settings()
         settings.delay = config.syncDelay
+        settings.planted = host.planted
         let lane = host.makeLane("sync", threads: Self.syncThreads, limit: Self.laneLimit)
         let syncer = Syncer(disk: host.disk, path: path, lane: lane, loop: host.loops[0], settings: settings) { [weak self] error in
             self?.unit(path)?.failed(.storage(error))
         }
         return LogDirectoryUnit(directory, syncer: syncer, bulk: bulk, loop: host.loops[0], clock: clock, logger: logger) {
             [weak self] unit, error in self?.directoryFailed(unit, error)
+        } onOffline: { [weak self] in
+            self?.onOffline?()
         }
     }
 
@@ -126,6 +137,9 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     private func directoryFailed(_ unit: LogDirectoryUnit, _ error: LogError) {
         host.loops[0].execute { [self] in
             for partition in topics.table.partitions where partition.directory === unit { partition.goOffline("\(error)") }
+            guard units.allSatisfy(\.directory.isOffline), !isClosed else { return }
+            onNothingLeft?("No log directory can be used any more: \(error)")
+            onNothingLeft = nil
         }
     }
 
@@ -164,7 +178,11 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             try partition.apply(assignment)
             return
         }
-        let partition = try await open(partitionID, id, config, isNew: isNew)
+        let partition: Partition
+        do throws(LogError) { partition = try await open(partitionID, id, config, isNew: isNew) } catch {
+            noteFailed(partitionID, id, config)
+            throw error
+        }
         // settings may have changed while it was opened
         if let topic = topics.table.topic(name), topic.id == id { partition.configChanged(topic.config) }
         do throws(LogError) { try partition.apply(assignment) } catch {
@@ -185,6 +203,18 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
         partition.directory.opened(partitionID)
         resumeMove(of: partition)
+    }
+
+    /// A replica that is here and cannot be opened: who asks for it is told that its disk is to blame.
+    private func noteFailed(_ partition: TopicPartition, _ id: UUID, _ config: TopicConfig) {
+        guard !isClosed else { return }
+        if let topic = topics.table.topic(partition.topic) {
+            if topic.id == id { topic.noteFailed(partition.partition) }
+            return
+        }
+        let made = LocalTopic(name: partition.topic, id: id, config: config)
+        made.noteFailed(partition.partition)
+        topics.add(made)
     }
 
     package func configChanged(topic: String, _ config: TopicConfig) { topics.table.topic(topic)?.config = config }
@@ -217,12 +247,15 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             clock: clock, logger: logger, cutDirectory: self.config.cutDir)
         parameters.seed = seeds.next()
         parameters.activity = activity
+        parameters.planted = host.planted
         if isThere {
             parameters.logStartOffset = known.logStart ?? 0
             parameters.recoveryPoint = known.recoveryPoint ?? 0
             parameters.wasClosedCleanly = known.isClean
             parameters.durableLowerBound = known.durableBound
-            parameters.mayHaveGaps = parameters.mayHaveGaps || unit.cleanedUpTo(id) != nil
+            parameters.isBoundLost = !known.isClean && known.durableBound == nil && unit.directory.found.areBoundsLost
+            let wasCleaned = unit.cleanedUpTo(id) != nil || unit.directory.found.wasCleaned(id)
+            parameters.mayHaveGaps = parameters.mayHaveGaps || wasCleaned
         }
         unit.add(folder)
         let stray = PartitionFolder(id, .stray, unique: host.randomBytes(16))
@@ -285,7 +318,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     private static func isForeign(_ parameters: LogParameters, _ topicID: UUID, _ disk: any Disk) throws(LogError) -> Bool {
         let path = parameters.folder + "/" + PartitionMetadata.fileName
         guard let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path) }) else { return false }
-        return try PartitionMetadata.decode(bytes, path: path).topicID != topicID
+        // a damaged one says nothing, and is made anew when the log is opened
+        do throws(LogError) { return try PartitionMetadata.decode(bytes, path: path).topicID != topicID } catch { return false }
     }
 
     /// Takes a replica's folder out of use, durably. On a lane.
@@ -312,8 +346,8 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         let live = PartitionFolder(id)
         cancelMove(of: id)
         let topic = topics.table.topic(name)
-        let partition = topic?.remove(index)
-        if let topic, topic.partitions.isEmpty { topics.remove(topic) }
+        let partition = topic?.remove(index, forGood: delete)
+        if let topic, topic.isEmpty { topics.remove(topic) }
         guard let unit = partition?.directory ?? units.first(where: { !$0.directory.isOffline && $0.holds(live) }),
             partition != nil || delete
         else { return }

@@ -91,6 +91,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
     /// Called when another `Partition` has taken the place of one, under the same leadership.
     var onReplacement: (() -> Void)? { get set }
+    /// Called when replicas went offline while the broker runs.
+    var onOffline: (() -> Void)? { get set }
     /// In the order of `log.dirs`.
     func describeLogDirs() async -> [LogDirDescription]
     /// Begins to move a replica to another log directory, or takes the wish for a move back where it lies there already.
@@ -104,6 +106,10 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 extension ReplicaHosting {
     package func configChanged(_ config: BrokerConfig) {}
     package var onReplacement: (() -> Void)? {
+        get { nil }
+        set {}
+    }
+    package var onOffline: (() -> Void)? {
         get { nil }
         set {}
     }

@@ -27,7 +27,8 @@ package struct DirectoryOwner: Equatable, Sendable {
 ///     topic-N/                             partitions                         PartitionFolder
 ///
 /// Opening reads everything before it changes anything, so that a directory that is refused is left as it was found,
-/// its clean marker too. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it
+/// its clean marker too. A checkpoint repeats what the logs say, if less exactly: one that cannot be read refuses nothing, is
+/// put aside, and recovery reads more. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it
 /// tells no lie.
 package final class LogDirectory: @unchecked Sendable {
     package enum Checkpoint: String, Sendable, CaseIterable {
@@ -43,6 +44,11 @@ package final class LogDirectory: @unchecked Sendable {
         /// Nil after an unclean stop. Then the logs must be recovered from their recovery points on.
         package var cleanStop: CleanStop?
         package var checkpoints: [Checkpoint: OffsetCheckpoint] = [:]
+        /// Checkpoints that could not be read, with what is wrong with them: they count as missing, are called `.damaged`
+        /// now, and are made anew by the next write.
+        package var damaged: [(file: String, reason: LogError)] = []
+        /// Nothing says how far the partitions had been synced, although this directory was ours.
+        package var areBoundsLost = false
         /// By name.
         package var partitions: [PartitionFolder] = []
         /// Folders that are no partition's, by name: not touched.
@@ -53,7 +59,15 @@ package final class LogDirectory: @unchecked Sendable {
         package func offset(_ checkpoint: Checkpoint, _ partition: TopicPartition) -> Offset? {
             checkpoints[checkpoint]?[partition]
         }
+
+        /// Whether a cleaner may have been through the partition's log; where nothing says so any more, it may.
+        package func wasCleaned(_ partition: TopicPartition) -> Bool {
+            offset(.cleaner, partition) != nil || damaged.contains { $0.file == Checkpoint.cleaner.rawValue }
+        }
     }
+
+    /// What a damaged small file is called, until the next one of its kind takes the name.
+    package static let damagedSuffix = ".damaged"
 
     /// What a KRaft controller keeps its log under; no topic of a client's.
     private static let metadataTopic = "__cluster_metadata"
@@ -100,8 +114,9 @@ package final class LogDirectory: @unchecked Sendable {
             throw .directoryLocked(path: path)
         }
         do throws(LogError) {
-            let found = try read(path, disk, owner)
-            let (bounds, isOurs) = try openBounds(path, disk, found)
+            var found = try read(path, disk, owner)
+            try putAside(found.damaged.map(\.file), path, disk)
+            let (bounds, isOurs) = try openBounds(path, disk, &found)
             if found.cleanStop != nil {
                 try onDisk { () throws(SystemError) in
                     try disk.remove(path + "/" + CleanShutdownMarker.fileName)
@@ -158,7 +173,12 @@ package final class LogDirectory: @unchecked Sendable {
             found.cleanStop = CleanStop(brokerEpoch: CleanShutdownMarker.decode(bytes))
         }
         for checkpoint in Checkpoint.allCases {
-            found.checkpoints[checkpoint] = try OffsetCheckpoint.read(disk, path + "/" + checkpoint.rawValue)
+            do throws(LogError) {
+                found.checkpoints[checkpoint] = try OffsetCheckpoint.read(disk, path + "/" + checkpoint.rawValue)
+            } catch {
+                guard case .malformedFile = error else { throw error }
+                found.damaged.append((checkpoint.rawValue, error))
+            }
         }
         for name in try onDisk({ () throws(SystemError) in try disk.list(path) }) {
             guard try onDisk({ () throws(SystemError) in try disk.status(path + "/" + name) })?.isDirectory == true
@@ -183,20 +203,38 @@ package final class LogDirectory: @unchecked Sendable {
     /// recovery points is durable, and that the file is there says that whatever comes later is ours. Without it a
     /// power cut soon after the start would look like a folder that Kafka wrote, where a segment without its end, and
     /// the whole one after it, are taken as they are.
-    private static func openBounds(_ path: String, _ disk: any Disk, _ found: Found) throws(LogError)
+    ///
+    /// Bounds that cannot be read say nothing, and no row of theirs is taken for one that was never there.
+    private static func openBounds(_ path: String, _ disk: any Disk, _ found: inout Found) throws(LogError)
         -> (bounds: OffsetCheckpoint, isOurs: Bool)
     {
         let file = path + "/" + DurableOffsets.fileName
         let live = found.partitions.filter { $0.kind == .live }
         if found.cleanStop == nil {
             let isThere = try onDisk { () throws(SystemError) in try disk.status(file) } != nil
-            guard !isThere, live.isEmpty else { return (try OffsetCheckpoint.read(disk, file), isThere) }
+            guard !isThere, live.isEmpty else {
+                do throws(LogError) { return (try OffsetCheckpoint.read(disk, file), isThere) } catch {
+                    guard case .malformedFile = error else { throw error }
+                    found.damaged.append((DurableOffsets.fileName, error))
+                    found.areBoundsLost = true
+                    try putAside([DurableOffsets.fileName], path, disk)
+                    return (OffsetCheckpoint(), false)
+                }
+            }
         }
         var bounds = OffsetCheckpoint()
         for folder in live { bounds[folder.partition] = found.offset(.recoveryPoint, folder.partition) ?? 0 }
         let bytes = bounds.encode()
         try onDisk { () throws(SystemError) in try disk.replace(file, with: bytes) }
         return (bounds, true)
+    }
+
+    private static func putAside(_ names: [String], _ path: String, _ disk: any Disk) throws(LogError) {
+        guard !names.isEmpty else { return }
+        try onDisk { () throws(SystemError) in
+            for name in names { try disk.rename(path + "/" + name, to: path + "/" + name + damagedSuffix) }
+            try disk.syncDirectory(path)
+        }
     }
 
     private static func check(_ meta: MetaProperties, _ owner: DirectoryOwner, _ path: String) throws(LogError) {

@@ -18,8 +18,8 @@ package enum LogError: Error, Equatable, Sendable {
     case outOfOrder(offset: Offset, expected: Offset)
     /// An append was given something else than Kafka lets in; the code is the answer to the client.
     case refused(ErrorCode, String)
-    /// A small text file (a checkpoint, `meta.properties`, …) that cannot be read: the directory is taken offline, as
-    /// Kafka does.
+    /// A small text file (a checkpoint, `meta.properties`, …) that cannot be read. Whoever can make it anew does; where
+    /// nothing else says what it said (`meta.properties`), the directory is taken offline.
     case malformedFile(path: String, line: Int, reason: String)
     /// Another process has the directory open.
     case directoryLocked(path: String)
@@ -55,6 +55,26 @@ extension LogError {
     }
 }
 
+extension LogError {
+    /// About damage in a partition's folder, or in a file of it.
+    private static func whatToDo(_ path: String) -> String {
+        let isFile = path.split(separator: "/").last.map { SegmentFile.parse(String($0)) != nil } ?? false
+        let folder = isFile ? path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/") : path
+        return """
+            Restore the folder from a replica or a copy; or stop the broker and see what \
+            `martlet log verify --repair \(folder)` can keep, and start it again
+            """
+    }
+
+    /// Bytes that were whole once are not what they were: the replica can be trusted no longer, its directory can.
+    package var isDamage: Bool {
+        switch self {
+        case .corrupt, .damagedBelowDurable: true
+        default: false
+        }
+    }
+}
+
 extension LogError: CustomStringConvertible {
     package var description: String {
         switch self {
@@ -64,12 +84,11 @@ extension LogError: CustomStringConvertible {
             look at the disk and the kernel's log, then start the broker again
             """
         case .corrupt(let path, let position, let reason):
-            "\(path) is damaged at byte \(position): \(reason)"
+            "\(path) is damaged at byte \(position): \(reason). \(Self.whatToDo(path))"
         case .damagedBelowDurable(let path, let offset, let durable, let reason):
             """
             \(path) is damaged at offset \(offset), although everything below \(durable) had been synced: \(reason). \
-            Nothing was cut. Restore the partition's folder from a replica or a copy, \
-            or move it away to give up what it holds
+            Nothing was cut. \(Self.whatToDo(path))
             """
         case .oldFormat(let path, let position, let magic):
             """
@@ -86,7 +105,7 @@ extension LogError: CustomStringConvertible {
         case .malformedFile(let path, let line, let reason):
             """
             \(path), line \(line): \(reason). The log directory is taken offline. \
-            Restore the file from a copy; a checkpoint may instead be removed, which makes recovery read more
+            Restore the file from a copy
             """
         case .directoryLocked(let path):
             """

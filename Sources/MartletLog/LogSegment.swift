@@ -47,6 +47,11 @@ final class LogSegment {
     var indexes: SparseIndexes?
     var transactions: TransactionIndex
     private var bytesSinceIndexEntry = 0
+    /// Changes with the bytes under it: a slice tells by it that it is still of this segment.
+    let identity = SegmentIdentity()
+    var checked = CheckedRanges(tail: 0)
+    /// Whether `largest` was held against the batch that it names, where it was taken from a file.
+    var isLargestConfirmed = true
     private let logFile: CachedFile
     private let offsetIndexFile: CachedFile
     private let timeIndexFile: CachedFile
@@ -115,7 +120,12 @@ final class LogSegment {
         reservedSize = size
         self.nextOffset = nextOffset
         self.largest = largest
+        isLargestConfirmed = largest == nil
+        checked = CheckedRanges(tail: size)
     }
+
+    /// Every byte was read and found sound.
+    func noteWhollyChecked() { checked = CheckedRanges(tail: 0) }
 
     /// Loads the indexes of a sound segment so that it can be written to; false where they must be made anew.
     func activate(_ files: LogFiles) throws(LogError) -> Bool {
@@ -184,6 +194,8 @@ final class LogSegment {
         largest = nil
         firstTimestamp = nil
         bytesSinceIndexEntry = 0
+        noteWhollyChecked()
+        isLargestConfirmed = true
         indexes = SparseIndexes(baseOffset: baseOffset)
     }
 
@@ -193,6 +205,7 @@ final class LogSegment {
         try files.truncate(try file(files), to: Int64(position))
         size = position
         reservedSize = position
+        checked.cut(to: position)
         self.nextOffset = nextOffset
         indexes!.truncate(to: nextOffset)
         try transactions.truncate(to: nextOffset, files)
@@ -215,31 +228,87 @@ final class LogSegment {
         }
     }
 
+    /// Makes both sparse indexes anew from the headers of the batches; the files that want a sync. Throws where the batches
+    /// do not follow one another, and has changed nothing then.
+    func remakeIndexes(_ files: LogFiles, indexInterval: Int, staysActive: Bool = false) throws(LogError) -> [any DiskFile] {
+        var made = SparseIndexes(baseOffset: baseOffset)
+        var highest: TimeIndexEntry?
+        var sinceEntry = 0
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: 0, to: size, bufferSize: BatchScanner.recoveryBufferSize)
+        var least = baseOffset
+        walk: while true {
+            switch try scanner.peek() {
+            case .header(let header):
+                guard header.baseOffset >= least else {
+                    throw .corrupt(
+                        path: path(.log), position: Int64(scanner.position),
+                        reason: "\(BatchFault.offsetFalls(header.baseOffset, expected: least))")
+                }
+                if header.maxTimestamp > (highest?.timestamp ?? -1) {
+                    highest = TimeIndexEntry(timestamp: header.maxTimestamp, offset: header.lastOffset)
+                }
+                if sinceEntry > indexInterval {
+                    made.appendOffset(header.lastOffset, position: scanner.position)
+                    if let highest { made.appendTime(highest) }
+                    sinceEntry = 0
+                }
+                sinceEntry += header.totalSize
+                least = header.nextOffset
+                scanner.skip(header)
+            case .end: break walk
+            case .fault(let fault):
+                throw .corrupt(path: path(.log), position: Int64(scanner.position), reason: fault.description)
+            }
+        }
+        largest = highest
+        isLargestConfirmed = true
+        bytesSinceIndexEntry = sinceEntry
+        let staysActive = staysActive || isActive
+        indexes = made
+        for cached in [offsetIndexFile, timeIndexFile] { files.descriptors.forget(cached) }
+        guard !staysActive else { return [] }
+        let written = try completeIndexes(files)
+        close()
+        return written
+    }
+
     // MARK: finding
 
     /// The first batch whose last offset is not below the given one; nil where the segment ends before it.
     func find(_ offset: Offset, _ files: LogFiles) throws(LogError) -> BatchPlace? {
         guard offset < nextOffset, size > 0 else { return nil }
+        let start = try startOfSearch(offset, files)
         var scanner = BatchScanner(
-            try file(files), baseOffset: baseOffset, from: try startOfSearch(offset, files), to: size,
+            try file(files), baseOffset: baseOffset, from: start.position, to: size,
             bufferSize: BatchScanner.searchBufferSize)
         while true {
             switch try scanner.peek() {
             case .header(let header):
+                if scanner.position == start.position, header.baseOffset > start.offset {
+                    throw misleads(.offsetIndex, "at byte \(start.position) begins \(header.baseOffset), and not \(start.offset)")
+                }
                 if header.lastOffset >= offset { return BatchPlace(header, position: scanner.position) }
                 scanner.skip(header)
             case .end:
                 return nil
             case .fault(let fault):
+                if start.position > 0, scanner.position == start.position {
+                    throw misleads(.offsetIndex, "at byte \(start.position) there is no batch: \(fault)")
+                }
                 throw .corrupt(path: path(.log), position: Int64(scanner.position), reason: fault.description)
             }
         }
     }
 
+    private func misleads(_ kind: SegmentFile, _ reason: String) -> LogError {
+        .corrupt(path: path(kind), position: 0, reason: reason)
+    }
+
     /// The offset after the last batch that lies in the file, which a closed segment does not keep in mind.
     func endOfBatches(_ files: LogFiles) throws(LogError) -> Offset {
         var scanner = BatchScanner(
-            try file(files), baseOffset: baseOffset, from: try startOfSearch(nextOffset, files), to: size,
+            try file(files), baseOffset: baseOffset, from: try startOfSearch(nextOffset, files).position, to: size,
             bufferSize: BatchScanner.searchBufferSize)
         var end = baseOffset
         while case .header(let header) = try scanner.peek() {
@@ -249,17 +318,30 @@ final class LogSegment {
         return end
     }
 
-    private func startOfSearch(_ offset: Offset, _ files: LogFiles) throws(LogError) -> Int {
+    /// Where a search may begin, and an offset that the batch there holds or lies below.
+    private func startOfSearch(_ offset: Offset, _ files: LogFiles) throws(LogError) -> OffsetIndexEntry {
         // an entry names a batch by its last offset: the one sought may be that batch itself, or come after it
         let entry: OffsetIndexEntry?
         if let indexes {
             entry = indexes.floor(offset)
         } else {
-            let index = try IndexFile(try files.cached(offsetIndexFile), entrySize: 8)
-            entry = try index?.floor(offset, baseOffset)
+            entry = try indexFile(.offsetIndex, offsetIndexFile, files).floor(offset, baseOffset)
         }
-        guard let entry, entry.position < size else { return 0 }
-        return entry.position
+        guard let entry else { return OffsetIndexEntry(offset: .max, position: 0) }
+        guard entry.position < size else { throw misleads(.offsetIndex, "it points to byte \(entry.position) of \(size)") }
+        return entry
+    }
+
+    private func indexFile(_ kind: SegmentFile, _ file: CachedFile, _ files: LogFiles) throws(LogError) -> IndexFile {
+        let opened: any DiskFile
+        do throws(LogError) { opened = try files.cached(file) } catch {
+            guard case .storage(let cause) = error, cause.kind == .notFound else { throw error }
+            throw misleads(kind, "it is not there any more")
+        }
+        guard let index = try IndexFile(opened, entrySize: kind == .offsetIndex ? 8 : 12) else {
+            throw misleads(kind, "its size is no whole number of entries")
+        }
+        return index
     }
 
     /// Where a search for a timestamp may begin: a batch before which all timestamps are lower.
@@ -268,10 +350,27 @@ final class LogSegment {
         if let indexes {
             entry = indexes.floor(timestamp: timestamp - 1)
         } else {
-            let index = try IndexFile(try files.cached(timeIndexFile), entrySize: 12)
-            entry = try index?.floor(timestamp: timestamp - 1, baseOffset)
+            entry = try indexFile(.timeIndex, timeIndexFile, files).floor(timestamp: timestamp - 1, baseOffset)
         }
-        return try entry.map { (entry) throws(LogError) in try startOfSearch(entry.offset, files) } ?? 0
+        guard let entry else { return 0 }
+        return try confirm(entry, files).position
+    }
+
+    /// The batch that a time entry names. One that it misnames would hide records from a search, and have retention take what
+    /// is young.
+    private func confirm(_ entry: TimeIndexEntry, _ files: LogFiles) throws(LogError) -> BatchPlace {
+        let place = try find(entry.offset, files)
+        guard let place, place.baseOffset <= entry.offset, place.maxTimestamp == entry.timestamp else {
+            throw misleads(.timeIndex, "no batch at offset \(entry.offset) has the timestamp \(entry.timestamp)")
+        }
+        return place
+    }
+
+    /// Holds `largest` against the batch that it names, once.
+    func confirmLargest(_ files: LogFiles) throws(LogError) {
+        guard !isLargestConfirmed, let largest else { return }
+        _ = try confirm(largest, files)
+        isLargestConfirmed = true
     }
 
     /// That of the first batch, read where it is not known; nil for an empty segment.

@@ -50,10 +50,7 @@ extension PartitionLog {
     private func load(_ parameters: LogParameters) throws(LogError) {
         try refuseOldFormats()
         try finishInterruptedWork()
-        if let bytes = try files.contents(folder + "/" + PartitionMetadata.fileName) {
-            topicID = try PartitionMetadata.decode(bytes, path: folder + "/" + PartitionMetadata.fileName).topicID
-        }
-        if let bytes = try files.contents(epochPath) { epochs = try LeaderEpochHistory.decode(bytes, path: epochPath) }
+        try readSmallFiles()
         try findSegments()
 
         if segments.isEmpty {
@@ -62,6 +59,7 @@ extension PartitionLog {
             try loadSegments(parameters)
         }
         reservedEnd = offsets.logEnd
+        if lacksEpochs { try rebuildEpochs() }
         // one that began at the end and has no record yet stays: ten thousand idle partitions that start write nothing
         if epochs.truncateFromEnd(offsets.logEnd + 1) { epochFile = .changed }
         if epochs.truncateFromStart(offsets.logStart) { epochFile = .changed }
@@ -69,6 +67,29 @@ extension PartitionLog {
         try removeStraySnapshots()
         precondition(!segments.isEmpty && active.isActive, "an open log has a segment to write to")
         precondition(active.nextOffset <= offsets.logEnd, "no record lies above the log's end")
+    }
+
+    /// Both repeat what is known elsewhere: the topic's id lies in the coordination tree, the epochs in the batches.
+    private func readSmallFiles() throws(LogError) {
+        let path = folder + "/" + PartitionMetadata.fileName
+        if let bytes = try files.contents(path) {
+            do throws(LogError) { topicID = try PartitionMetadata.decode(bytes, path: path).topicID } catch {
+                sayMadeAnew(error)
+            }
+        }
+        guard let bytes = try files.contents(epochPath) else { return lacksEpochs = true }
+        do throws(LogError) { epochs = try LeaderEpochHistory.decode(bytes, path: epochPath) } catch {
+            sayMadeAnew(error)
+            lacksEpochs = true
+            epochFile = .changed
+        }
+    }
+
+    private func sayMadeAnew(_ error: LogError) {
+        guard case .malformedFile(let path, let line, let reason) = error else { return }
+        logger.warning(
+            "a small file is damaged, and is made anew", ("partition", "\(partition)"), ("file", path),
+            ("line", "\(line)"), ("reason", reason))
     }
 
     private func startEmpty(_ parameters: LogParameters) throws(LogError) {
@@ -243,14 +264,16 @@ extension PartitionLog {
             largest = try timeIndex.timeEntry(timeIndex.count - 1, segment.baseOffset)
             guard largest!.offset >= segment.baseOffset, largest!.offset < segment.nextOffset else { return false }
         }
-        guard try segment.transactions.open(files) else { return false }
+        guard try segment.transactions.open(files, in: segment.baseOffset..<segment.nextOffset) else { return false }
         segment.adopt(size: segment.size, nextOffset: segment.nextOffset, largest: largest)
         return true
     }
 
     /// Opens the last segment for writing as a clean stop left it; false where it was not left so.
     private func adoptActive(_ segment: LogSegment) throws(LogError) -> Bool {
-        guard try segment.activate(files), try segment.transactions.open(files) else { return false }
+        guard try segment.activate(files), try segment.transactions.open(files, in: segment.baseOffset..<Offset.max) else {
+            return false
+        }
         let start = segment.indexes!.lastOffsetEntry
         var largest = segment.indexes!.lastTimeEntry
         var end = segment.baseOffset

@@ -15,6 +15,7 @@ package struct LogSlice: Sendable {
     /// About how many records it carries: exact where it goes up to the end that was asked for, else as many as its part of
     /// the bytes up to there.
     package var recordCount: Int64 = 0
+    var origin: SliceOrigin?
 
     package init(file: (any DiskFile)?, position: Int64, count: Int, firstBatchBaseOffset: Offset, firstBatchSize: Int) {
         self.file = file
@@ -100,13 +101,17 @@ extension PartitionLog {
         if limit < upperBound(index), let beyond = try find(limit, in: index) { end = beyond.position }
         // so it is in a sound file; a disk that changed what was written must not end the process
         guard end >= first.position + first.size else {
-            throw .corrupt(path: segment.path(.log), position: Int64(end), reason: "offsets fall behind this batch")
+            throw damage(in: segment, first.baseOffset, "offsets fall behind this batch, at byte \(end)")
         }
         var count = min(maxBytes, end - first.position)
         if firstBatchWhole { count = max(count, first.size) }
         var slice = LogSlice(
             file: try segment.file(files), position: Int64(first.position), count: count,
             firstBatchBaseOffset: first.baseOffset, firstBatchSize: first.size)
+        slice.origin = SliceOrigin(
+            identity: segment.identity, baseOffset: segment.baseOffset, size: segment.size, limit: upperBound(index),
+            generation: generation, durable: offsets.durable,
+            isChecked: segment.checked.contains(first.position..<first.position + count))
         let (records, bytes) = (min(limit, upperBound(index)) - first.baseOffset, Int64(end - first.position))
         slice.recordCount = Int64(count) == bytes ? records : Int64(Double(records) * Double(count) / Double(max(bytes, 1)))
         return slice
@@ -114,7 +119,7 @@ extension PartitionLog {
 
     func find(_ offset: Offset, in index: Int) throws(LogError) -> BatchPlace? {
         if index == segments.count - 1, let place = recent.find(offset) { return place }
-        return try segments[index].find(offset, files)
+        return try withSoundIndexes(of: index) { (segment) throws(LogError) in try segment.find(offset, files) }
     }
 
     /// How many bytes of batches lie between two offsets, the first batch counted whole: what a fetch that waits for

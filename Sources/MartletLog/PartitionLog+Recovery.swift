@@ -5,8 +5,14 @@ internal import MartletReactor
 /// What recovery may do, and where it puts what it cuts.
 struct LogRecovery {
     let durableLowerBound: Offset?
+    /// Below it everything was synced, in a folder of Kafka's too.
+    let recoveryPoint: Offset
+    let isBoundLost: Bool
     let cutDirectory: String
     let mayHaveGaps: Bool
+
+    /// A bad batch below is damage.
+    var synced: Offset { max(durableLowerBound ?? 0, recoveryPoint) }
 
     /// A folder that Kafka wrote is taken as Kafka takes it.
     var refusesGaps: Bool { durableLowerBound != nil && !mayHaveGaps }
@@ -14,6 +20,8 @@ struct LogRecovery {
     init(_ parameters: LogParameters) {
         mayHaveGaps = parameters.mayHaveGaps
         durableLowerBound = parameters.durableLowerBound
+        recoveryPoint = parameters.recoveryPoint
+        isBoundLost = parameters.isBoundLost
         cutDirectory = parameters.cutDirectory
     }
 }
@@ -23,7 +31,8 @@ struct LogRecovery {
 ///
 /// The first bad batch is either the mark of a crash or damage. *At or above the durable lower bound* it was never
 /// acknowledged: it is cut with all that follows, put aside first. *Below it* synced records are wrong or gone: the log
-/// is not opened and not changed. A folder that Kafka wrote has no bound and is cut, as Kafka does.
+/// is not opened and not changed. A folder that Kafka wrote is cut above its recovery point, as Kafka does. Where the file
+/// of bounds is ours and cannot be read, sound batches behind a bad one say that it was no torn tail.
 extension PartitionLog {
     static let putAsidePiece = 256 * 1024
     /// So many cuts of one place keep different names before the oldest is overwritten.
@@ -64,13 +73,24 @@ extension PartitionLog {
     func rebuildIndexes(of index: Int, _ recovery: LogRecovery) throws(LogError) {
         let segment = segments[index]
         let next = segments[index + 1].baseOffset
+        let keepsTransactions = try segment.transactions.open(files, in: segment.baseOffset..<next)
         if let cut = try scan(segment, expected: segment.baseOffset, .indexes, recovery) {
             try self.cut(index, at: cut, expected: segment.nextOffset, recovery)
             return
         }
+        if segment.nextOffset < next, recovery.refusesGaps {
+            throw .damagedBelowDurable(
+                path: segment.path(.log), offset: segment.nextOffset, durable: max(recovery.synced, next),
+                reason: "it ends at \(segment.nextOffset), and the next segment begins at \(next)")
+        }
         unsyncedFiles += try segment.completeIndexes(files)
+        noteFolderChanged()
         segment.close()
-        segment.adopt(size: segment.size, nextOffset: next, largest: segment.largest)
+        let largest = segment.largest
+        segment.adopt(size: segment.size, nextOffset: next, largest: largest)
+        segment.noteWhollyChecked()
+        segment.isLargestConfirmed = true
+        if !keepsTransactions { try rebuildTransactions(of: index) }
     }
 
     private enum ScanExtent { case everything, indexes }
@@ -88,11 +108,7 @@ extension PartitionLog {
         let file = try segment.file(files)
         let end = segment.size
         segment.forget()
-        if extent == .everything {
-            try segment.transactions.clear(files)
-        } else if try !segment.transactions.open(files) {
-            try segment.transactions.clear(files)
-        }
+        if extent == .everything { try segment.transactions.clear(files) }
         var scanner = BatchScanner(
             file, baseOffset: segment.baseOffset, from: 0, to: end, bufferSize: BatchScanner.recoveryBufferSize)
         var least = max(expected, segment.baseOffset)
@@ -114,7 +130,7 @@ extension PartitionLog {
                     break scan
                 }
                 let found = try scanner.checksum(header)
-                guard found == header.crc else {
+                guard found == header.crc || planted.contains(.forgottenTruncation) else {
                     fault = .checksum(said: header.crc, found: found)
                     break scan
                 }
@@ -151,17 +167,22 @@ extension PartitionLog {
 
     private func cut(_ index: Int, at cut: Cut, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
         let segment = segments[index]
-        if let bound = recovery.durableLowerBound, expected < bound {
-            throw .damagedBelowDurable(
-                path: segment.path(.log), offset: expected, durable: bound,
-                reason: "\(cut.fault), at byte \(cut.position)")
+        if expected < recovery.synced || recovery.isBoundLost {
+            let behind = try SoundBatchSearch(
+                file: try segment.file(files), baseOffset: segment.baseOffset, end: cut.end
+            ).everything(from: cut.position, least: expected)
+            if expected < recovery.synced || behind.count > 0 || index + 1 < segments.count {
+                throw .damagedBelowDurable(
+                    path: segment.path(.log), offset: expected, durable: max(recovery.synced, expected + 1),
+                    reason: "\(cut.fault), at byte \(cut.position); \(Self.told(behind, segments.count - 1 - index))")
+            }
         }
         let later = segments[(index + 1)...].reduce(0) { $0 + $1.size }
         logger.warning(
             recovery.durableLowerBound == nil
                 ? "cutting the log at its first bad batch; nothing says how far this folder had been synced"
                 : "cutting what a crash left after the last record that had been synced",
-            ("partition", "\(partition)"), ("offset", "\(expected)"), ("segment", "\(segment.baseOffset)"),
+            ("partition", "\(partition)"), ("offset", "\(expected)"), ("file", segment.path(.log)),
             ("position", "\(cut.position)"), ("bytes", "\(cut.end - cut.position)"),
             ("laterSegments", "\(segments.count - 1 - index)"),
             ("laterBytes", "\(later)"), ("reason", "\(cut.fault)"))
@@ -172,6 +193,13 @@ extension PartitionLog {
         // what is appended next must not meet the old tail again after another crash
         try onDisk { () throws(SystemError) in try file.sync() }
         if epochs.truncateFromEnd(expected) { epochFile = .changed }
+    }
+
+    static func told(_ behind: SoundBatchSearch.Found, _ laterSegments: Int) -> String {
+        let batches = behind.count == 0
+            ? "no sound batch follows in the file"
+            : "\(behind.count) sound batches follow in the file, from offset \(behind.first.offset) to \(behind.lastOffset)"
+        return laterSegments == 0 ? batches : "\(batches), and \(laterSegments) segments after it"
     }
 
     /// Two segments that do not meet. Never so by an append; a compaction leaves gaps, in what had been synced.
@@ -273,6 +301,44 @@ extension PartitionLog {
     /// The same before some offset at which a batch begins.
     func reloadProducers(before end: Offset) throws(LogError) {
         try loadSnapshot(notAbove: end)
+        try replayProducers(before: end)
+    }
+
+    /// Makes the transaction index of a closed segment anew, from the producers as they were before it and its batches.
+    private func rebuildTransactions(of index: Int) throws(LogError) {
+        let known = producers
+        defer { producers = known }
+        try segments[index].transactions.clear(files)
+        try loadSnapshot(notAbove: segments[index].baseOffset)
+        try replayProducers(before: segments[index].nextOffset)
+        logger.warning(
+            "a transaction index was damaged, and is made anew", ("partition", "\(partition)"),
+            ("segment", "\(segments[index].baseOffset)"))
+    }
+
+    /// What the file of leader epochs said, from the headers of all batches.
+    func rebuildEpochs() throws(LogError) {
+        guard segments.contains(where: { $0.size > 0 }) else { return }
+        var history = LeaderEpochHistory()
+        for segment in segments {
+            var scanner = BatchScanner(
+                try segment.file(files), baseOffset: segment.baseOffset, from: 0, to: segment.size,
+                bufferSize: BatchScanner.recoveryBufferSize)
+            while case .header(let header) = try scanner.peek() {
+                if header.leaderEpoch > (history.latestEpoch ?? -1) {
+                    history.assign(epoch: header.leaderEpoch, startOffset: header.baseOffset)
+                }
+                scanner.skip(header)
+            }
+        }
+        epochs = history
+        epochFile = .changed
+        logger.warning(
+            "the leader epochs were missing or damaged, and are made anew", ("partition", "\(partition)"),
+            ("epochs", "\(history.entries.count)"))
+    }
+
+    private func replayProducers(before end: Offset) throws(LogError) {
         guard producers.nextOffset < end else { return }
         for index in segmentIndex(of: producers.nextOffset)..<segments.count where segments[index].baseOffset < end {
             let segment = segments[index]
@@ -362,7 +428,8 @@ extension PartitionLog {
     /// Writes down the producers' state as it is before the offset.
     func writeSnapshot(at offset: Offset) throws(LogError) {
         let file = try files.open(snapshotPath(offset), .truncate)
-        try files.write(producers.encodeSnapshot(), to: file, at: 0)
+        let state = planted.contains(.forgottenProducers) ? ProducerStateTable() : producers
+        try files.write(state.encodeSnapshot(), to: file, at: 0)
         unsyncedFiles.append(file)
         noteFolderChanged()
     }

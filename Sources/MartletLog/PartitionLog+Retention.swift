@@ -54,7 +54,12 @@ extension PartitionLog {
         guard config.retentionMs >= 0 else { return nil }
         var ages: [Int64] = []
         for segment in segments {
-            let (age, overflow) = now.subtractingReportingOverflow(try timestampForRetention(segment))
+            var (age, overflow) = now.subtractingReportingOverflow(try timestampForRetention(segment))
+            if !overflow, age > config.retentionMs, !segment.isLargestConfirmed {
+                // what a damaged index says of its age must not take it
+                try confirmLargest(of: ages.count)
+                (age, overflow) = now.subtractingReportingOverflow(try timestampForRetention(segment))
+            }
             ages.append(overflow ? 0 : age)
             if age <= config.retentionMs { break }
         }

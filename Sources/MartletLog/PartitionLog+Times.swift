@@ -34,11 +34,16 @@ extension PartitionLog {
     package func firstOffset(
         atOrAfter timestamp: Int64, limit: Offset, _ search: inout TimeSearch
     ) throws(LogError) -> TimestampedOffset? {
-        for segment in segments where (segment.largest?.timestamp ?? -1) >= timestamp {
+        for index in segments.indices {
+            let segment = segments[index]
             guard segment.nextOffset > offsets.logStart else { continue }
+            try confirmLargest(of: index)
+            guard (segment.largest?.timestamp ?? -1) >= timestamp else { continue }
+            let start = try withSoundIndexes(of: index) { (segment) throws(LogError) in
+                try segment.startOfSearch(timestamp: timestamp, files)
+            }
             var scanner = BatchScanner(
-                try segment.file(files), baseOffset: segment.baseOffset,
-                from: try segment.startOfSearch(timestamp: timestamp, files), to: segment.size,
+                try segment.file(files), baseOffset: segment.baseOffset, from: start, to: segment.size,
                 bufferSize: BatchScanner.searchBufferSize)
             while let header = try nextHeader(&scanner, segment) {
                 if header.baseOffset >= limit { return nil }
@@ -57,7 +62,9 @@ extension PartitionLog {
     /// The record with the highest timestamp, the first of several; nil for a log without one.
     package func offsetOfMaxTimestamp(_ search: inout TimeSearch) throws(LogError) -> TimestampedOffset? {
         var best: (segment: LogSegment, entry: TimeIndexEntry)?
-        for segment in segments {
+        for index in segments.indices {
+            try confirmLargest(of: index)
+            let segment = segments[index]
             guard let entry = segment.largest, entry.timestamp > (best?.entry.timestamp ?? -1),
                 entry.offset >= offsets.logStart
             else { continue }

@@ -54,7 +54,7 @@ extension PartitionLog {
 
     private func findCut(_ offset: Offset) throws(LogError) -> (segment: Int, place: BatchPlace?, end: Offset) {
         let index = segmentIndex(of: offset)
-        let place = try segments[index].find(offset, files)
+        let place = try find(offset, in: index)
         // a compaction may have left nothing up to the offset: the log ends where a recovery would find its end
         let segmentEnd = if let place { place.baseOffset } else { try segments[index].endOfBatches(files) }
         return (index, place, min(offset, segmentEnd))
@@ -114,9 +114,8 @@ extension PartitionLog {
     func activateLast() throws(LogError) {
         unsealedCount = segments.dropLast().reduce(0) { $0 + ($1.isActive ? 1 : 0) }
         guard !active.isActive else { return }
-        guard try active.activate(files) else {
-            throw .corrupt(
-                path: active.path(.offsetIndex), position: 0, reason: "the index of a closed segment cannot be read")
-        }
+        guard try !active.activate(files) else { return }
+        sayIndexMadeAnew(active, "it is missing or malformed")
+        _ = try active.remakeIndexes(files, indexInterval: Int(config.indexIntervalBytes), staysActive: true)
     }
 }

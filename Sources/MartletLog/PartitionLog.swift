@@ -23,6 +23,8 @@ package struct LogParameters {
     /// Everything below was synced and is on the disk, unless it was damaged since. Nil for a directory that Kafka
     /// wrote.
     package var durableLowerBound: Offset?
+    /// The directory is ours, and the file that says how far it had been synced could not be read.
+    package var isBoundLost = false
     /// Whether a compaction may have left gaps between segments: where the topic is compacted, or the partition has a
     /// row in `cleaner-offset-checkpoint`.
     package var mayHaveGaps: Bool
@@ -30,6 +32,7 @@ package struct LogParameters {
     package var cutDirectory: String
     /// Where what the log does is counted.
     package var activity = LogActivity()
+    package var planted: PlantedBugs = []
 
     package init(
         partition: TopicPartition, folder: String, config: TopicConfig, disk: any Disk, descriptors: DescriptorCache,
@@ -111,6 +114,7 @@ package final class PartitionLog {
     let clock: any Clock
     let logger: Logger
     let activity: LogActivity
+    package let planted: PlantedBugs
     var random: SeededRandom
 
     /// Never empty between calls once opened; by base offset; the last one is active.
@@ -121,6 +125,8 @@ package final class PartitionLog {
     package internal(set) var producers = ProducerStateTable()
     package internal(set) var epochs = LeaderEpochHistory()
     var epochFile = EpochFile.saved
+    /// The file of leader epochs is missing or damaged: what it said is taken from the batches.
+    var lacksEpochs = false
     /// From `partition.metadata`.
     package internal(set) var topicID: UUID?
 
@@ -159,6 +165,7 @@ package final class PartitionLog {
         clock = parameters.clock
         logger = parameters.logger
         activity = parameters.activity
+        planted = parameters.planted
         random = SeededRandom(seed: parameters.seed)
         let start = max(parameters.logStartOffset, 0)
         offsets = LogOffsets(logStart: start, recoveryPoint: start, durable: start, logEnd: start)

@@ -27,14 +27,25 @@ struct TransactionIndex {
 
     mutating func append(_ transaction: AbortedTransaction) { tail.append(transaction) }
 
-    /// Takes what the file holds; false where it is no such index.
-    mutating func open(_ files: LogFiles) throws(LogError) -> Bool {
+    /// Takes what the file holds; false where it is no such index: no checksum covers it, but its markers rise and lie in
+    /// the segment, behind the first record of what they end.
+    mutating func open(_ files: LogFiles, in segment: Range<Offset>) throws(LogError) -> Bool {
         tail = []
         countInFile = 0
         guard let status = try files.status(path) else { return true }
         guard status.size % Int64(Self.entrySize) == 0 else { return false }
         countInFile = Int(status.size) / Self.entrySize
-        return true
+        var isSound = true
+        var before = segment.lowerBound - 1
+        try forEach(files) { entry in
+            isSound = entry.producerID >= 0 && entry.firstOffset >= 0 && entry.firstOffset < entry.lastOffset
+                && entry.lastOffset > before && segment.contains(entry.lastOffset)
+                && entry.lastStableOffset >= 0 && entry.lastStableOffset <= entry.lastOffset + 1
+            before = entry.lastOffset
+            return isSound
+        }
+        if !isSound { countInFile = 0 }
+        return isSound
     }
 
     /// Moves what waits in memory to the file, and returns the file where something was written.

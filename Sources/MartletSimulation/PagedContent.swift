@@ -42,6 +42,7 @@ struct PagedContent {
     private var dirty: ContiguousArray<Int> = []
     /// The least size since the last sync: what the disk has beyond it is no longer of this file.
     private var cutSize: Int64?
+    private var tornPagesCount = 0
 
     var isSynced: Bool { dirty.isEmpty && size == durableSize && cutSize == nil }
 
@@ -194,6 +195,7 @@ struct PagedContent {
             let fate = mood == 0 ? 0 : mood == 1 ? 7 : random.below(8)
             guard fate > 2 else { continue }
             while durable.count <= index { durable.append(nil) }
+            if fate <= 3 { tornPagesCount += 1 }
             durable[index] = fate > 3 ? page : torn(from: durable[index], to: page, &random)
         }
         durable.removeLast(max(durable.count - Self.pagesCount(newSize), 0))
@@ -204,6 +206,11 @@ struct PagedContent {
             durable[durable.count - 1] = page
         }
         durableSize = newSize
+    }
+
+    mutating func takeTornPages() -> Int {
+        defer { tornPagesCount = 0 }
+        return tornPagesCount
     }
 
     private func sizeLeft(from least: Int64, _ random: inout SeededRandom) -> Int64 {

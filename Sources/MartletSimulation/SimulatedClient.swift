@@ -38,6 +38,8 @@ package final class SimulatedClient: @unchecked Sendable {
     private var scratch: [UInt8] = []
     private var waiting = RingQueue<Waiting>()
     private var nextCorrelationID: Int32 = 0
+    /// Called with the API of each request that was answered, or that nobody answers.
+    package var onAnswer: ((Int16) -> Void)?
 
     package init(_ name: String, on host: SimulatedHost, loop index: Int = 0) {
         self.name = name
@@ -88,7 +90,8 @@ package final class SimulatedClient: @unchecked Sendable {
         guard let correlationID = enqueue(request, version: version) else { return then(.failure(.lost)) }
         precondition(waiting.count < Self.waitingLimit, "a simulated client asks a bounded number of things at once")
         waiting.append(
-            Waiting(correlationID: correlationID) { result in
+            Waiting(correlationID: correlationID) { [onAnswer] result in
+                if case .success = result { onAnswer?(R.apiKey) }
                 then(result.flatMap { Self.decode(R.self, $0, version: version) })
             })
         flush()
@@ -105,6 +108,7 @@ package final class SimulatedClient: @unchecked Sendable {
     @discardableResult
     package func tell<R: WireRequest>(_ request: R, version: Int16) -> Bool {
         guard enqueue(request, version: version) != nil else { return false }
+        onAnswer?(R.apiKey)
         flush()
         return true
     }

@@ -43,6 +43,7 @@ package final class SimulatedDisk: Disk, @unchecked Sendable {
     /// Refuses what a dead process asks, cuts the power where that is due, and gives the fault to run into.
     func admit(_ operation: DiskOperation, _ path: String) throws(SystemError) -> SystemError.Kind? {
         world.checkThread()
+        process.passSeam()
         if operation.changes, process.isAlive, let left = process.diskOperationsLeft {
             process.diskOperationsLeft = left - 1
             if left <= 0 { process.host?.powerCut() }

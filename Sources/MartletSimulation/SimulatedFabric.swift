@@ -80,6 +80,15 @@ package final class SimulatedFabric: @unchecked Sendable {
         }
     }
 
+    /// Leaves every connection between the two machines half open: the first has lost it, and the other is not told
+    /// before it sends something.
+    package func leaveHalfOpen(lostBy a: SimulatedHost, keptBy b: SimulatedHost) {
+        world.note(.fault, subject, 7 &* stableHash(a.address) &+ stableHash(b.address))
+        for socket in allSockets() where socket.process.address == a.address {
+            if let other = socket.other, other.process.address == b.address { socket.reset() }
+        }
+    }
+
     /// How many connections are open between the two machines.
     package func connectionsCount(_ a: SimulatedHost, _ b: SimulatedHost) -> Int {
         a.process.sockets.count { !$0.isReset && $0.other?.process.address == b.address }

@@ -179,8 +179,12 @@ package final class SimulatedFileSystem: @unchecked Sendable {
         world.laneCost = cost + latency.draw(&random)
     }
 
+    /// Pages that power cuts left with some sectors new and some old.
+    package private(set) var tornPagesCount = 0
+
     func losePower() {
         tree.losePower(&random)
+        tree.forEachFile { tornPagesCount += $0.content.takeTornPages() }
         locks = []
         usedBytes = 0
         tree.forEachFile { usedBytes += $0.blockBytes }

@@ -10,6 +10,10 @@ final class SimulatedProcess: @unchecked Sendable {
     /// Until then its loops and lanes stand still.
     var pausedUntil: Int64 = 0
     var wallOffset: Interval
+    /// By how many parts of a million its wall clock runs fast, and since when.
+    var wallDrift: (perMillion: Int64, since: Int64) = (0, 0)
+    /// How many more calls of any seam it makes before it is killed.
+    var seamCallsLeft: Int?
     /// By open file. Never iterated where the order could be seen.
     var openInodes: [ObjectIdentifier: Inode] = [:]
     /// How many more changing calls its disk takes before the power goes.
@@ -26,7 +30,23 @@ final class SimulatedProcess: @unchecked Sendable {
     }
 
     var wallMilliseconds: Int64 {
-        SimulatedClock.epochMilliseconds + world.now.nanoseconds / 1_000_000 + wallOffset.milliseconds
+        SimulatedClock.epochMilliseconds + (world.now.nanoseconds + drifted) / 1_000_000 + wallOffset.milliseconds
+    }
+
+    private var drifted: Int64 {
+        wallDrift.perMillion == 0 ? 0 : (world.now.nanoseconds - wallDrift.since) / 1_000_000 * wallDrift.perMillion
+    }
+
+    func drift(_ perMillion: Int64) {
+        wallOffset = wallOffset + .nanoseconds(drifted)
+        wallDrift = (perMillion, world.now.nanoseconds)
+    }
+
+    /// A call of the disk, the network, a timer or a lane. May be the last.
+    func passSeam() {
+        guard let left = seamCallsLeft, isAlive else { return }
+        seamCallsLeft = left - 1
+        if left <= 0 { host?.kill() }
     }
 
     /// The moment itself, or the end of the pause that it lies in.
@@ -99,6 +119,12 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         set { process.wallOffset = newValue }
     }
 
+    /// By how many parts of a million its wall clock runs fast from now on; negative for slow.
+    package var wallDrift: Int64 {
+        get { process.wallDrift.perMillion }
+        set { process.drift(newValue) }
+    }
+
     package func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane {
         let lane = SimulatedLane(process: process, name: name, threads: threads, limit: limit)
         simulatedLanes.append(lane)
@@ -109,6 +135,9 @@ package final class SimulatedHost: Host, @unchecked Sendable {
 
     /// The machine that it runs on is none of its own.
     package func processUsage() -> ProcessUsage { ProcessUsage() }
+
+    /// Bugs that the broker under test is to have: for tests of what finds them.
+    package var planted: PlantedBugs = []
 
     package func randomBytes(_ count: Int) -> [UInt8] {
         (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next() >> 24) }
@@ -130,6 +159,7 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     package func powerCut() {
         world.checkThread()
         world.note(.powerCut, subject, UInt64(incarnation))
+        hasPower = false
         for host in world.hosts where host.files === files && host.process.isAlive { host.stop(silently: true) }
         if process.isAlive { stop(silently: true) }
         files.losePower()
@@ -138,6 +168,19 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     /// Cuts the power just before the disk call that changes something after so many others, wherever that falls,
     /// also in the midst of one piece of work.
     package func powerCut(afterDiskOperations count: Int) { process.diskOperationsLeft = count }
+
+    /// Kills the process at the call of a seam (disk, network, timer, lane) after so many others, in the midst of whatever
+    /// makes it.
+    package func kill(afterSeamCalls count: Int) { process.seamCallsLeft = count }
+
+    /// What was to befall it after so many calls does not.
+    package func forgetCountdowns() {
+        process.diskOperationsLeft = nil
+        process.seamCallsLeft = nil
+    }
+
+    /// Whether its machine did not lose power when it died.
+    package private(set) var hasPower = true
 
     /// The process stands still, as in a long pause of the machine; what happens meanwhile waits for it.
     package func pause(for span: Interval) {
@@ -151,6 +194,8 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         let successor = SimulatedHost(
             world: world, name: name, address: address, files: files, incarnation: incarnation + 1,
             loopsCount: simulatedLoops.count, wallOffset: process.wallOffset)
+        successor.planted = planted
+        successor.process.wallDrift = process.wallDrift
         world.replace(self, with: successor)
         return successor
     }

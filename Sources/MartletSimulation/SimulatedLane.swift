@@ -40,6 +40,7 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         _ work: @escaping @Sendable () -> R, on loop: any EventLoop, then completion: @escaping @Sendable (R) -> Void
     ) -> Bool {
         world.checkThread()
+        process.passSeam()
         // The power went in the middle of the handler that submits: what it does now never happens, and must not look
         // like a full queue.
         guard process.isAlive else { return true }

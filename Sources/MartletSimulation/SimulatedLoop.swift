@@ -77,6 +77,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
     @discardableResult
     package func schedule(after delay: Interval, _ work: @escaping () -> Void) -> TimerToken {
         precondition(isCurrent, "a timer is set on its loop")
+        process.passSeam()
         timersCount += 1
         let id = timersCount
         guard process.isAlive else { return TimerToken(id: id) }

@@ -47,6 +47,7 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
         completion: @escaping @Sendable (Result<any StreamSocket, SystemError>) -> Void
     ) {
         world.checkThread()
+        process.passSeam()
         guard process.isAlive else { return }
         let attempt = Attempt(address: address, loop: Self.simulated(loop), completion: completion)
         let away = world.network.delay(from: process.address, to: machine(of: address))

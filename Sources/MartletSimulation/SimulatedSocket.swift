@@ -230,6 +230,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         into first: UnsafeMutableRawBufferPointer, _ second: UnsafeMutableRawBufferPointer
     ) -> Transfer {
         checkLoop()
+        process.passSeam()
         guard process.isAlive, !isClosed, !isReset else { return .ended }
         guard head < arrived.count else { return hasEnded ? .ended : .wouldBlock }
         precondition(first.count + second.count > 0, "there is room to receive into")
@@ -279,6 +280,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
     /// How many of so many bytes go now; nil where none do, and why.
     private func admit(_ count: Int) -> (count: Int, refusal: Transfer?) {
         checkLoop()
+        process.passSeam()
         guard process.isAlive, !isClosed, !isReset, !hasFinished else { return (0, .ended) }
         precondition(count > 0, "something is sent")
         let room = outbound.room

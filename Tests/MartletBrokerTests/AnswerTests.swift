@@ -103,6 +103,42 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         }
     }
 
+    /// The disk fails while an answer is put together: what was written of it must not follow the answers before it, for
+    /// its first four bytes would be taken for a frame of none.
+    @Test func ofAnAnswerWhoseRecordsCannotBeReadNothingIsSent() throws {
+        var outbox = Outbox()
+        outbox.bytes.append([1, 2, 3])
+        outbox.append(BytesFile([4, 5, 6]), at: 0, count: 3)
+        outbox.bytes.append([7])
+        let (targets, partitions) = Self.unreadable()
+        let encoder = FetchAnswerEncoder(
+            header: FrameHeader(apiKey: 1, apiVersion: 12, correlationID: 9), version: 12, sessionID: 0)
+        #expect(throws: (any Error).self) {
+            try encoder.encode(partitions, targets, readCommitted: false, to: &outbox)
+        }
+        let socket = CappedSocket(seed: 1)
+        while case .blocked = try outbox.flush(to: socket, limit: 10_000) {}
+        #expect(socket.sent == [1, 2, 3, 4, 5, 6, 7] && outbox.isEmpty)
+    }
+
+    /// A large range that is there, and behind it a small one that its file does not have.
+    private static func unreadable() -> ([FetchTarget], [MartletBroker.FetchedPartition]) {
+        let slices = [(content: 60_000, count: 60_000), (content: 100, count: 5000)]
+        let targets = slices.indices.map { index in
+            FetchTarget(
+                topicName: "topic", topicID: .zero, partition: Int32(index), fetchOffset: 0, maxBytes: 1, currentLeaderEpoch: -1,
+                lastFetchedEpoch: -1, logStartOffset: -1)
+        }
+        let partitions = slices.enumerated().map { index, slice in
+            var found = PartitionFetch(error: .none)
+            found.slice = LogSlice(
+                file: BytesFile([UInt8](repeating: 9, count: slice.content)), position: 0, count: slice.count,
+                firstBatchBaseOffset: 0, firstBatchSize: slice.count)
+            return MartletBroker.FetchedPartition(target: index, found: found)
+        }
+        return (targets, partitions)
+    }
+
     private static func fetched(_ random: inout SeededRandom, version: Int16) -> ([FetchTarget], [MartletBroker.FetchedPartition]) {
         var targets: [FetchTarget] = []
         var partitions: [MartletBroker.FetchedPartition] = []

@@ -78,23 +78,49 @@ private let orders = TopicPartition("orders", 0)
         #expect(again.found.metaProperties?.clusterID == "c")
     }
 
-    @Test(arguments: LogDirectory.Checkpoint.allCases) func aMalformedCheckpointRefusesTheDirectory(
+    @Test(arguments: LogDirectory.Checkpoint.allCases) func aDamagedCheckpointIsPutAsideAndCountsAsMissing(
         checkpoint: LogDirectory.Checkpoint
     ) throws {
         defer { world.end() }
         let host = world.makeHost("broker")
         try open(host).closeCleanly(brokerEpoch: -1)
-        try host.disk.replace("/d/\(checkpoint.rawValue)", with: Array("0\n1\norders 0 1".utf8))
-        do {
-            _ = try open(host)
-            Issue.record("opened")
-        } catch {
-            #expect(error.takesDirectoryOffline)
-            #expect(error.description.contains(checkpoint.rawValue))
-        }
-        #expect(
-            try host.disk.status("/d/.kafka_cleanshutdown") != nil,
-            "once the file is restored the stop is still a clean one")
+        let damaged = Array("0\n1\norders 0 1".utf8)
+        try host.disk.replace("/d/\(checkpoint.rawValue)", with: damaged)
+        let directory = try open(host)
+        #expect(directory.found.damaged.map(\.file) == [checkpoint.rawValue])
+        #expect("\(directory.found.damaged[0].reason)".contains("line 3"))
+        #expect(directory.found.offset(checkpoint, orders) == nil)
+        #expect(directory.found.cleanStop != nil, "the stop was a clean one all the same")
+        #expect(directory.found.wasCleaned(orders) == (checkpoint == .cleaner), "nothing says which logs have gaps")
+        #expect(try host.disk.contents("/d/\(checkpoint.rawValue).damaged") == damaged)
+        try directory.write(checkpoint, OffsetCheckpoint([orders: 7]))
+        directory.close()
+        let again = try open(host)
+        #expect(again.found.damaged.isEmpty && again.found.offset(checkpoint, orders) == 7)
+    }
+
+    @Test func boundsThatCannotBeReadAreNotTakenForBoundsOfNothing() throws {
+        defer { world.end() }
+        let host = world.makeHost("broker")
+        try host.disk.makeDirectory("/d/orders-0")
+        try open(host).close()
+        try host.disk.replace("/d/" + DurableOffsets.fileName, with: Array("0\n2\norders 0 1\n".utf8))
+        let directory = try open(host)
+        #expect(directory.found.areBoundsLost)
+        #expect(directory.durableOffsets.bound(of: orders) == nil)
+        #expect(directory.found.damaged.map(\.file) == [DurableOffsets.fileName])
+    }
+
+    @Test func anIdentityThatCannotBeReadRefusesTheDirectoryAsItWas() throws {
+        defer { world.end() }
+        let host = world.makeHost("broker")
+        let directory = try open(host)
+        try directory.claim(brokerID: 1, clusterID: "c", wallMilliseconds: 0)
+        try directory.closeCleanly(brokerEpoch: -1)
+        try host.disk.replace("/d/meta.properties", with: Array("version=1".utf8))
+        let error = #expect(throws: LogError.self) { try open(host) }
+        #expect(error?.takesDirectoryOffline == true && "\(error!)".contains("meta.properties"))
+        #expect(try host.disk.status("/d/.kafka_cleanshutdown") != nil, "once it is restored the stop is still a clean one")
     }
 
     @Test func foldersAreListedAndUnknownOnesLeftAlone() throws {

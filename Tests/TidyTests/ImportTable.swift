@@ -23,6 +23,12 @@ enum ImportTable {
             // It counts the processor time that a run took, and nothing else of the system.
             "Glibc",
         ],
+        "MartletChecker": ["MartletBasics"],
+        "martlet-check": ["MartletBasics", "MartletChecker", "Glibc"],
+        "MartletSwarm": [
+            "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSimulation", "MartletChecker",
+        ],
+        "martlet-simulate": ["MartletBasics", "MartletReactor", "MartletWire", "MartletChecker", "MartletSwarm", "Glibc"],
         "martlet-bench": ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "Glibc"],
         "martlet": [
             "MartletBasics", "MartletModel", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster", "MartletBroker",

@@ -91,6 +91,8 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
 
     private static var retryDelay: Interval { .milliseconds(20) }
     private static var failureDelay: Interval { .seconds(1) }
+    /// Of a planted bug: one batch in so many is lost.
+    private static var plantedLossEvery: UInt64 { 5 }
 
     let index: Int32
     /// Where its timer runs and its appends are told of.
@@ -375,6 +377,10 @@ final class CoordinatorShard<Owner: ShardOwner>: AppendOwner, @unchecked Sendabl
         guard !serving.batch.isEmpty else { return }
         let contents = serving.batch.entries
         let request = nextAppend(serving)
+        if shared.planted.contains(.lostCommit), lastBatch % Self.plantedLossEvery == 0 {
+            serving.batch.finish { _ in }
+            return told(contents, .success(0), serving, &outcome)
+        }
         let start = serving.batch.finish { serving.partition.append($0, request) }
         started(start, contents, serving, &outcome)
     }

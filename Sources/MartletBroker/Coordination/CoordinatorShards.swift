@@ -27,6 +27,7 @@ final class CoordinatorShared: @unchecked Sendable {
         loading = host.makeLane(lane, threads: Self.loadingThreads, limit: Self.loadingLimit)
     }
 
+    var planted: PlantedBugs { host.planted }
     var isFull: Bool { bytes.load(ordering: .relaxed) >= bytesLimit }
     /// What all that is coordinated takes of memory, roughly.
     var bytesInUse: Int { bytes.load(ordering: .relaxed) }

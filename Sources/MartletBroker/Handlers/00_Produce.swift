@@ -97,7 +97,8 @@ extension Connection {
     ) -> AppendProgress {
         guard let topic, !topic.isInternal, let partition = topic.partition(part.index) else {
             let unknown: ErrorCode = version >= 13 && topic == nil ? .unknownTopicID : .unknownTopicOrPartition
-            result.error = topic?.isInternal == true ? .invalidTopicException : unknown
+            result.error = topic?.isInternal == true ? .invalidTopicException
+                : topic?.hasFailed(part.index) == true ? .kafkaStorageError : unknown
             return AppendProgress()
         }
         let records = part.records ?? ByteRange(offset: 0, count: 0)

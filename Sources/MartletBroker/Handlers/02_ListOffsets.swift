@@ -62,7 +62,7 @@ enum ListOffsetsHandler {
     ) -> ListOffsetsResponse.ListOffsetsPartitionResponse {
         var found = ListOffsetsResponse.ListOffsetsPartitionResponse()
         guard let partition = topic?.partition(asked.partitionIndex) else {
-            found.errorCode = .unknownTopicOrPartition
+            found.errorCode = topic?.hasFailed(asked.partitionIndex) == true ? .kafkaStorageError : .unknownTopicOrPartition
             return found
         }
         guard let place = place(asked.timestamp, version: version) else {

@@ -123,7 +123,8 @@ final class MetricsPage: @unchecked Sendable {
         }
         let rows = topicLabels.assign(topics, now: host.clock.now)
         writeTopics(rows.map { ($0.name, $0.figures) }, &text)
-        writeRoles(partitions.joined(), &text)
+        let failed = replicas.topics.table.sorted.reduce(0) { $0 + $1.failedCount }
+        writeRoles(partitions.joined(), failed: failed, &text)
 
         let listed = Set(rows.lazy.filter(\.isListed).map(\.name))
         let candidates = zip(topics, partitions).filter { listed.contains($0.0.figures.name) }.flatMap { $0.1 }
@@ -174,8 +175,9 @@ final class MetricsPage: @unchecked Sendable {
         write(MetricCatalog.topicPartitions) { $0.partitions }
     }
 
-    private func writeRoles(_ all: some Sequence<PartitionFigures>, _ text: inout MetricsText) {
-        var (leaders, followers, offline, under, waiting) = (0, 0, 0, 0, 0)
+    /// `failed`: replicas that could not be opened, and have no figures.
+    private func writeRoles(_ all: some Sequence<PartitionFigures>, failed: Int, _ text: inout MetricsText) {
+        var (leaders, followers, offline, under, waiting) = (0, 0, failed, 0, 0)
         for one in all {
             if one.isOffline { offline += 1 } else if one.isLeader { leaders += 1 } else { followers += 1 }
             if one.isLeader, one.inSyncReplicas < one.replicas { under += 1 }
@@ -205,7 +207,11 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.syncedFiles) { for unit in units { $0.sample([unit.path], unit.syncs.files) } }
         text.family(MetricCatalog.fileSystemSyncs) { for unit in units { $0.sample([unit.path], unit.syncs.fileSystemSyncs) } }
         text.family(MetricCatalog.syncFailures) { for unit in units { $0.sample([unit.path], unit.syncs.failures) } }
-        text.family(MetricCatalog.directoryOffline) { for unit in units { $0.sample([unit.path], unit.isOffline ? 1 : 0) } }
+        text.family(MetricCatalog.directoryOffline) { samples in
+            for unit in units { samples.sample([unit.path], unit.isOffline ? 1 : 0) }
+            // one that could not even be opened
+            for path in replicas.missingDirectories where !units.contains(where: { $0.path == path }) { samples.sample([path], 1) }
+        }
         text.family(MetricCatalog.diskTotal) {
             for unit in units { if let space = unit.space { $0.sample([unit.path], space.totalBytes) } }
         }

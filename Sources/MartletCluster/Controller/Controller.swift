@@ -34,6 +34,7 @@ final class Controller: @unchecked Sendable {
         var brokers = false
         var topics = false
         var deletions = false
+        var directoryFailures = false
         /// Topics whose nodes have changed.
         var changedTopics: Set<String> = []
         var answers = RingQueue<(BrokerID, ControllerRequest, ControllerResponse)>()
@@ -136,6 +137,9 @@ final class Controller: @unchecked Sendable {
             needs.deletions = false
             let names = try await readDeletions()
             try await decide(.deletions(names, areAllowed: surroundings.config.deleteTopics))
+        } else if needs.directoryFailures {
+            needs.directoryFailures = false
+            try await lookAtDirectoryFailures()
         } else if let (broker, request, response) = needs.answers.popFirst() {
             try await decide(.answered(by: broker, request, response))
         } else if let broker = needs.overflows.min() {
@@ -240,6 +244,7 @@ final class Controller: @unchecked Sendable {
         try await decide(.elected(
             brokers: brokers, topics: topics, deletions: deletions, areAllowed: surroundings.config.deleteTopics,
             raisesOwnEpochs: raises))
+        needs.directoryFailures = true
     }
 
     private func makeFeatureNode(_ session: any KeeperSession) async throws(KeeperError) {
@@ -291,6 +296,24 @@ final class Controller: @unchecked Sendable {
         guard let session else { return [] }
         let watcher = Watcher { [weak self] _ in self?.note { $0.deletions = true } }
         return try await session.children(ClusterPath.deletions, watch: watcher).names
+    }
+
+    /// Brokers of which replicas went offline; the notes are taken away when they have been read.
+    private func lookAtDirectoryFailures() async throws(KeeperError) {
+        guard let session else { return }
+        let watcher = Watcher { [weak self] _ in self?.note { $0.directoryFailures = true } }
+        let path = ClusterPath.directoryFailures
+        var brokers: Set<BrokerID> = []
+        for name in try await session.children(path, watch: watcher).names.sorted() {
+            do throws(KeeperError) {
+                if let node = DirectoryFailureNode(try await session.get("\(path)/\(name)").data) { brokers.insert(node.broker) }
+                try await write([.delete(path: "\(path)/\(name)", version: -1)])
+            } catch {
+                // another controller took it away
+                guard error.code == .noNode else { throw error }
+            }
+        }
+        for broker in brokers.sorted() { try await decide(.replicasFailed(broker)) }
     }
 
     // MARK: What is decided

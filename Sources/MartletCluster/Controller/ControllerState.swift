@@ -102,6 +102,8 @@ package enum ControllerEvent: Sendable {
     case answered(by: BrokerID, ControllerRequest, ControllerResponse)
     /// More requests waited for a broker than may, and were dropped: it is to be told everything.
     case fellBehind(BrokerID)
+    /// The broker says that replicas of it went offline: its answers tell which.
+    case replicasFailed(BrokerID)
 }
 
 /// What is to be done about it, in this order. When a write fails, another controller has been elected, or the tree is
@@ -179,7 +181,7 @@ package struct ControllerState: Sendable {
         case .topics(let names, let read): topicsAre(names, read, &plan)
         case .deletions(let names, let areAllowed): delete(names, areAllowed: areAllowed, &plan)
         case .answered(let broker, let request, let response): answered(broker, request, response, &plan)
-        case .fellBehind(let id): if isAlive(id) { tellEverything(id, &plan) }
+        case .fellBehind(let id), .replicasFailed(let id): if isAlive(id) { tellEverything(id, &plan) }
         }
         return actions(of: plan)
     }

@@ -139,6 +139,20 @@ package struct ControllerNode: ClusterNode {
     }
 }
 
+/// A broker says that replicas in its log directories went offline.
+package struct DirectoryFailureNode: ClusterNode {
+    package var broker: BrokerID
+
+    package init(broker: BrokerID) { self.broker = broker }
+
+    package init?(json: JSONValue) {
+        guard let broker = json["broker"]?.integer(BrokerID.self) else { return nil }
+        self.broker = broker
+    }
+
+    package var json: JSONValue { ["version": 1, "broker": .int(Int64(broker)), "event": 1] }
+}
+
 /// A bare decimal. The node's version is the same number, and rises with it.
 package enum ControllerEpochNode {
     package static func epoch(_ data: [UInt8]?) -> Int32? {

@@ -18,6 +18,8 @@ package enum ClusterPath {
     package static let feature = "/feature"
     package static let producerIDBlock = "/latest_producer_id_block"
     package static let deletions = "/admin/delete_topics"
+    package static let directoryFailures = "/log_dir_event_notification"
+    package static let directoryFailurePrefix = "log_dir_event_"
     package static let configChanges = "/config/changes"
     package static let configChangePrefix = "config_change_"
 

@@ -154,6 +154,8 @@ package final class BrokerRequests: @unchecked Sendable {
         let state = wanted.state
         let id = TopicPartition(wanted.name, state.partitionIndex)
         if let known = replicas.topics.table.topic(wanted.name), known.id != wanted.id { return .inconsistentTopicID }
+        // a controller that was told of a failure asks so which replicas it has hit
+        if replicas.topics.partition(id)?.hasFailed == true { return .kafkaStorageError }
         if let known = leaderEpochs[id], state.leaderEpoch <= known { return .staleControllerEpoch }
         let assignment = PartitionLeadership.Assignment(
             leader: state.leader, leaderEpoch: state.leaderEpoch, partitionEpoch: state.partitionEpoch,
@@ -193,6 +195,9 @@ package final class BrokerRequests: @unchecked Sendable {
     private func stop(_ id: TopicPartition, _ state: StopReplicaRequest.StopReplicaPartitionState) async -> ErrorCode {
         // -1 and -2 are sent where no epoch is to be checked
         if state.leaderEpoch >= 0, let known = leaderEpochs[id], state.leaderEpoch < known { return .fencedLeaderEpoch }
+        // it stays where it is, so that clients hear what is wrong; only who deletes the topic takes it away
+        let isDeletion = state.deletePartition || state.leaderEpoch == ControllerPlan.epochOfDeletion
+        if !isDeletion, replicas.topics.partition(id)?.hasFailed == true { return .kafkaStorageError }
         do throws(LogError) {
             try await replicas.stop(topic: id.topic, partition: id.partition, delete: state.deletePartition)
         } catch {

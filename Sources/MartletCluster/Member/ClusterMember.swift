@@ -118,6 +118,26 @@ package final class ClusterMember: @unchecked Sendable {
             guard let self else { return }
             for observer in imageObservers { observer() }
         }
+        replicas.onOffline = { [weak self] in self?.replicasWentOffline() }
+    }
+
+    /// The controller hears of it from the tree, asks for everything, and learns from the answers which they are.
+    private func replicasWentOffline() {
+        loop.spawn { [self] in
+            while !isClosed {
+                if let session, session.state == .connected {
+                    do throws(KeeperError) {
+                        _ = try await session.create(
+                            "\(ClusterPath.directoryFailures)/\(ClusterPath.directoryFailurePrefix)",
+                            DirectoryFailureNode(broker: brokerID).bytes, .persistentSequential)
+                        return
+                    } catch {
+                        logger.warning("the controller cannot be told of offline replicas yet", ("reason", "\(error)"))
+                    }
+                }
+                await loop.sleep(for: Self.rejoinDelay)
+            }
+        }
     }
 
     /// Calls whenever `metadata` has changed, after what this broker leads has, and whenever another `Partition` has

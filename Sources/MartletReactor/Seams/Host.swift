@@ -14,6 +14,8 @@ package protocol Host: AnyObject, Sendable {
     /// Sixteen bytes that nobody has had before: identifiers of clusters, topics, directories. From the seed in a
     /// simulated world.
     func randomBytes(_ count: Int) -> [UInt8]
+    /// None but in tests of the simulation.
+    var planted: PlantedBugs { get }
 }
 
 extension Host {

@@ -26,10 +26,10 @@ final class BrokerLife: @unchecked Sendable {
     private let process: BrokerProcess
     private let fatal = Box<String?>(nil)
 
-    init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig) {
+    init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig, sink: any LogSink) {
         self.world = world
         self.host = host
-        process = BrokerProcess(host: host, config: config, sink: SilentLog(), memoryBytes: Self.memoryBytes)
+        process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: Self.memoryBytes)
         process.onFatal = { [fatal] sentence in fatal.value = sentence }
     }
 
@@ -61,4 +61,10 @@ final class BrokerLife: @unchecked Sendable {
         }
         return world.run(atMost: Self.patience, until: { isDone.value })
     }
+}
+
+/// What several parts of a run share; the world is one thread, so nothing guards it.
+final class Box<Value>: @unchecked Sendable {
+    var value: Value
+    init(_ value: Value) { self.value = value }
 }

@@ -1,11 +1,12 @@
 import MartletBasics
+import MartletChecker
 import MartletModel
 import MartletReactor
 import MartletSimulation
 import MartletWire
 
-/// What the members of all groups of one run share. All of it lives on the world's thread.
-final class GroupStage: @unchecked Sendable {
+/// The members of all groups of one run.
+final class GroupMembers: @unchecked Sendable {
     struct Group {
         var name: String
         var topic: String
@@ -17,18 +18,16 @@ final class GroupStage: @unchecked Sendable {
     private static let processesLimit = 24
 
     let ledger = GroupLedger()
-    let broker: SocketAddress
-    let simulated: SimulatedWorld
-    /// No member goes, dies or is slow any more.
-    var isCalm = false
-    /// Members leave and come to their end.
-    var isOver = false
+    let stage: Stage
+    private var commitsCount: Int64 = 0
     private(set) var processes: [GroupProcess] = []
-    private(set) var runningCount = 0
 
-    init(_ simulated: SimulatedWorld, broker: SocketAddress) {
-        self.simulated = simulated
-        self.broker = broker
+    init(_ stage: Stage) { self.stage = stage }
+
+    /// An offset that nobody has committed before.
+    func nextCommit() -> Int64 {
+        commitsCount += 1
+        return commitsCount
     }
 
     /// Another process for a group; nil where there have been enough.
@@ -37,14 +36,10 @@ final class GroupStage: @unchecked Sendable {
         guard processes.count < Self.processesLimit else { return nil }
         let name = "member-\(processes.count)"
         let process = GroupProcess(
-            self, SimulatedClient(name, on: host), host, group, instance: instance, versions: versions,
-            random: simulated.makeRandom(name))
+            self, stage.client(name, on: host), host, group, instance: instance, versions: versions,
+            random: stage.world.makeRandom(name))
         processes.append(process)
-        runningCount += 1
-        host.loops[0].spawn { [self] in
-            await process.run()
-            runningCount -= 1
-        }
+        stage.start(name, on: host.loops[0]) { await process.run() }
         return process
     }
 
@@ -69,10 +64,10 @@ final class GroupProcess: @unchecked Sendable {
         var partitions: [Int32]
     }
 
-    private let stage: GroupStage
+    private let members: GroupMembers
     private let client: SimulatedClient
     private let host: SimulatedHost
-    let group: GroupStage.Group
+    let group: GroupMembers.Group
     private let instance: String?
     private let versions: GroupVersions
     private var random: SeededRandom
@@ -87,13 +82,16 @@ final class GroupProcess: @unchecked Sendable {
     private(set) var hasEnded = false
 
     var name: String { client.name }
-    private var ledger: GroupLedger { stage.ledger }
+    private var ledger: GroupLedger { members.ledger }
+    private var stage: Stage { members.stage }
+    private var record: Recorder { stage.record }
 
     init(
-        _ stage: GroupStage, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupStage.Group, instance: String?,
+        _ members: GroupMembers, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupMembers.Group,
+        instance: String?,
         versions: GroupVersions, random: SeededRandom
     ) {
-        self.stage = stage
+        self.members = members
         self.client = client
         self.host = host
         self.group = group
@@ -118,7 +116,7 @@ final class GroupProcess: @unchecked Sendable {
             } catch {
                 note(error)
             }
-            await pause()
+            await stage.rest(client.loop, &random, busy: 5_000..<50_000)
         }
         hasEnded = true
         held = nil
@@ -131,11 +129,6 @@ final class GroupProcess: @unchecked Sendable {
     private func note(_ fault: ClientFault) {
         if case .malformed(let what) = fault { ledger.violated("\(name): \(what)") }
         client.close()
-    }
-
-    private func pause() async {
-        let span = client.isConnected ? 5_000 + random.below(50_000) : 10_000 + random.below(60_000)
-        await client.loop.sleep(for: .microseconds(Int64(span)))
     }
 
     private func sleep(atMost milliseconds: Int32) async {
@@ -163,13 +156,13 @@ final class GroupProcess: @unchecked Sendable {
             throw .lost
         case 4:
             // nobody comes in its place: the others are to notice
-            guard stage.runningCount(of: group) > 1 else { return }
+            guard members.runningCount(of: group) > 1 else { return }
             hasDied = true
             hasEnded = true
             throw .lost
         default:
             guard instance != nil, !isReplaced, member != nil else { return }
-            guard stage.start(group, on: host, instance: instance, versions: versions) != nil else { return }
+            guard members.start(group, on: host, instance: instance, versions: versions) != nil else { return }
             isReplaced = true
             await sleep(atMost: group.sessionMs)
         }
@@ -306,29 +299,37 @@ final class GroupProcess: @unchecked Sendable {
     private func commit(_ held: Held, isLate: Bool = false) async throws(ClientFault) {
         guard let member, !held.partitions.isEmpty else { return }
         let partition = held.partitions[random.below(held.partitions.count)]
-        let offset = ledger.commit(group.name, partition)
+        let offset = members.nextCommit()
+        let asked = ledger.moment()
+        let operation = record.operation()
+        record.note(
+            .commit(
+                operation: operation, group: group.name, place: Place(group.topic, Int(partition)), offset: offset))
         let error: ErrorCode
         do throws(ClientFault) {
             error = try await client.commit(identity(held.generation), versions, group.topic, partition, offset)
         } catch {
-            ledger.committed(offset, group.name, generation: held.generation, by: member, .unknown)
+            record.note(.told(operation: operation, .unknown("\(error)")))
             throw error
         }
-        let outcome: GroupLedger.CommitOutcome =
-            switch error {
-            case .none: .accepted
-            // also what is told of an append that failed or was given up
-            case .notCoordinator, .coordinatorNotAvailable, .requestTimedOut: .unknown
-            default: .refused
-            }
-        ledger.committed(offset, group.name, generation: held.generation, by: member, outcome)
+        switch error {
+        case .none:
+            record.note(.told(operation: operation, .accepted(at: nil)))
+            ledger.commitAccepted(group.name, generation: held.generation, by: member, asked: asked)
+        // also what is told of an append that failed or was given up
+        case .notCoordinator, .coordinatorNotAvailable, .requestTimedOut:
+            record.note(.told(operation: operation, .unknown("\(error)")))
+        default: record.note(.told(operation: operation, .refused("\(error)")))
+        }
         if !isLate { heed(error, "OffsetCommit") }
     }
 
     private func read() async throws(ClientFault) {
         let partition = Int32(random.below(Int(group.partitions)))
-        let asked = ledger.moment()
+        let asked = record.now
         guard let found = try await client.committed(group.name, group.topic, [partition]) else { return }
-        ledger.read(found[0].offset, group.name, partition, asked: asked)
+        record.note(
+            .committed(
+                group: group.name, place: Place(group.topic, Int(partition)), asked: asked, offset: found[0].offset))
     }
 }

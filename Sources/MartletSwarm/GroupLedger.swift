@@ -8,31 +8,28 @@ import MartletModel
 /// when a request was sent and when its answer came, for between the two it may have been carried out at any moment.
 ///
 /// Kept beside the members by who drives them, and shares nothing with the coordinator.
-final class GroupLedger {
+package final class GroupLedger {
+    package init() {}
+
     /// A place in the order of everything that was sent and told.
-    typealias Moment = Int
+    package typealias Moment = Int
 
     /// The life of a member id: from the request that was answered with it.
-    struct Member {
-        var id: String
-        var instance: String?
-        var asked: Moment
-        var told: Moment
+    package struct Member {
+        package var id: String
+        package var instance: String?
+        package var asked: Moment
+        package var told: Moment
+
+        package init(id: String, instance: String?, asked: Moment, told: Moment) {
+            self.id = id
+            self.instance = instance
+            self.asked = asked
+            self.told = told
+        }
 
         /// Who owns what, where a static member that comes back is who it was.
         var owner: String { instance.map { "instance " + $0 } ?? "member " + id }
-    }
-
-    enum CommitOutcome { case accepted, refused, unknown }
-
-    private struct Commit {
-        var place: Int
-        var sent: Moment
-        /// When it was surely there: it was acknowledged, or somebody read it.
-        var there: Moment?
-        /// When it surely was there, or surely would not be any more.
-        var decided: Moment?
-        var isRefused = false
     }
 
     private struct Told {
@@ -54,48 +51,28 @@ final class GroupLedger {
 
     private static let violationsLimit = 20
 
-    private(set) var violations: [String] = []
+    package private(set) var violations: [String] = []
     private var moments = 0
     private var groups: [String: GroupHistory] = [:]
-    private var commits: [Commit] = []
-    /// Indexes of commits, by place.
-    private var places: [[Int]] = []
-    private var placeNumbers: [String: Int] = [:]
-    /// Everything that was told, in its order.
-    private(set) var digest: UInt64 = 0
-    private(set) var assignmentsCount = 0
-    private(set) var acknowledgedCount = 0
-    private(set) var readCount = 0
-    private(set) var refusedCount = 0
+    package private(set) var assignmentsCount = 0
 
-    func violated(_ sentence: String) {
+    package func violated(_ sentence: String) {
         if violations.count < Self.violationsLimit { violations.append(sentence) }
     }
 
     /// The next moment: for a request that is sent.
-    func moment() -> Moment {
+    package func moment() -> Moment {
         moments += 1
         return moments
     }
 
-    func fold(_ value: Int64) {
-        digest = (digest ^ UInt64(bitPattern: value)) &* 0x9E37_79B9_7F4A_7C15
-        digest ^= digest >> 29
-    }
-
-    func fold(_ text: String) { for byte in text.utf8 { fold(Int64(byte)) } }
-
     // MARK: Assignments
 
     /// A member was told its partitions. `token` names the leader's one assignment of which they are a part.
-    func assigned(
+    package func assigned(
         _ group: String, generation: Int32, to member: Member, partitions: [Int32], token: Int64, asked: Moment
     ) {
         let now = moment()
-        fold(group)
-        fold(member.id)
-        fold(Int64(generation))
-        fold(token)
         assignmentsCount += 1
         judge("was given partitions", group, generation, member, asked: asked)
         var history = groups[group] ?? GroupHistory()
@@ -117,8 +94,7 @@ final class GroupLedger {
     }
 
     /// A heartbeat was answered without an error.
-    func heartbeatAccepted(_ group: String, generation: Int32, by member: Member, asked: Moment) {
-        fold(Int64(generation))
+    package func heartbeatAccepted(_ group: String, generation: Int32, by member: Member, asked: Moment) {
         judge("may go on", group, generation, member, asked: asked)
     }
 
@@ -132,7 +108,8 @@ final class GroupLedger {
                         + "\(told.member.id) had been told of generation \(told.generation)")
             }
             if let instance = member.instance, told.member.instance == instance, told.member.id != member.id,
-                told.member.asked > member.told {
+                told.member.asked > member.told
+            {
                 return violated(
                     "\(member.id) \(what) in generation \(generation) of \(group), and asked when \(told.member.id) had taken "
                         + "its place as \(instance)")
@@ -140,84 +117,22 @@ final class GroupLedger {
         }
     }
 
-    // MARK: Commits
-
-    private func place(_ group: String, _ partition: Int32) -> Int {
-        let name = "\(group)/\(partition)"
-        if let known = placeNumbers[name] { return known }
-        placeNumbers[name] = places.count
-        places.append([])
-        return places.count - 1
-    }
-
-    /// A commit is about to be sent; the offset that names it among all.
-    func commit(_ group: String, _ partition: Int32) -> Offset {
-        let place = place(group, partition)
-        places[place].append(commits.count)
-        commits.append(Commit(place: place, sent: moment()))
-        return Offset(commits.count - 1)
-    }
-
-    func committed(_ offset: Offset, _ group: String, generation: Int32, by member: Member, _ outcome: CommitOutcome) {
-        let index = Int(offset)
-        let now = moment()
-        fold(offset)
-        switch outcome {
-        case .accepted:
-            fold(1)
-            acknowledgedCount += 1
-            commits[index].there = commits[index].there ?? now
-            commits[index].decided = commits[index].decided ?? now
-            judge("committed", group, generation, member, asked: commits[index].sent)
-        case .refused:
-            fold(2)
-            refusedCount += 1
-            commits[index].isRefused = true
-            commits[index].decided = now
-        case .unknown: fold(3)
-        }
-    }
-
-    /// The broker's life has ended: what was on its way to it is there, or never will be.
-    func lifeEnded() {
-        let now = moment()
-        for index in commits.indices where commits[index].decided == nil { commits[index].decided = now }
-    }
-
-    /// What is committed for a partition was read; nil for nothing.
-    func read(_ offset: Offset?, _ group: String, _ partition: Int32, asked: Moment) {
-        let now = moment()
-        let place = place(group, partition)
-        readCount += 1
-        fold(offset ?? -1)
-        // a commit that was there when the question was asked hides all that were decided before it was sent
-        let hiding = places[place].filter { commits[$0].there.map { $0 < asked } ?? false }
-            .max { commits[$0].sent < commits[$1].sent }
-        guard let offset else {
-            if let hiding { violated("nothing is committed for \(group)/\(partition), and \(hiding) had been") }
-            return
-        }
-        let index = Int(offset)
-        guard commits.indices.contains(index), commits[index].place == place else {
-            return violated("\(group)/\(partition) has the offset \(offset), which nobody committed there")
-        }
-        if commits[index].isRefused { violated("\(group)/\(partition) has the offset \(offset), which was refused") }
-        if let hiding, hiding != index, let decided = commits[index].decided, decided < commits[hiding].sent {
-            violated("\(group)/\(partition) went back to the offset \(offset), and \(hiding) had followed it")
-        }
-        commits[index].there = commits[index].there ?? now
-        commits[index].decided = commits[index].decided ?? now
+    /// A commit was answered without an error.
+    package func commitAccepted(_ group: String, generation: Int32, by member: Member, asked: Moment) {
+        judge("committed", group, generation, member, asked: asked)
     }
 
     // MARK: The end
 
     /// Faults have stopped, and time has gone by: what each member believes it has.
-    func settled(_ group: String, partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]) {
+    package func settled(
+        _ group: String, partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]
+    ) {
         if let reason = Self.unsettled(partitions: partitions, believed) { violated("\(group) does not settle: \(reason)") }
     }
 
     /// Why a group is not in order; nil if every partition has an owner, and all are of one generation.
-    static func unsettled(
+    package static func unsettled(
         partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]
     ) -> String? {
         guard let first = believed.first else { return "nobody is in it" }

@@ -1,0 +1,23 @@
+/// Bugs on purpose, for the test of the tests: the simulation must find each of them. Only a simulated host has any; no
+/// setting leads here. They are asked for where something is opened, made or decided once a turn, not per record.
+package struct PlantedBugs: OptionSet, Sendable {
+    package let rawValue: UInt8
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// What was written is said to be durable, and was not synced.
+    package static let skippedSync = PlantedBugs(rawValue: 1 << 0)
+    /// Who asked for acks=all is answered when the leader has written.
+    package static let earlyAcknowledgement = PlantedBugs(rawValue: 1 << 1)
+    /// Consumers are given what is not committed yet.
+    package static let readsAboveHighWatermark = PlantedBugs(rawValue: 1 << 2)
+    /// After a crash a log is taken as it is: nothing is checked, and no torn end is cut.
+    package static let forgottenTruncation = PlantedBugs(rawValue: 1 << 3)
+    /// Snapshots of producers' state are written empty.
+    package static let forgottenProducers = PlantedBugs(rawValue: 1 << 4)
+    /// Now and then a change of groups is acknowledged and not written.
+    package static let lostCommit = PlantedBugs(rawValue: 1 << 5)
+}
+
+extension Host {
+    package var planted: PlantedBugs { [] }
+}

@@ -1,0 +1,54 @@
+/// What befalls the broker, its machine and its network.
+package enum FaultKind: String, Sendable, CaseIterable, Hashable {
+    /// A clean stop, which is to lose nothing either.
+    case stop
+    case kill
+    /// A kill at some call of a seam: in the midst of whatever makes it.
+    case killAtCall
+    case powerCut
+    /// The power goes at some call that changes the disk.
+    case powerCutAtCall
+    /// A power cut that left a page half written.
+    case tornPage
+    /// The power goes while the broker starts.
+    case powerCutAtStart
+    /// EIO, after some part was written.
+    case writeError
+    /// ENOSPC, after what still fits.
+    case diskFull
+    case readError
+    /// fsync fails: what it was to make durable is dropped, and still seen.
+    case failedSync
+    case slowDisk
+    /// The page cache lets go of everything: reads go to the disk.
+    case coldCache
+    /// A bit of a partition's files turns over while nobody looks.
+    case bitRot
+    case cut
+    /// One direction stands still, and comes late.
+    case stall
+    case partition
+    /// The client has lost the connection, and the broker has not been told.
+    case halfOpen
+    /// Connections overtake each other.
+    case reordering
+    case clockForward
+    case clockBack
+    case clockDrift
+    /// The process stands still.
+    case pause
+
+    /// Whether the disk may fail the broker: it may give up, and what it was told with acks=1 is not safe.
+    var hurtsDisk: Bool {
+        switch self {
+        case .writeError, .diskFull, .readError, .failedSync: true
+        default: false
+        }
+    }
+}
+
+/// What a client does, for seeds to switch on and off.
+enum Workload: CaseIterable {
+    case deleteRecords, topicChurn, morePartitions, configChanges, groups, loneCommits, probes, moves, longPolls, fetchSessions
+    case severalLoops, smallSegments, pageCache
+}

@@ -1,0 +1,68 @@
+import MartletBasics
+import MartletChecker
+import MartletModel
+import MartletReactor
+import MartletSimulation
+
+/// A topic that clients write and read.
+struct StageTopic {
+    var name: String
+    var partitions: Int32
+    /// Its bytes may be damaged: its producers promise themselves nothing.
+    var mayRot = false
+}
+
+/// What the clients of one run share. All of it lives on the world's thread.
+///
+/// Clients mostly rest; now and then there is a *burst*, in which all are busy, and in which faults fall. So 120 seconds
+/// pass cheaply, and what is interesting happens at once.
+final class Stage: @unchecked Sendable {
+    let world: SimulatedWorld
+    let record: Recorder
+    let broker: SocketAddress
+    var topics: [StageTopic] = []
+    /// Nothing fails any more, and nobody goes or sleeps.
+    var isCalm = false
+    /// No client starts anything new; producers that resend go on until all is acknowledged.
+    var isOver = false
+    private(set) var running: [String] = []
+    var nextBurst: Int64 = 0
+    var burstEnd: Int64 = 0
+
+    init(_ world: SimulatedWorld, broker: SocketAddress) {
+        self.world = world
+        self.broker = broker
+        record = Recorder(world)
+    }
+
+    var isBusy: Bool { world.now.nanoseconds >= nextBurst && world.now.nanoseconds < burstEnd }
+
+    func client(_ name: String, on host: SimulatedHost) -> SimulatedClient {
+        let client = SimulatedClient(name, on: host)
+        client.onAnswer = { [record] api in record.answered(api) }
+        return client
+    }
+
+    func start(_ name: String, on loop: any EventLoop, _ body: @escaping @Sendable () async -> Void) {
+        running.append(name)
+        loop.spawn { [self] in
+            await body()
+            running.removeAll { $0 == name }
+        }
+    }
+
+    /// A moment in a burst; otherwise some seconds, but not past the next burst.
+    func rest(_ loop: any EventLoop, _ random: inout SeededRandom, busy: Range<Int> = 2_000..<30_000) async {
+        if isBusy || isOver {
+            return await loop.sleep(for: .microseconds(Int64(Int.random(in: busy, using: &random))))
+        }
+        let idle = Int64(500 + random.below(6_000)) * 1_000_000
+        let soon = nextBurst - world.now.nanoseconds
+        let late = Int64(random.below(60)) * 1_000_000
+        await loop.sleep(for: .nanoseconds(soon > 0 ? min(idle, soon + late) : isCalm ? min(idle, 400_000_000) : idle))
+    }
+
+    func note(_ fault: ClientFault, of name: String) {
+        if case .malformed(let what) = fault { record.broken("\(name): \(what)") }
+    }
+}

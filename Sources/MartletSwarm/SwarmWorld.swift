@@ -1,0 +1,403 @@
+import MartletBasics
+import MartletBroker
+package import MartletChecker
+import MartletModel
+package import MartletReactor
+import MartletSimulation
+
+/// What a seed switches on.
+struct SwarmPlan {
+    var workload: Set<Workload> = []
+    var faults: [FaultKind] = []
+
+    /// Each of both with a chance of its own: a run with everything at once hides what a run with little shows.
+    init(_ random: inout SeededRandom) {
+        for one in Workload.allCases where random.chance(1, in: 2) { workload.insert(one) }
+        for one in FaultKind.allCases where one != .tornPage && random.chance(1, in: 3) { faults.append(one) }
+        if faults.isEmpty { faults = [.kill] }
+    }
+}
+
+/// One run of the swarm: a whole broker with its keeper on a machine that fails, and many clients on machines that do not.
+/// 120 seconds of virtual time in several lives of the broker, each ended as the seed says; then nothing fails any more, and
+/// everything that is there is read, and once more after the power was cut.
+package final class SwarmWorld: @unchecked Sendable {
+    /// What a run came to.
+    package struct Report: Sendable {
+        package var seed: UInt64
+        /// The hash of all that happened in the world, and of all that clients were told.
+        package var history: UInt64
+        package var told: UInt64
+        package var verdicts: [Verdict]
+        package var events: [HistoryEvent]
+        package var answered: [Int16: Int]
+        package var advertised: [Int16]
+        package var faults: [FaultKind: Int]
+        package var acknowledgedCount: Int
+        package var seenCount: Int
+        package var damageDetectedCount: Int
+        package var livesCount: Int
+        /// What happened in the world, where that was asked for.
+        package var lines: [String]
+
+        /// Whether it came to anything at all.
+        package var triedSomething: Bool { acknowledgedCount > 0 && seenCount > 0 }
+        package var answersCount: Int { answered.values.reduce(0, +) }
+    }
+
+    /// How much virtual time passes before nothing fails any more.
+    private static let span = Interval.seconds(112)
+    /// Virtual time in which clients come to their end.
+    private static let patience = Interval.seconds(120)
+    private static let startAttemptsLimit = 8
+    static let port: UInt16 = 9092
+    static let roomyBytes: Int64 = 1 << 40
+    /// How often the last reader tries to read a topic to its end.
+    private static let readAttemptsLimit = 40
+    /// How often it is looked whether the groups have settled, and how many looks in a row must find the same.
+    private static let look = Interval.milliseconds(500)
+    private static let looksLimit = 240
+    private static let steadyLooks = 8
+
+    let simulated: SimulatedWorld
+    let stage: Stage
+    let plan: SwarmPlan
+    let clients: [SimulatedHost]
+    let config: BrokerConfig
+    private(set) var host: SimulatedHost
+    var random: SeededRandom
+    private(set) var life: BrokerLife!
+    private var livesCount = 0
+    /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
+    var isDiskHurt = false
+    private var groups: [GroupMembers.Group] = []
+    private let members: GroupMembers
+    private let sink: any LogSink
+
+    var record: Recorder { stage.record }
+    var files: SimulatedFileSystem { host.files }
+
+    package init(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws {
+        simulated = SimulatedWorld(seed: seed, keepsLines: keepsLines)
+        var random = simulated.makeRandom("script")
+        plan = SwarmPlan(&random)
+        host = simulated.makeHost("broker", loops: plan.workload.contains(.severalLoops) ? 2 : 1)
+        host.planted = planted
+        clients = [simulated.makeHost("client-1"), simulated.makeHost("client-2")]
+        simulated.network.powerCutSilence = .milliseconds(300)
+        stage = Stage(simulated, broker: SocketAddress(host: host.address, port: Self.port))
+        members = GroupMembers(stage)
+        sink = keepsLines ? LogNotes(stage.record) : SilentLog()
+        var settings = [
+            ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
+            ("log.dirs", plan.workload.contains(.moves) ? "/data/a,/data/b" : "/data/a"),
+            ("martlet.keeper.dir", "/data/keeper"),
+            ("auto.create.topics.enable", "false"), ("offsets.topic.replication.factor", "1"),
+            ("offsets.topic.num.partitions", "\(1 + random.below(3))"), ("log.retention.ms", "-1"),
+            ("group.min.session.timeout.ms", "100"),
+            ("group.initial.rebalance.delay.ms", random.chance(1, in: 2) ? "0" : "500"),
+            // clocks jump
+            ("log.message.timestamp.after.max.ms", "\(Int64.max)"), ("log.message.timestamp.before.max.ms", "\(Int64.max)"),
+        ]
+        if plan.workload.contains(.smallSegments) {
+            settings += [
+                ("log.segment.bytes", "\(2048 << random.below(4))"),
+                ("offsets.topic.segment.bytes", "\(2048 << random.below(6))"),
+            ]
+        }
+        config = try BrokerConfig.resolve(overrides: settings)
+        self.random = random
+    }
+
+    /// The whole run of a seed, judged.
+    package static func run(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws -> Report {
+        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines)
+        defer { world.simulated.end() }
+        world.run()
+        for sentence in world.members.ledger.violations { world.record.broken(sentence) }
+        if world.files.tornPagesCount > 0 { world.record.fell(.tornPage) }
+        let record = world.record
+        return Report(
+            seed: seed, history: world.simulated.history, told: record.digest, verdicts: Checks.judge(record.events),
+            events: record.events, answered: record.answered, advertised: record.advertised, faults: record.faults,
+            acknowledgedCount: record.acknowledgedCount, seenCount: record.seenCount,
+            damageDetectedCount: record.damageDetectedCount, livesCount: world.livesCount,
+            lines: world.simulated.recorded.lines)
+    }
+
+    private func run() {
+        stage.nextBurst = 1_000_000_000
+        stage.burstEnd = 1_200_000_000
+        startClients()
+        guard startBroker() else { return }
+        while simulated.now.nanoseconds < Self.span.nanoseconds {
+            stage.nextBurst = simulated.now.nanoseconds + Int64(3_000 + random.below(9_000)) * 1_000_000
+            stage.burstEnd = stage.nextBurst + Int64(60 + random.below(240)) * 1_000_000
+            guard passBurst() else { return }
+        }
+        guard comeToRest() else { return }
+        readEverything("last")
+        let isPowerCut = random.chance(2, in: 3)
+        end(isPowerCut ? .powerCut : .kill)
+        guard startBroker() else { return }
+        readEverything("very-last")
+        stopBroker()
+    }
+
+    // MARK: The broker
+
+    /// Starts it, again where the power goes while it starts. False where it cannot be started.
+    func startBroker() -> Bool {
+        for _ in 0..<Self.startAttemptsLimit {
+            livesCount += 1
+            if plan.faults.contains(.powerCutAtStart), !stage.isCalm, random.chance(1, in: 4) {
+                record.fell(.powerCutAtStart)
+                host.powerCut(afterDiskOperations: 1 + random.below(60))
+            }
+            life = BrokerLife(simulated, host, config, sink: sink)
+            switch life.start() {
+            case .serves:
+                host.forgetCountdowns()
+                return true
+            case .hung:
+                record.broken("the broker did not come to the end of its start")
+                return false
+            case .failed(let sentence) where !isDiskHurt:
+                record.broken("the broker did not start: \(sentence)")
+                return false
+            case .failed, .died: break
+            }
+            heal()
+            end(host.isAlive ? .kill : .powerCut)
+        }
+        record.broken("the broker did not start in \(Self.startAttemptsLimit) attempts")
+        return false
+    }
+
+    /// Ends the life, whether it still lasts or not, and takes the machine up again.
+    func end(_ how: LifeEnd) {
+        switch how {
+        case .stop, .kill: host.kill()
+        case .powerCut: host.powerCut()
+        }
+        // what acks=1 was told of a disk that failed is not safe, however the life ends
+        record.note(.ended(isDiskHurt ? .powerCut : how))
+        isDiskHurt = false
+        host = host.restart()
+        heal()
+    }
+
+    func heal() {
+        host.forgetCountdowns()
+        files.heal()
+        files.capacityBytes = Self.roomyBytes
+        files.syncLatency = Latency(.microseconds(150), .microseconds(900), slowOneIn: 32, slowest: .milliseconds(20))
+        files.writeLatency = Latency(.microseconds(2), .microseconds(40), slowOneIn: 64, slowest: .milliseconds(4))
+        files.readLatency = Latency(.microseconds(2), .microseconds(400), slowOneIn: 64, slowest: .milliseconds(8))
+        simulated.network.latency = Latency(.microseconds(60), .microseconds(250), slowOneIn: 128, slowest: .milliseconds(5))
+        simulated.network.heal()
+    }
+
+    func stopBroker() {
+        if !life.stop() { record.broken("the broker did not come to the end of its stop") }
+    }
+
+    /// Waits for the burst, lets a fault fall in it, and goes on to its end. False where nothing can go on.
+    private func passBurst() -> Bool {
+        simulated.run(until: Instant(nanoseconds: stage.nextBurst))
+        guard host.isAlive, life.lastWords == nil else { return goOn(after: nil) }
+        let fault = plan.faults[random.below(plan.faults.count)]
+        let ends = inject(fault)
+        let host = self.host
+        let length = Interval.nanoseconds(stage.burstEnd - simulated.now.nanoseconds)
+        _ = simulated.run(atMost: length) { !host.isAlive || self.life.lastWords != nil }
+        return goOn(after: ends)
+    }
+
+    /// `planned`: how this life is to end; nil where it goes on.
+    private func goOn(after planned: LifeEnd?) -> Bool {
+        if let sentence = life.lastWords {
+            if !isDiskHurt { record.broken("a broker on a sound disk gave up: \(sentence)") }
+            end(.kill)
+            return startBroker()
+        }
+        guard host.isAlive else {
+            end(host.hasPower ? .kill : .powerCut)
+            return startBroker()
+        }
+        heal()
+        guard let planned else { return true }
+        if planned == .stop { stopBroker() }
+        end(planned)
+        if plan.faults.contains(.bitRot), random.chance(1, in: 2) { rot() }
+        return startBroker()
+    }
+
+    /// Nothing fails any more; clients come to their end.
+    private func comeToRest() -> Bool {
+        heal()
+        stage.isCalm = true
+        host.wallDrift = 0
+        if isDiskHurt {
+            end(.kill)
+            guard startBroker() else { return false }
+        }
+        simulated.run(for: .seconds(8))
+        guard host.isAlive, life.lastWords == nil else {
+            record.broken("the broker gave up when nothing failed any more: \(life.lastWords ?? "it is dead")")
+            return false
+        }
+        settle()
+        stage.isOver = true
+        guard simulated.run(atMost: Self.patience, until: { self.stage.running.isEmpty }) else {
+            record.broken("these clients do not come to their end: \(stage.running)")
+            return false
+        }
+        return true
+    }
+
+    /// After a while everybody has what is his, and keeps it.
+    private func settle() {
+        for group in groups {
+            var steady = 0
+            var generation: Int32 = -1
+            for _ in 0..<Self.looksLimit where steady < Self.steadyLooks {
+                simulated.run(for: Self.look)
+                let believed = members.believed(group)
+                let isInOrder = believed.map { GroupLedger.unsettled(partitions: group.partitions, $0) == nil } ?? false
+                let current = believed?.first?.generation ?? -1
+                steady = isInOrder && (steady == 0 || current == generation) ? steady + 1 : 0
+                generation = current
+            }
+            guard steady < Self.steadyLooks else { continue }
+            guard let believed = members.believed(group) else {
+                return record.broken("\(group.name) does not settle: a member has nothing")
+            }
+            let reason = GroupLedger.unsettled(partitions: group.partitions, believed)
+            record.broken("\(group.name) does not settle: \(reason ?? "its generations follow each other, now \(generation)")")
+        }
+    }
+
+    // MARK: The clients
+
+    private func startClients() {
+        for index in 0..<1 + random.below(2) {
+            stage.topics.append(StageTopic(name: "topic-\(index)", partitions: Int32(1 + random.below(3))))
+        }
+        let soundCount = stage.topics.count
+        if plan.faults.contains(.bitRot) { stage.topics.append(StageTopic(name: "rotting", partitions: 1, mayRot: true)) }
+        let administrator = SwarmAdministrator(
+            stage, stage.client("administrator", on: clients[0]), workload: plan.workload,
+            random: simulated.makeRandom("administrator"))
+        stage.start("administrator", on: clients[0].loops[0]) { await administrator.run() }
+        for index in 0..<2 + random.below(3) { startProducer(index, topic: random.below(soundCount)) }
+        if soundCount < stage.topics.count { startProducer(9, topic: soundCount, mustFinish: false) }
+        for index in stage.topics.indices {
+            for reader in 0..<1 + random.below(2) { startConsumer("consumer-\(index)-\(reader)", topic: index) }
+        }
+        if plan.workload.contains(.probes) || plan.workload.contains(.moves) {
+            let probes = SwarmProbes(
+                stage, stage.client("probes", on: clients[1]), directories: config.logDirs,
+                moves: plan.workload.contains(.moves), random: simulated.makeRandom("probes"))
+            stage.start("probes", on: clients[1].loops[0]) { await probes.run() }
+        }
+        if plan.workload.contains(.groups) { startGroups() }
+    }
+
+    private func startProducer(_ index: Int, topic: Int, mustFinish: Bool = true) {
+        let host = clients[index % clients.count]
+        // the first is always idempotent; of the others acks vary
+        let isIdempotent = mustFinish && (index == 0 || random.chance(1, in: 3))
+        let acks: Int16 = isIdempotent || !mustFinish ? -1 : [-1, 1, 1, 0][random.below(4)]
+        let name = "producer-\(index)"
+        let producer = SwarmProducer(
+            stage, stage.client(name, on: host), topic: topic, acks: acks, isIdempotent: isIdempotent,
+            codec: CompressionCodec.allCases[random.below(5)], random: simulated.makeRandom(name))
+        stage.start(name, on: host.loops[0]) { await producer.run() }
+    }
+
+    private func startConsumer(_ name: String, topic: Int) {
+        let host = clients[topic % clients.count]
+        let manner = SwarmConsumer.Manner(
+            keepsSessions: plan.workload.contains(.fetchSessions) && random.chance(2, in: 3),
+            waitsLong: plan.workload.contains(.longPolls), isCommitted: random.chance(1, in: 3))
+        let consumer = SwarmConsumer(
+            stage, stage.client(name, on: host), topic: topic, manner: manner, random: simulated.makeRandom(name))
+        stage.start(name, on: host.loops[0]) { await consumer.run() }
+    }
+
+    private func startGroups() {
+        for index in 0..<1 + random.below(2) {
+            let topic = stage.topics[index % stage.topics.count]
+            groups.append(
+                GroupMembers.Group(
+                    name: "group-\(index)", topic: topic.name, partitions: topic.partitions,
+                    sessionMs: Int32(7_000 + random.below(6_000)), rebalanceMs: Int32(4_000 + random.below(6_000))))
+        }
+        for group in groups {
+            for index in 0..<1 + random.below(4) {
+                let versions = GroupVersions.all[random.below(GroupVersions.all.count)]
+                let instance = random.chance(1, in: 3) ? "\(group.name)-instance-\(index)" : nil
+                members.start(
+                    group, on: clients[random.below(clients.count)], instance: instance,
+                    versions: instance == nil ? versions : .newest)
+            }
+        }
+    }
+
+    /// A client that was not there before reads all topics from their beginning, and all that is committed.
+    private func readEverything(_ name: String) {
+        let isDone = Box(false)
+        let client = stage.client(name, on: clients[1])
+        let random = simulated.makeRandom(name)
+        let end: @Sendable (String) -> Void = { [record] reason in
+            record.broken("\(name): \(reason)")
+            client.close()
+            isDone.value = true
+        }
+        clients[1].loops[0].spawn { [self] in
+            do throws(ClientFault) {
+                try await client.connect(to: stage.broker)
+                let asked = record.now
+                let found = try await client.metadata()
+                var counts: [String: Int] = [:]
+                for topic in found.topics { counts[topic.name ?? ""] = topic.partitions.count }
+                record.note(.topics(asked: asked, counts))
+                for index in stage.topics.indices {
+                    let last = SwarmConsumer(stage, client, topic: index, manner: .init(), random: random)
+                    var attempts = 0
+                    while try await !last.readToTheEnd() {
+                        attempts += 1
+                        guard attempts < Self.readAttemptsLimit else {
+                            return end("\(stage.topics[index].name) cannot be read")
+                        }
+                        await client.loop.sleep(for: .milliseconds(500))
+                    }
+                }
+                for group in groups { try await readCommits(of: group, client) }
+            } catch {
+                return end("\(error)")
+            }
+            client.close()
+            isDone.value = true
+        }
+        guard simulated.run(atMost: Self.patience, until: { isDone.value }) else {
+            return record.broken("\(name) waits for answers that never come")
+        }
+    }
+
+    private func readCommits(of group: GroupMembers.Group, _ client: SimulatedClient) async throws(ClientFault) {
+        while true {
+            let asked = record.now
+            if let found = try await client.committed(group.name, group.topic, Array(0..<group.partitions)) {
+                for one in found {
+                    record.note(
+                        .committed(
+                            group: group.name, place: Place(group.topic, Int(one.partition)), asked: asked, offset: one.offset))
+                }
+                return
+            }
+            await client.loop.sleep(for: .milliseconds(20))
+        }
+    }
+}
