@@ -78,6 +78,12 @@ package final class ClusterMember: @unchecked Sendable {
     // topics that are wanted by Metadata
     let wishes = AutomaticTopics()
 
+    // quotas of clients
+    /// As the tree last said. On the first loop.
+    package internal(set) var quotas = ClientQuotas()
+    /// Calls on the first loop whenever quotas have changed.
+    package var onQuotas: ((ClientQuotas) -> Void)?
+
     // settings of topics
     var lastConfigChange: Int64 = -1
     var isReadingConfigChanges = false
@@ -130,7 +136,10 @@ package final class ClusterMember: @unchecked Sendable {
         let found = try await start.identify()
         (brokerID, clusterID) = (found.brokerID, found.clusterID)
         metadata.current = MetadataImage(clusterID: clusterID, controllerID: nil, brokers: [], topics: [])
-        do throws(KeeperError) { try await readBrokerConfig(session) } catch { throw .keeper(error) }
+        do throws(KeeperError) {
+            try await readBrokerConfig(session)
+            try await readQuotas(session)
+        } catch { throw .keeper(error) }
         replicas.configChanged(config)
         let listeners = followListeners?(config) ?? listeners
         strangers = try await start.strangers()
