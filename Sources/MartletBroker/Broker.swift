@@ -31,6 +31,7 @@ private struct OpenListener {
     init(listener: Listener) { self.listener = listener }
 
     func close() { for socket in sockets { socket.close() } }
+    func pause(for delay: Interval) { for socket in sockets { socket.pause(for: delay) } }
 }
 
 /// A broker: its listeners and connections, over the replicas and the cluster that `ClusterMember` keeps.
@@ -42,7 +43,7 @@ package final class Broker: @unchecked Sendable {
     private static let sessionSweepInterval = Interval.seconds(30)
     /// Before connections of a listener that was taken away are closed.
     private static let farewell = Interval.seconds(1)
-    /// Connections kept waiting until the broker serves; more are closed.
+    /// Connections kept waiting until the broker serves, and as many for a rate of connections; more are closed.
     private static let earlyLimit = 1024
 
     /// As it was given at the start. What is dynamic is asked of `cluster.running`.
@@ -59,6 +60,10 @@ package final class Broker: @unchecked Sendable {
     let coldReads: any Lane
     let codec: CodecLane
     let keptMetadata = KeptMetadata()
+    package let quotaMeters: QuotaMeters
+    private var connectionRates: ConnectionRates
+    /// Connections that are kept waiting for a rate.
+    private var waitingForRates = 0
     private let shared: [ConnectionLoop]
     private var opened: [OpenListener] = []
     private var nextLoop = 0
@@ -86,7 +91,14 @@ package final class Broker: @unchecked Sendable {
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
         codec = CodecLane(host)
         let memory = requestMemory
-        shared = host.loops.map { ConnectionLoop($0, memory: memory) }
+        shared = host.loops.enumerated().map { ConnectionLoop($1, index: $0, memory: memory) }
+        let windows = RateShape(
+            windows: config.settings.int64("quota.window.num"), seconds: config.settings.int64("quota.window.size.seconds"))
+        let mutations = RateShape(
+            windows: config.settings.int64("controller.quota.window.num"),
+            seconds: config.settings.int64("controller.quota.window.size.seconds"))
+        quotaMeters = QuotaMeters(.init(requests: windows, mutations: mutations), loops: host.loops.count)
+        connectionRates = ConnectionRates(windows)
     }
 
     package var connectionsCount: Int { connections.count }
@@ -107,6 +119,7 @@ package final class Broker: @unchecked Sendable {
         for listener in config.listeners { opened.append(try open(listener)) }
         cluster.openListeners = { [weak self] in self?.openMissing($0) }
         cluster.followListeners = { [weak self] in self?.follow($0) ?? [] }
+        cluster.onQuotas = { [weak self] in self?.follow($0) }
         for loop in host.loops { connections.watch(loop) }
         sweepSessions()
         groups.start()
@@ -229,6 +242,35 @@ package final class Broker: @unchecked Sendable {
     private func accepted(_ socket: any StreamSocket, _ listener: Listener) {
         guard !isStopped else { return socket.close() }
         guard isOpen else { return early.count < Self.earlyLimit ? early.append((socket, listener)) : socket.close() }
+        switch judge(socket, listener) {
+        case .welcome: take(socket, listener)
+        case .later(let wait):
+            opened.first { $0.listener == listener }?.pause(for: wait)
+            keepWaiting(socket, wait) { broker in broker.isStopped ? socket.close() : broker.take(socket, listener) }
+        case .refused(let wait): keepWaiting(socket, wait) { _ in socket.close() }
+        }
+    }
+
+    private func judge(_ socket: any StreamSocket, _ listener: Listener) -> ConnectionRates.Verdict {
+        let settings = cluster.running.current.settings
+        return connectionRates.judge(
+            socket.peer.host, listener: listener.name, limit: settings.int32("max.connection.creation.rate"),
+            listenerLimit: settings.connectionRate(ofListener: listener.name), cluster.quotas, now: clock.now)
+    }
+
+    /// What the rates of connections ask for. A socket that no loop watches costs a descriptor and nothing else.
+    private func keepWaiting(_ socket: any StreamSocket, _ wait: Interval, then: @escaping (Broker) -> Void) {
+        shared[0].throttled(.connections, wait)
+        guard waitingForRates < Self.earlyLimit else { return socket.close() }
+        waitingForRates += 1
+        host.loops[0].schedule(after: wait) { [weak self] in
+            guard let self else { return socket.close() }
+            waitingForRates -= 1
+            then(self)
+        }
+    }
+
+    private func take(_ socket: any StreamSocket, _ listener: Listener) {
         guard let id = connections.admit(socket.peer) else { return socket.close() }
         let home = shared[nextLoop]
         nextLoop = (nextLoop + 1) % shared.count
@@ -244,6 +286,12 @@ package final class Broker: @unchecked Sendable {
             throw RequestFault("API \(request.header.apiKey) version \(request.version) is not served")
         }
         try handle(request)
+    }
+
+    /// What requests are held to from now on, on every loop.
+    private func follow(_ quotas: ClientQuotas) {
+        let held = quotas.concernsRequests ? quotas : nil
+        for one in shared { one.loop.execute { one.quotas = held } }
     }
 
     private func sweepSessions() {

@@ -62,6 +62,19 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     /// What the request under way wants done when the peer goes before it is answered.
     var onAbandon: (() -> Void)?
 
+    // MARK: quotas
+    /// Who is connected.
+    let principal = Principal.anonymous
+    /// The bounds on what the client does; nil where nobody has any.
+    var limits: ClientLimits?
+    /// Nothing is read before then: the client was told to wait.
+    private(set) var mutedUntil: Instant?
+    private var muteTimer: TimerToken?
+    /// What the answer under way is to tell the client to wait, beside the time that requests take.
+    var owedWait: (span: Interval, meter: QuotaMeter)?
+    /// A request is being handled, since `lastActive`.
+    private(set) var isHandling = false
+
     // MARK: what the client said of itself
     var softwareName = ""
     var softwareVersion = ""
@@ -105,12 +118,12 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         !isBlocked && held == nil && waitsForMemory == nil && startsRequests
     }
 
-    /// There is room for one more answer.
-    private var startsRequests: Bool { answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit }
+    /// There is room for one more answer, and the client need not wait.
+    private var startsRequests: Bool { mutedUntil == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit }
 
     func updateInterest() {
         guard !isClosed else { return }
-        if hasPeerGone, isBlocked ? !blocksForOwnWork : held != nil { return close("the peer has gone") }
+        if hasPeerGone, isBlocked ? !blocksForOwnWork : held != nil && mutedUntil == nil { return close("the peer has gone") }
         var interest: Readiness = wantsInput ? .readable : []
         if !outbox.isEmpty, isWritableWatched { interest.insert(.writable) }
         socket.watch(interest)
@@ -324,6 +337,22 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         resume()
     }
 
+    // MARK: muting
+
+    /// Reads nothing for so long, whatever is received already included.
+    func mute(for span: Interval) {
+        let end = broker.clock.now + span
+        guard !isClosed, end > mutedUntil ?? Instant(nanoseconds: .min) else { return }
+        mutedUntil = end
+        if let muteTimer { loop.cancel(muteTimer) }
+        muteTimer = loop.schedule(after: span) { [weak self] in
+            guard let self else { return }
+            (mutedUntil, muteTimer) = (nil, nil)
+            resume()
+        }
+        updateInterest()
+    }
+
     // MARK: requests
 
     enum Handled {
@@ -340,15 +369,21 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         var reader = ByteReader(UnsafeRawBufferPointer(frame))
         do {
             let header = try FrameHeader(&reader)
+            if shared.quotas != nil || limits != nil { findLimits(header, frame) }
+            isHandling = true
+            defer { isHandling = false }
             if header.apiKey == ProduceRequest.apiKey, ProduceRequest.versions.contains(header.apiVersion) {
                 shared.requestBegan(header, bytes: frame.count + 4)
+                defer { countRequestTime(since: lastActive) }
                 return try produce(header, frame, &reader)
             }
             guard answers.isEmpty else { return .mustWait }
             shared.requestBegan(header, bytes: frame.count + 4)
             // what was produced without acknowledgement comes before what follows it
             shared.writeAppends()
+            let began = lastActive
             try broker.dispatch(Request(header: header, reader: reader, connection: self))
+            countRequestTime(since: began)
             return .answered
         } catch let fault as RequestFault {
             close(fault.description)
@@ -442,6 +477,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         isClosed = true
         shared.outboxChanged(by: -countedOutbox)
         if waitsForMemory != nil { broker.requestMemory.withdraw(self) }
+        if let muteTimer { loop.cancel(muteTimer) }
+        letGoOfLimits()
         socket.close()
         onAbandon?()
         onAbandon = nil

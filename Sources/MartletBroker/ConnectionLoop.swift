@@ -17,6 +17,10 @@ final class ConnectionLoop: @unchecked Sendable {
     static let turnBudget = 1 << 20
 
     let loop: any EventLoop
+    /// Which of the broker's loops it is.
+    let index: Int
+    /// What requests are held to; nil where nobody has a quota.
+    var quotas: ClientQuotas?
     let scratch: UnsafeMutableRawBufferPointer
     /// Bytes of the scratch that appends of this turn still refer to.
     var scratchUsed = 0
@@ -33,8 +37,9 @@ final class ConnectionLoop: @unchecked Sendable {
     private var endOfTurn: (() -> Void)!
     private let memory: RequestMemory
 
-    init(_ loop: any EventLoop, memory: RequestMemory) {
+    init(_ loop: any EventLoop, index: Int, memory: RequestMemory) {
         self.loop = loop
+        self.index = index
         self.memory = memory
         validator = BatchValidator(contexts: CodecContexts())
         scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
@@ -120,6 +125,9 @@ final class ConnectionLoop: @unchecked Sendable {
         for error in errors.all { counts.failed(key, error) }
         scheduleEndOfTurn()
     }
+
+    /// A client was told to wait.
+    func throttled(_ kind: QuotaKind, _ span: Interval) { counts.throttled(kind, span) }
 
     /// A connection has so many more bytes, or fewer, that its peer does not take.
     func outboxChanged(by bytes: Int) { counts.outboxBytes += bytes }

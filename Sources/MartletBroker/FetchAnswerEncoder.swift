@@ -17,12 +17,14 @@ package struct FetchAnswerEncoder {
     private let header: FrameHeader
     private let version: Int16
     private let sessionID: Int32
+    private let throttleTimeMs: Int32
     private var flexible: Bool { version >= 12 }
 
-    package init(header: FrameHeader, version: Int16, sessionID: Int32) {
+    package init(header: FrameHeader, version: Int16, sessionID: Int32, throttleTimeMs: Int32 = 0) {
         self.header = header
         self.version = version
         self.sessionID = sessionID
+        self.throttleTimeMs = throttleTimeMs
     }
 
     /// Returns the size of the whole answer. Where it throws, because records cannot be read, nothing was added.
@@ -44,7 +46,7 @@ package struct FetchAnswerEncoder {
     ) throws -> Int {
         var fileBytes = 0
         header.beginAnswer(&outbox.bytes)
-        outbox.bytes.int32(0)  // throttle time
+        outbox.bytes.int32(throttleTimeMs)
         if version >= 7 {
             outbox.bytes.int16(0)
             outbox.bytes.int32(sessionID)

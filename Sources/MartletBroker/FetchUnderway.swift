@@ -91,10 +91,7 @@ final class FetchUnderway: @unchecked Sendable {
             }
         }
         let isDone = round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty
-        if isDone, isHot(round) {
-            finishSession(round)
-            return try encode(round)
-        }
+        if isDone, isHot(round) { return try conclude(round) }
         responder = request.later()
         connection.onAbandon = { [self] in abandon() }
         if isDone { return warm(round) }
@@ -185,8 +182,7 @@ final class FetchUnderway: @unchecked Sendable {
         guard let responder else { return }
         release()
         self.responder = nil
-        finishSession(round)
-        responder.finish { try encode(round) }
+        responder.finish { try conclude(round) }
     }
 
     private func release() {
@@ -245,6 +241,28 @@ final class FetchUnderway: @unchecked Sendable {
 
     // MARK: the answer
 
+    private func conclude(_ round: FetchRound) throws {
+        let throttle = limits.follower == nil && connection.limits != nil ? connection.throttleFetch(bytes: round.bytes) : 0
+        guard throttle == 0 else { return try comeAgain(throttle) }
+        finishSession(round)
+        try encode(round)
+    }
+
+    /// The client has had its share, and gets nothing now. Its session is as before, or, where this was to be the first
+    /// answer of one, is none.
+    private func comeAgain(_ throttleTimeMs: Int32) throws {
+        var told: Int32 = 0
+        if let session {
+            connection.broker.fetchSessions.release(session)
+            if isFull { connection.broker.fetchSessions.remove(session.id) } else { told = session.id }
+        }
+        let encoder = FetchAnswerEncoder(
+            header: header, version: header.apiVersion, sessionID: told, throttleTimeMs: throttleTimeMs)
+        let size = try encoder.encode([], [], readCommitted: limits.readCommitted, to: &connection.outbox)
+        count([], size)
+        connection.noteUnsent()
+    }
+
     private func finishSession(_ round: FetchRound) {
         guard let session else { return }
         var served: Set<Int> = []
@@ -277,6 +295,7 @@ final class FetchUnderway: @unchecked Sendable {
         let told = answered ?? round.partitions
         let size = try encoder.encode(told, targets, readCommitted: limits.readCommitted, to: &connection.outbox)
         count(told, size)
+        if limits.follower == nil { connection.countFetched(bytes: size) }
         connection.noteUnsent()
     }
 

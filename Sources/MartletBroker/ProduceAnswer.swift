@@ -35,6 +35,8 @@ package struct ProduceAnswer {
     package var acks: Int16
     /// When its request was there.
     package var began = Instant(nanoseconds: 0)
+    /// How long the client is to wait with its next request.
+    package var throttleTimeMs: Int32 = 0
     /// How many partitions are not known yet.
     package var pending = 0
     /// The first partition lies here, so that the common request costs no allocation.
@@ -98,7 +100,7 @@ package struct ProduceAnswer {
             try encodeTopic(index..<end, into: &buffer)
             index = end
         }
-        buffer.int32(0)  // throttle time
+        buffer.int32(throttleTimeMs)
         if flexible { buffer.uvarint(0) }
         buffer.patch(Int32(buffer.count - start - 4), at: start)
     }

@@ -84,6 +84,8 @@ final class Responder: @unchecked Sendable {
     deinit { precondition(isAnswered || connection.isClosed, "every request is answered once") }
 
     func answer<R: WireResponse>(_ response: R) {
+        let began = connection.broker.clock.now
+        defer { connection.countRequestTime(since: began) }
         finish { try connection.encode(response, for: header) }
     }
 
@@ -111,6 +113,7 @@ final class Responder: @unchecked Sendable {
 extension Connection {
     /// Appends a whole answer to what is sent: size, header, body.
     func encode<R: WireResponse>(_ response: R, for header: FrameHeader) throws {
+        let response = limits == nil ? response : response.throttled(forMs: settleWait())
         try encode(header) { (buffer, errors) in
             try response.encode(into: &buffer, version: header.apiVersion)
             response.collectErrors(&errors)

@@ -48,6 +48,7 @@ enum ServedApis {
         (.alterPartitionReassignments, AlterPartitionReassignmentsHandler.handle),
         (.listPartitionReassignments, ListPartitionReassignmentsHandler.handle),
         (.describeClientQuotas, DescribeClientQuotasHandler.handle),
+        (.alterClientQuotas, AlterClientQuotasHandler.handle),
         (.describeUserScramCredentials, DescribeUserScramCredentialsHandler.handle),
         (.describeCluster, DescribeClusterHandler.handle),
         (.describeProducers, DescribeProducersHandler.handle),

@@ -67,6 +67,7 @@ extension Connection {
             if progress.isWaiting { answer.pending += 1 }
             _ = answer.add(result)
         }
+        if limits != nil { answer.throttleTimeMs = throttleProduce(bytes: frame.count + 4) }
         _ = enqueue(answer)
         if answers.count == 1 { sendCompleteAnswers() }
         return appended

@@ -14,7 +14,7 @@ enum FetchHandler {
         let asked = try request.decode(FetchRequest.self)
         let broker = request.broker
         let usesTopicIDs = request.version >= 13
-        let limits = limits(of: asked, version: request.version, broker)
+        let limits = limits(of: asked, version: request.version, request.connection)
         let wanted = targets(of: asked)
         let (id, epoch) = (asked.sessionID, asked.sessionEpoch)
         let cache = broker.fetchSessions
@@ -53,9 +53,11 @@ enum FetchHandler {
         try fetch.begin(request)
     }
 
-    private static func limits(of asked: FetchRequest, version: Int16, _ broker: Broker) -> FetchLimits {
+    private static func limits(of asked: FetchRequest, version: Int16, _ connection: Connection) -> FetchLimits {
         let replica = version >= 15 ? asked.replicaState.replicaID : asked.replicaID
-        let maxBytes = Int(max(0, min(asked.maxBytes, broker.config.fetchBytesLimit)))
+        var maxBytes = Int(max(0, min(asked.maxBytes, connection.broker.config.fetchBytesLimit)))
+        // more than the quota allows in all of its windows would be waited for in vain
+        if replica < 0, let share = connection.fetchShare { maxBytes = min(maxBytes, share) }
         return FetchLimits(
             // more than may be answered would be waited for in vain
             minBytes: min(Int(asked.minBytes), maxBytes), maxBytes: maxBytes,

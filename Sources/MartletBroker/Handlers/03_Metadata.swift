@@ -28,12 +28,18 @@ enum MetadataHandler {
         var missing: [String] = []
         let topics = topics(asked, version: request.version, image: image, missing: &missing)
         let operations = asked.includeTopicAuthorizedOperations ? AuthorizedOperations.topic : .min
+        if request.connection.limits != nil { response.throttleTimeMs = request.connection.settleWait() }
         let encoder = MetadataAnswerEncoder(version: request.version, image: image, topicOperations: operations)
         try request.connection.encode(request.header) { (buffer, errors) in
             try encoder.encode(response, topics, kept: broker.keptMetadata, into: &buffer, &errors)
         }
         let mayCreate = broker.config.autoCreateTopics && (request.version < 4 || asked.allowAutoTopicCreation)
-        if mayCreate { for name in missing { broker.cluster.createAutomatically(name) } }
+        guard mayCreate else { return }
+        let quota = request.mutationQuota(strictFrom: .max)
+        for name in missing {
+            broker.cluster.createAutomatically(name)
+            quota.charge(Int(broker.config.partitions))
+        }
     }
 
     /// Nil where all are asked for.

@@ -7,12 +7,13 @@ import MartletWire
 /// CreateTopics 2-7: each topic is made, or refused, on its own. A name that comes twice in a request is refused once.
 ///
 /// -1 partitions or replicas mean the broker's defaults; replicas may be placed by hand instead, with both counts -1.
-/// Version 5 tells the settings of the new topic, 7 its id.
+/// Version 5 tells the settings of the new topic, 6 refuses what is beyond the client's quota, 7 tells its id.
 enum CreateTopicsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(CreateTopicsRequest.self)
         let responder = request.later()
         let broker = request.broker
+        let quota = request.mutationQuota(strictFrom: 6)
         request.connection.loop.spawn {
             var response = CreateTopicsResponse()
             var counts: [String: Int] = [:]
@@ -23,12 +24,12 @@ enum CreateTopicsHandler {
                 if counts[topic.name]! > 1 {
                     result = refused(topic.name, .invalidRequest, "The topic is named \(counts[topic.name]!) times in one request.")
                 } else {
-                    result = await create(topic, validateOnly: asked.validateOnly, broker)
+                    result = await create(topic, validateOnly: asked.validateOnly, quota, broker)
                 }
                 result.name = topic.name
                 response.topics.append(result)
             }
-            responder.answer(response)
+            responder.answer(response, within: quota)
         }
     }
 
@@ -43,15 +44,18 @@ enum CreateTopicsHandler {
     }
 
     private static func create(
-        _ topic: CreateTopicsRequest.CreatableTopic, validateOnly: Bool, _ broker: Broker
+        _ topic: CreateTopicsRequest.CreatableTopic, validateOnly: Bool, _ quota: MutationQuota, _ broker: Broker
     ) async -> CreateTopicsResponse.CreatableTopicResult {
         let wanted = NewTopic(
             name: topic.name, partitionCount: topic.numPartitions, replicationFactor: topic.replicationFactor,
             assignments: topic.assignments.map { NewTopic.Assignment(partition: $0.partitionIndex, brokers: $0.brokerIDs) },
             configs: topic.configs.map { NewTopic.Setting(name: $0.name, value: $0.value) })
-        switch await broker.cluster.createTopic(wanted, validateOnly: validateOnly) {
+        let isBeyond = !validateOnly && quota.isExceeded
+        switch await broker.cluster.createTopic(wanted, validateOnly: validateOnly || isBeyond) {
         case .failure(let fault): return refused(topic.name, fault.error, fault.message)
+        case .success where isBeyond: return refused(topic.name, .throttlingQuotaExceeded, MutationQuota.message)
         case .success(let created):
+            if !validateOnly { quota.charge(Int(created.partitionCount)) }
             var result = CreateTopicsResponse.CreatableTopicResult()
             result.name = topic.name
             result.topicID = created.id

@@ -4,7 +4,7 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// DeleteTopics 1-6: by name, from version 6 on also by id. A topic meant twice in one request is refused, once, and stays.
+/// DeleteTopics 1-6: by name, from version 6 on also by id; version 5 refuses what is beyond the client's quota. A topic meant twice in one request is refused, once, and stays.
 enum DeleteTopicsHandler {
     /// What one entry of the request means.
     private struct Target {
@@ -23,6 +23,7 @@ enum DeleteTopicsHandler {
         var targets = resolve(asked, version: request.version, broker)
         refuseRepeated(&targets)
         let (resolved, responder) = (targets, request.later())
+        let quota = request.mutationQuota(strictFrom: 5)
         request.connection.loop.spawn {
             var response = DeleteTopicsResponse()
             for target in resolved {
@@ -31,14 +32,24 @@ enum DeleteTopicsHandler {
                 result.topicID = target.id
                 result.errorCode = target.error
                 result.errorMessage = target.message
-                if target.error == .none, let name = target.name, let fault = await broker.cluster.deleteTopic(name, id: target.id) {
-                    result.errorCode = fault.error
-                    result.errorMessage = fault.message
+                if target.error == .none, let name = target.name {
+                    if let fault = await delete(name, target.id, quota, broker) {
+                        result.errorCode = fault.error
+                        result.errorMessage = fault.message
+                    }
                 }
                 response.responses.append(result)
             }
-            responder.answer(response)
+            responder.answer(response, within: quota)
         }
+    }
+
+    private static func delete(_ name: String, _ id: UUID, _ quota: MutationQuota, _ broker: Broker) async -> TopicFault? {
+        if quota.isExceeded { return TopicFault(.throttlingQuotaExceeded, MutationQuota.message) }
+        let partitions = broker.metadata.current.topic(id)?.partitions.count ?? 0
+        let fault = await broker.cluster.deleteTopic(name, id: id)
+        if fault == nil { quota.charge(partitions) }
+        return fault
     }
 
     /// `delete.topic.enable` is false: nothing is looked up.

@@ -22,6 +22,7 @@ package enum MetricCatalog {
                 connections, connectionsOpened, connectionsClosed, connectionsRefused, requestMemory, requestMemoryLimit,
                 requestMemoryWaiting, outboxes, fetchSessions, fetchSessionLimit, openLogFiles,
             ]),
+        Section(title: "Quotas", families: [throttles, throttleSeconds, quotaMeters]),
         Section(
             title: "Event loops and lanes",
             families: [turnSeconds, longestTurn, laneQueue, laneRunning, laneCompleted, laneRefused, laneBusy, laneWait]),
@@ -101,6 +102,16 @@ package enum MetricCatalog {
     static let requestBytes = MetricFamily("martlet_request_size_bytes", .histogram, "Sizes of requests.", labels: ["api"])
     static let responseBytes = MetricFamily(
         "martlet_response_size_bytes", .histogram, "Sizes of answers, records included.", labels: ["api"])
+
+    // MARK: Quotas
+
+    static let throttles = MetricFamily(
+        "martlet_throttles_total", .counter, "How often a client was told to wait, or a connection kept waiting, because of a quota.",
+        labels: ["quota"])
+    static let throttleSeconds = MetricFamily(
+        "martlet_throttle_seconds_total", .counter, "How long they were told to wait, in all.", labels: ["quota"])
+    static let quotaMeters = MetricFamily(
+        "martlet_quota_meters", .gauge, "Users, clients and pairs of both whose rates are measured, once for each kind of quota.")
 
     // MARK: Connections and memory
 

@@ -93,6 +93,7 @@ package final class MetricsGathering: @unchecked Sendable {
         if let broker {
             figures.connections = broker.connections.statistics
             figures.requestMemory = (broker.requestMemory.inUse, broker.requestMemory.limit, broker.requestMemory.waitingCount)
+            figures.quotaMeters = broker.quotaMeters.count
             figures.fetchSessions = (broker.fetchSessions.count, broker.fetchSessions.slots)
         }
         figures.replicas = replicas
@@ -118,6 +119,7 @@ struct BrokerFigures: @unchecked Sendable {
     var connections = Connections.Statistics()
     var requestMemory = (used: 0, limit: 0, waiting: 0)
     var fetchSessions = (count: 0, limit: 0)
+    var quotaMeters = 0
     var keeper: KeeperStatistics?
     /// Asked on the lane: its table of topics, its directories and their syncers may be from any thread.
     var replicas: ReplicaHost?

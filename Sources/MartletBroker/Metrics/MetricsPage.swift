@@ -27,6 +27,7 @@ final class MetricsPage: @unchecked Sendable {
         writeProcess(figures, &text)
         writeRequests(figures.requests, &text)
         writeConnections(figures, &text)
+        writeQuotas(figures, &text)
         writeLoops(figures, &text)
         if let replicas = figures.replicas {
             writePartitions(replicas, &text)
@@ -80,6 +81,13 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.fetchSessions, figures.fetchSessions.count)
         text.family(MetricCatalog.fetchSessionLimit, figures.fetchSessions.limit)
         text.family(MetricCatalog.openLogFiles, figures.replicas?.descriptors.openCount ?? 0)
+    }
+
+    private func writeQuotas(_ figures: BrokerFigures, _ text: inout MetricsText) {
+        let kinds = figures.requests.throttlesByKind
+        text.family(MetricCatalog.throttles) { for one in kinds { $0.sample([one.kind.rawValue], one.throttles.count) } }
+        text.family(MetricCatalog.throttleSeconds) { for one in kinds { $0.seconds([one.kind.rawValue], one.throttles.span) } }
+        text.family(MetricCatalog.quotaMeters, figures.quotaMeters)
     }
 
     private func writeLoops(_ figures: BrokerFigures, _ text: inout MetricsText) {

@@ -36,6 +36,26 @@ struct RequestCounts: Sendable {
         var began: Instant
     }
 
+    /// How often clients were told to wait, and how long in all.
+    struct Throttles: Sendable {
+        var count: UInt64 = 0
+        var span = Interval.zero
+
+        mutating func add(_ other: Throttles) {
+            count &+= other.count
+            span = span + other.span
+        }
+    }
+
+    private var throttles = [Throttles](repeating: Throttles(), count: QuotaKind.allCases.count)
+
+    mutating func throttled(_ kind: QuotaKind, _ span: Interval) {
+        throttles[QuotaKind.allCases.firstIndex(of: kind)!].add(Throttles(count: 1, span: span))
+    }
+
+    /// By kind of quota, whatever kinds came.
+    var throttlesByKind: [(kind: QuotaKind, throttles: Throttles)] { Array(zip(QuotaKind.allCases, throttles)) }
+
     /// By key; nil where none came.
     private var apis = ContiguousArray<Api?>(repeating: nil, count: apiLimit)
     private var answered: ContiguousArray<Answered> = []
@@ -75,6 +95,7 @@ struct RequestCounts: Sendable {
             guard let counted = other.apis[key] else { continue }
             if apis[key] == nil { apis[key] = counted } else { apis[key]!.add(counted) }
         }
+        for kind in throttles.indices { throttles[kind].add(other.throttles[kind]) }
         outboxBytes += other.outboxBytes
     }
 

@@ -32,6 +32,9 @@ package enum ClusterPath {
     /// Of groups and of subscriptions to clients' metrics, which Kafka 3.9 keeps in no tree.
     package static let groupConfigs = "/config/groups"
     package static let clientMetricsConfigs = "/config/client-metrics"
+    package static let userConfigs = "/config/users"
+    package static let clientConfigs = "/config/clients"
+    package static let addressConfigs = "/config/ips"
     package static func deletion(_ name: String) -> String { "\(deletions)/\(name)" }
 
     /// The node above, nil for one at the top.

@@ -11,7 +11,7 @@ package typealias ConfigDecision =
 extension ClusterMember {
     /// Notifications older than this are removed, by any broker.
     private static let notificationLifetimeMilliseconds: Int64 = 15 * 60 * 1000
-    private static let alterationAttempts = 8
+    static let alterationAttempts = 8
     /// How long an alteration is answered late so that it acts when it is answered.
     private static let alterationPatience = Interval.seconds(5)
 
@@ -153,15 +153,23 @@ extension ClusterMember {
             operations.append(.create(path: target.path, data: data, acl: ACL.open, mode: .persistent))
         }
         if let entity = target.entityPath {
-            operations.append(.create(
-                path: ClusterPath.configChanges + "/" + ClusterPath.configChangePrefix,
-                data: ConfigChangeNode(entityPath: entity).bytes, acl: ACL.open, mode: .persistentSequential))
+            operations.append(notification(of: entity))
         }
         return operations
     }
 
+    static func notification(of entityPath: String) -> KeeperOperation {
+        .create(
+            path: ClusterPath.configChanges + "/" + ClusterPath.configChangePrefix,
+            data: ConfigChangeNode(entityPath: entityPath).bytes, acl: ACL.open, mode: .persistentSequential)
+    }
+
     private func makeParent(of target: ConfigTarget, _ session: any KeeperSession) async -> ConfigFault? {
-        guard let parent = ClusterPath.parent(of: target.path) else { return nil }
+        await makeParent(of: target.path, session)
+    }
+
+    func makeParent(of path: String, _ session: any KeeperSession) async -> ConfigFault? {
+        guard let parent = ClusterPath.parent(of: path) else { return nil }
         do throws(KeeperError) {
             _ = try await session.create(parent, nil)
             return nil
@@ -172,7 +180,7 @@ extension ClusterMember {
     }
 
     /// What is written counts; only how soon it is seen to act is waited for here.
-    private func waitUntilActing(_ results: [OperationResult]) async {
+    func waitUntilActing(_ results: [OperationResult]) async {
         guard case .created(let path, _)? = results.last, let number = Self.number(ofNotification: path) else { return }
         _ = await conditions.wait(atMost: Self.alterationPatience) { [self] in lastConfigChange > number || isClosed }
     }
@@ -217,6 +225,7 @@ extension ClusterMember {
             if try await readBrokerConfig(session) { await applyBrokerConfig() }
             for name in await namesOfGroupConfigs() ?? [] { try await readGroupConfig(name, session) }
             groupConfigsChanged()
+            try await readQuotas(session)
         }
         var latest = lastConfigChange
         for name in names {
@@ -233,7 +242,7 @@ extension ClusterMember {
             // numbers begin at 0; the mark is one above the last
             if number + 1 > lastConfigChange {
                 latest = max(latest, number + 1)
-                if !isFirst, let target = ConfigChangeNode(data)?.target { try await carryOut(target, session) }
+                if !isFirst, let change = ConfigChangeNode(data) { try await carryOut(change, session) }
             }
             if stat.ctime < host.clock.wallMilliseconds - Self.notificationLifetimeMilliseconds {
                 do throws(KeeperError) { try await session.delete(path) } catch {
@@ -245,8 +254,10 @@ extension ClusterMember {
         conditions.changed()
     }
 
-    private func carryOut(_ target: ConfigTarget, _ session: any KeeperSession) async throws(KeeperError) {
-        switch target {
+    private func carryOut(_ change: ConfigChangeNode, _ session: any KeeperSession) async throws(KeeperError) {
+        if let entity = QuotaEntity(entityPath: change.entityPath) { return try await readQuotas(of: entity, session) }
+        switch change.target {
+        case nil: return
         case .topic(let name):
             guard topics.table.topic(name) != nil, let config = await topicConfig(name) else { return }
             replicas.configChanged(topic: name, config)

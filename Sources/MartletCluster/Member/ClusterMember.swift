@@ -82,6 +82,11 @@ package final class ClusterMember: @unchecked Sendable {
     package var groupOverrides: [String: TopicConfigResolver.Overrides] { groupConfigs.current }
     let groupConfigs = GroupConfigs()
     private var groupConfigObservers: [() -> Void] = []
+    // quotas of clients
+    /// As the tree last said. On the first loop.
+    package internal(set) var quotas = ClientQuotas()
+    /// Calls on the first loop whenever quotas have changed.
+    package var onQuotas: ((ClientQuotas) -> Void)?
 
     // settings of topics
     var lastConfigChange: Int64 = -1
@@ -160,7 +165,10 @@ package final class ClusterMember: @unchecked Sendable {
         let found = try await start.identify()
         (brokerID, clusterID) = (found.brokerID, found.clusterID)
         metadata.current = MetadataImage(clusterID: clusterID, controllerID: nil, brokers: [], topics: [])
-        do throws(KeeperError) { try await readBrokerConfig(session) } catch { throw .keeper(error) }
+        do throws(KeeperError) {
+            try await readBrokerConfig(session)
+            try await readQuotas(session)
+        } catch { throw .keeper(error) }
         replicas.configChanged(config)
         let listeners = followListeners?(config) ?? listeners
         strangers = try await start.strangers()

@@ -32,6 +32,8 @@ package enum ActingConfigs {
         ("compression.zstd.level", "The level at which batches are compressed anew with zstd."),
         ("connections.max.idle.ms", "A connection without requests for so long is closed."),
         ("controller.listener.names", "Listeners of these names are KRaft's: a warning says that they stay closed."),
+        ("controller.quota.window.num", "The windows by which changes of partitions are held to their quota."),
+        ("controller.quota.window.size.seconds", "How long each of these windows is."),
         ("default.replication.factor", "The replicas of a topic that is created without saying how many."),
         ("delete.topic.enable", "Whether topics can be deleted."),
         ("fetch.max.bytes", "The most that one answer to Fetch carries, beyond its first batch."),
@@ -77,6 +79,10 @@ package enum ActingConfigs {
         ("log.roll.ms", "The age at which a segment is rolled."),
         ("log.segment.bytes", "The size at which a segment is rolled."),
         ("log.segment.delete.delay.ms", "How long the files of a deleted segment remain on disk."),
+        (
+            "max.connection.creation.rate",
+            "The most connections a second; `listener.name.<name>.max.connection.creation.rate` for one listener alone."
+        ),
         ("max.connections", "The most connections at a time."),
         ("max.connections.per.ip", "The most connections at a time from one address."),
         ("max.connections.per.ip.overrides", "Other such limits for some addresses, as `host:count`."),
@@ -97,6 +103,8 @@ package enum ActingConfigs {
         ("producer.id.expiration.check.interval.ms", "How often producers are looked through for those to be forgotten."),
         ("producer.id.expiration.ms", "How long an idempotent producer that writes nothing is remembered."),
         ("queued.max.request.bytes", "The most bytes of requests in memory; -1: as `martlet.memory.limit.bytes` says."),
+        ("quota.window.num", "The windows over which rates are taken that have a quota, the one under way included."),
+        ("quota.window.size.seconds", "How long each of these windows is."),
         (
             "replica.alter.log.dirs.io.max.bytes.per.second",
             "How fast replicas are copied that move to another data directory; each move for itself."

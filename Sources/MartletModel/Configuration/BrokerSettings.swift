@@ -8,6 +8,8 @@ package struct BrokerSettings: Sendable {
     package private(set) var warnings: [String] = []
     /// How many settings were given that have no effect.
     package private(set) var inertCount = 0
+    /// `max.connection.creation.rate` of single listeners, by their names in small letters.
+    private var listenerConnectionRates: [String: Int32] = [:]
 
     /// What `--set` gives counts before what the environment gives, and that before what the file gives. Without an
     /// environment none is read.
@@ -101,6 +103,8 @@ package struct BrokerSettings: Sendable {
     private mutating func take(_ name: String, _ text: String) throws(ConfigError) {
         if let definition = ConfigTable.shared.definition(name, for: .broker) {
             given[name] = try definition.parse(text)
+        } else if let listener = Self.listenerOfConnectionRate(name) {
+            listenerConnectionRates[listener] = Int32(try ConfigTable.shared[Self.connectionRate]!.parse(text).integer!)
         } else if !Self.belongsToPlugin(name) {
             throw ConfigTable.shared.unknownName(name, for: .broker, kind: "broker")
         }
@@ -108,7 +112,7 @@ package struct BrokerSettings: Sendable {
 
     private mutating func warnIfInert(_ name: String) {
         let definition = ConfigTable.shared[name]
-        guard definition?.acts != true else { return }
+        guard definition?.acts != true, Self.listenerOfConnectionRate(name) == nil else { return }
         inertCount += 1
         if let instead = Self.replacements.first(where: { $0.old == name })?.current {
             warnings.append("\(name) has no effect: Kafka has long replaced it by \(instead)")
@@ -125,6 +129,19 @@ package struct BrokerSettings: Sendable {
             warnings.append("\(name) has no effect in this release")
         }
     }
+
+    private static let connectionRate = "max.connection.creation.rate"
+
+    /// `listener.name.internal.max.connection.creation.rate`: the name in it.
+    private static func listenerOfConnectionRate(_ name: String) -> String? {
+        let prefix = "listener.name.", suffix = "." + connectionRate
+        guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.utf8.count > prefix.utf8.count + suffix.utf8.count
+        else { return nil }
+        return name.dropFirst(prefix.count).dropLast(suffix.count).lowercased()
+    }
+
+    /// The most connections a second on one listener, beside what holds for all of them.
+    package func connectionRate(ofListener name: String) -> Int32? { listenerConnectionRates[name.lowercased()] }
 
     private static let replacements = [
         (old: "host.name", current: "listeners"), (old: "port", current: "listeners"),
