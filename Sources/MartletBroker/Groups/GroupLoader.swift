@@ -39,7 +39,10 @@ final class GroupLoader: @unchecked Sendable {
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
 
-    init(_ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock, surroundings: GroupSurroundings) {
+    init(
+        _ partition: Partition, leaderEpoch: LeaderEpoch, settings: GroupSettings, seed: UInt64, clock: any Clock,
+        surroundings: GroupSurroundings
+    ) {
         self.surroundings = surroundings
         self.partition = partition
         self.leaderEpoch = leaderEpoch
@@ -82,8 +85,9 @@ final class GroupLoader: @unchecked Sendable {
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
-        actions = machine.finishLoading(at: GroupMoment(
-            now: clock.now, wallMilliseconds: clock.wallMilliseconds, surroundings: surroundings))
+        actions = machine.finishLoading(
+            at: GroupMoment(
+                now: clock.now, wallMilliseconds: clock.wallMilliseconds, surroundings: surroundings))
         committedTopics = machine.committedTopics
         return .finished
     }

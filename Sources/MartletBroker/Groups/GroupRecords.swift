@@ -1,11 +1,11 @@
-import MartletBasics
+package import MartletBasics
 import MartletModel
 
 /// The records of `__consumer_offsets`, between what the machine says and bytes.
 ///
 /// A key begins with an int16 that says what kind of record it is: 0 and 1 committed offsets, 2 classic groups, 3 to
 /// 8 and 16 consumer groups, 9 to 15 share groups, 17 to 23 streams groups. A value begins with its version.
-enum GroupRecords {
+package enum GroupRecords {
     /// Read by every Kafka from 2.3 on; later ones only made the fields flexible.
     static let groupVersion: Int16 = 3
     /// The first that tells a topic's id, as Kafka 4.3 writes it; brokers from 3.5 on read it.
@@ -14,7 +14,9 @@ enum GroupRecords {
     static let expiringOffsetVersion: Int16 = 1
 
     /// Appends the key, and the value if there is one, of a record.
-    static func encode(_ record: GroupRecord, key: inout ByteBuffer, value: inout ByteBuffer) throws(EncodingFault) -> Bool {
+    package static func encode(
+        _ record: GroupRecord, key: inout ByteBuffer, value: inout ByteBuffer
+    ) throws(EncodingFault) -> Bool {
         switch record {
         case .offset(let offsetKey, let offset):
             try offsetKey.encodePrefixed(into: &key, version: 0)
@@ -34,7 +36,7 @@ enum GroupRecords {
     }
 
     /// What a record that was read is.
-    enum Kind {
+    package enum Kind {
         case known(GroupRecord)
         /// Of another type of group.
         case foreign
@@ -43,7 +45,7 @@ enum GroupRecords {
         case malformed
     }
 
-    static func decode(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?) -> Kind {
+    package static func decode(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?) -> Kind {
         var keyReader = ByteReader(key)
         guard let kind = try? keyReader.int16() else { return .malformed }
         do throws(DecodingFault) {
@@ -55,7 +57,9 @@ enum GroupRecords {
                 let groupKey = try GroupMetadataKey.decode(from: &keyReader, version: 0)
                 return .known(.group(groupKey, try decode(value)))
             default:
-                if let record = try ConsumerRecord.decode(kind, key: &keyReader, value: value) { return .known(.consumer(record)) }
+                if let record = try ConsumerRecord.decode(kind, key: &keyReader, value: value) {
+                    return .known(.consumer(record))
+                }
                 return ForeignKey(key) == nil ? .unknown(kind) : .foreign
             }
         } catch {

@@ -314,7 +314,8 @@ final class GroupShard: AppendOwner, @unchecked Sendable {
         }
         guard !isQueued else { return }
         // the next heartbeat asks again
-        loop.execute { [weak self] in self?.note(.patternsFound(PatternFindings(group: search.group, topics: [], version: -1))) }
+        loop.execute { [weak self] in self?.note(.patternsFound(PatternFindings(group: search.group, topics: [], version: -1)))
+        }
     }
 
     // MARK: Writing

@@ -29,7 +29,26 @@ enum ApiVersionsHandler {
         }
         response.apiKeys = ServedApis.advertised.map { entry($0.key, $0.versions) }
         response.finalizedFeaturesEpoch = 0
+        tellFeatures(request.version, &response)
         try request.answer(response)
+    }
+
+    /// What the cluster can do in one way or another, and which way counts: consumer groups are there (KIP-848).
+    private static let features: [(name: String, versions: ClosedRange<Int16>, level: Int16)] = [("group.version", 0...1, 1)]
+
+    private static func tellFeatures(_ version: Int16, _ response: inout ApiVersionsResponse) {
+        response.finalizedFeatures = features.map { feature in
+            var finalized = ApiVersionsResponse.FinalizedFeatureKey()
+            (finalized.name, finalized.minVersionLevel, finalized.maxVersionLevel) = (feature.name, feature.level, feature.level)
+            return finalized
+        }
+        // version 3 cannot tell of one that begins at 0
+        response.supportedFeatures = features.filter { version >= 4 || $0.versions.lowerBound > 0 }.map { feature in
+            var supported = ApiVersionsResponse.SupportedFeatureKey()
+            (supported.name, supported.minVersion, supported.maxVersion) = (
+                feature.name, feature.versions.lowerBound, feature.versions.upperBound)
+            return supported
+        }
     }
 
     private static func entry(_ key: Int16, _ versions: ClosedRange<Int16>) -> ApiVersionsResponse.ApiVersion {
