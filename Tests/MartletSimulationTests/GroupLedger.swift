@@ -55,6 +55,8 @@ final class GroupLedger {
     private static let violationsLimit = 20
 
     private(set) var violations: [String] = []
+    /// Of groups in which members of both protocols live.
+    private(set) lazy var epochs = EpochLedger { [unowned self] in violated($0) }
     private var moments = 0
     private var groups: [String: GroupHistory] = [:]
     private var commits: [Commit] = []
@@ -132,7 +134,8 @@ final class GroupLedger {
                         + "\(told.member.id) had been told of generation \(told.generation)")
             }
             if let instance = member.instance, told.member.instance == instance, told.member.id != member.id,
-                told.member.asked > member.told {
+                told.member.asked > member.told
+            {
                 return violated(
                     "\(member.id) \(what) in generation \(generation) of \(group), and asked when \(told.member.id) had taken "
                         + "its place as \(instance)")
@@ -159,6 +162,24 @@ final class GroupLedger {
     }
 
     func committed(_ offset: Offset, _ group: String, generation: Int32, by member: Member, _ outcome: CommitOutcome) {
+        decided(offset, outcome)
+        if outcome == .accepted { judge("committed", group, generation, member, asked: commits[Int(offset)].sent) }
+    }
+
+    /// Of a member of a consumer group: `epochs` judges whether it may.
+    func committedByEpoch(_ offset: Offset, _ outcome: CommitOutcome) { decided(offset, outcome) }
+
+    /// A member of a consumer group has these partitions, as it was told.
+    func owned(_ group: String, epoch: Int32, by owner: String, _ partitions: [Int32]) {
+        fold(group)
+        fold(owner)
+        fold(Int64(epoch))
+        for partition in partitions { fold(Int64(partition)) }
+        assignmentsCount += 1
+        epochs.assigned(group, epoch: epoch, to: owner, partitions: partitions, at: moment())
+    }
+
+    private func decided(_ offset: Offset, _ outcome: CommitOutcome) {
         let index = Int(offset)
         let now = moment()
         fold(offset)
@@ -168,7 +189,6 @@ final class GroupLedger {
             acknowledgedCount += 1
             commits[index].there = commits[index].there ?? now
             commits[index].decided = commits[index].decided ?? now
-            judge("committed", group, generation, member, asked: commits[index].sent)
         case .refused:
             fold(2)
             refusedCount += 1

@@ -12,6 +12,8 @@ final class GroupStage: @unchecked Sendable {
         var partitions: Int32
         var sessionMs: Int32
         var rebalanceMs: Int32
+        /// Members of both protocols live in it.
+        var isMixed = false
     }
 
     private static let processesLimit = 24
@@ -24,6 +26,7 @@ final class GroupStage: @unchecked Sendable {
     /// Members leave and come to their end.
     var isOver = false
     private(set) var processes: [GroupProcess] = []
+    private(set) var modern: [ModernProcess] = []
     private(set) var runningCount = 0
 
     init(_ simulated: SimulatedWorld, broker: SocketAddress) {
@@ -48,12 +51,34 @@ final class GroupStage: @unchecked Sendable {
         return process
     }
 
+    var canStart: Bool { processes.count + modern.count < Self.processesLimit }
+
+    /// Another process for a group in which both protocols live.
+    func startModern(_ group: Group, on host: SimulatedHost, instance: String?, isClassic: Bool) {
+        let name = "modern-\(modern.count)"
+        let process = ModernProcess(
+            self, SimulatedClient(name, on: host), host, group, instance: instance, isClassic: isClassic,
+            random: simulated.makeRandom(name))
+        modern.append(process)
+        runningCount += 1
+        host.loops[0].spawn { [self] in
+            await process.run()
+            runningCount -= 1
+        }
+    }
+
+    func modernCount(of group: Group) -> Int { modern.count { $0.group.name == group.name && !$0.hasEnded } }
+
     func runningCount(of group: Group) -> Int { processes.count { $0.group.name == group.name && !$0.hasEnded } }
 
     /// What those believe to have who are to stay; nil while one of them has nothing.
     func believed(_ group: Group) -> [(member: String, generation: Int32, partitions: [Int32])]? {
         var all: [(member: String, generation: Int32, partitions: [Int32])] = []
         for process in processes where process.group.name == group.name && !process.hasEnded {
+            guard let held = process.held else { return nil }
+            all.append((process.name, held.generation, held.partitions))
+        }
+        for process in modern where process.group.name == group.name && !process.hasEnded {
             guard let held = process.held else { return nil }
             all.append((process.name, held.generation, held.partitions))
         }

@@ -50,12 +50,18 @@ final class GroupWorld: @unchecked Sendable {
             ("martlet.keeper.dir", "/data/keeper"),
             ("offsets.topic.num.partitions", "\(1 + random.below(2))"), ("offsets.topic.replication.factor", "1"),
             ("offsets.topic.segment.bytes", "\(2048 << random.below(8))"), ("group.min.session.timeout.ms", "100"),
+            ("group.consumer.min.session.timeout.ms", "100"),
+            ("group.consumer.session.timeout.ms", "\(200 + random.below(200))"),
+            ("group.consumer.min.heartbeat.interval.ms", "10"), ("group.consumer.heartbeat.interval.ms", "50"),
+            ("group.consumer.assignment.interval.ms", random.chance(1, in: 2) ? "0" : "40"),
             ("group.initial.rebalance.delay.ms", random.chance(1, in: 2) ? "0" : "60"),
         ])
         for index in 0..<1 + random.below(2) {
-            groups.append(GroupStage.Group(
-                name: "group-\(index)", topic: "topic-\(index)", partitions: Int32(1 + random.below(5)),
-                sessionMs: Int32(200 + random.below(200)), rebalanceMs: Int32(200 + random.below(400))))
+            groups.append(
+                GroupStage.Group(
+                    name: "group-\(index)", topic: "topic-\(index)", partitions: Int32(1 + random.below(5)),
+                    sessionMs: Int32(200 + random.below(200)), rebalanceMs: Int32(200 + random.below(400)),
+                    isMixed: random.chance(1, in: 2)))
         }
     }
 
@@ -222,6 +228,11 @@ final class GroupWorld: @unchecked Sendable {
         for index in 0..<1 + random.below(4) {
             let versions = GroupVersions.all[random.below(GroupVersions.all.count)]
             let instance = random.chance(1, in: 3) ? "\(group.name)-instance-\(index)" : nil
+            if group.isMixed {
+                stage.startModern(
+                    group, on: clients[random.below(clients.count)], instance: instance, isClassic: random.chance(1, in: 3))
+                continue
+            }
             stage.start(
                 group, on: clients[random.below(clients.count)], instance: instance,
                 versions: instance == nil ? versions : .newest)

@@ -140,10 +140,11 @@ extension ClusterMember {
     ) -> [KeeperOperation] {
         var operations: [KeeperOperation] = []
         if case .topic(let name) = target { operations.append(.check(path: ClusterPath.topic(name), version: -1)) }
-        let isKeptEmpty = switch target {
-        case .topic, .broker, .brokers: true
-        case .group, .clientMetrics: false
-        }
+        let isKeptEmpty =
+            switch target {
+            case .topic, .broker, .brokers: true
+            case .group, .clientMetrics: false
+            }
         let data = ConfigNode(wanted).bytes
         if let version {
             operations.append(
@@ -153,9 +154,10 @@ extension ClusterMember {
             operations.append(.create(path: target.path, data: data, acl: ACL.open, mode: .persistent))
         }
         if let entity = target.entityPath {
-            operations.append(.create(
-                path: ClusterPath.configChanges + "/" + ClusterPath.configChangePrefix,
-                data: ConfigChangeNode(entityPath: entity).bytes, acl: ACL.open, mode: .persistentSequential))
+            operations.append(
+                .create(
+                    path: ClusterPath.configChanges + "/" + ClusterPath.configChangePrefix,
+                    data: ConfigChangeNode(entityPath: entity).bytes, acl: ACL.open, mode: .persistentSequential))
         }
         return operations
     }
