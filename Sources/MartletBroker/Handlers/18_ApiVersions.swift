@@ -42,7 +42,8 @@ enum ApiVersionsHandler {
     private static func tellFeatures(_ version: Int16, _ response: inout ApiVersionsResponse) {
         response.finalizedFeatures = features.map { feature in
             var finalized = ApiVersionsResponse.FinalizedFeatureKey()
-            (finalized.name, finalized.minVersionLevel, finalized.maxVersionLevel) = (feature.name, feature.level, feature.level)
+            finalized.name = feature.name
+            (finalized.minVersionLevel, finalized.maxVersionLevel) = (feature.level, feature.level)
             return finalized
         }
         // version 3 cannot tell of one that begins at 0
