@@ -16,6 +16,10 @@ struct GroupWorld {
     /// What is written and not durable.
     var underWay: [(number: UInt64, records: [GroupRecord])] = []
     var syncsAtOnce = true
+    var surroundings = GroupSurroundings.nothing
+    /// Searches that nobody has carried out.
+    var searches: [PatternSearch] = []
+    var searchesAtOnce = true
     var settings: GroupSettings
     private var lastTicket: UInt64 = 0
     private let seed: UInt64
@@ -33,7 +37,9 @@ struct GroupWorld {
         machine = GroupMachine(settings: settings, seed: seed)
     }
 
-    var moment: GroupMoment { GroupMoment(now: Instant(nanoseconds: now * 1_000_000), wallMilliseconds: wall) }
+    var moment: GroupMoment {
+        GroupMoment(now: Instant(nanoseconds: now * 1_000_000), wallMilliseconds: wall, surroundings: surroundings)
+    }
 
     mutating func handle(_ event: GroupEvent) { carryOut(machine.handle(event, at: moment)) }
 
@@ -46,9 +52,18 @@ struct GroupWorld {
             case .append(let number, let records): underWay.append((number, records))
             case .appendInTransaction(let number, let records, _): underWay.append((number, records))
             case .endTransaction(let number, _): underWay.append((number, []))
+            case .effect(let search): searches.append(search)
             }
         }
+        if searchesAtOnce { carryOutSearches() }
         if syncsAtOnce { sync() }
+    }
+
+    mutating func carryOutSearches() {
+        while !searches.isEmpty {
+            let findings = searches.removeFirst().run(in: surroundings)
+            handle(.patternsFound(findings))
+        }
     }
 
     /// All that is written becomes durable.
@@ -78,6 +93,7 @@ struct GroupWorld {
     mutating func readAnew() {
         machine = GroupMachine(settings: settings, seed: seed &+ UInt64(log.count))
         underWay = []
+        searches = []
         for (offset, record) in log.enumerated() { machine.load(record, at: Int64(offset)) }
         carryOut(machine.finishLoading(at: moment))
     }
@@ -122,8 +138,10 @@ struct GroupWorld {
     }
 
     mutating func heartbeat(_ group: String = "g", id: String, generation: Int32, instance: String? = nil) -> ErrorCode {
-        let ticket = ask { .heartbeat(
-            HeartbeatEvent(group: group, memberID: id, instanceID: instance, generation: generation), $0) }
+        let ticket = ask {
+            .heartbeat(
+                HeartbeatEvent(group: group, memberID: id, instanceID: instance, generation: generation), $0)
+        }
         return error(ticket)
     }
 
@@ -142,8 +160,10 @@ struct GroupWorld {
         event.memberID = id
         event.generation = generation
         event.retentionMs = retention
-        event.partitions = offsets.map { OffsetCommitEvent.Partition(
-            topic: $0.0, topicID: topicID, partition: $0.1, offset: $0.2) }
+        event.partitions = offsets.map {
+            OffsetCommitEvent.Partition(
+                topic: $0.0, topicID: topicID, partition: $0.1, offset: $0.2)
+        }
         return ask { .commit(event, $0) }
     }
 

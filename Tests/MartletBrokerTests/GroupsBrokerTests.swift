@@ -7,7 +7,7 @@ import MartletWire
 import Testing
 
 /// A client of one request at a time.
-private final class GroupClient {
+final class GroupClient {
     let world: BrokerWorld
     private let client: RawClient
     private var count: Int32 = 0
@@ -109,7 +109,9 @@ private final class GroupClient {
     private let atOnce = [(name: "group.initial.rebalance.delay.ms", value: "0")]
 
     private func ready(
-        _ settings: [(name: String, value: String)], seed: UInt64 = 1, loops: Int = 1) throws -> (BrokerWorld, GroupClient
+        _ settings: [(name: String, value: String)], seed: UInt64 = 1, loops: Int = 1
+    ) throws -> (
+        BrokerWorld, GroupClient
     ) {
         let world = try BrokerWorld(seed: seed, loops: loops, settings)
         try world.createTopic("t")
@@ -263,7 +265,9 @@ private final class GroupClient {
     @Test("session timeouts lie within the bounds that are set, and groups have at most the size that is set")
     func sessionsAndSizes() throws {
         let (_, client) = try ready(
-            atOnce + [("group.min.session.timeout.ms", "500"), ("group.max.session.timeout.ms", "700"), ("group.max.size", "1")])
+            atOnce + [
+                ("group.min.session.timeout.ms", "500"), ("group.max.session.timeout.ms", "700"), ("group.max.size", "1"),
+            ])
         #expect(try client.join("g", session: 499).errorCode == .invalidSessionTimeout)
         #expect(try client.join("g", session: 701).errorCode == .invalidSessionTimeout)
         let id = try client.join("g", session: 700).memberID

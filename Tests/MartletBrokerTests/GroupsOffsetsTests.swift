@@ -274,16 +274,16 @@ private let minute: Int64 = 60_000
         key.withUnsafeBytes { bytes in _ = machine.load(foreign: bytes, exists: exists) }
     }
 
-    @Test("a consumer group that Kafka coordinated keeps its offsets, is listed, and is classic once its members are gone")
-    func consumerGroupsOfKafka() {
+    @Test("a streams group that Kafka coordinated keeps its offsets, is listed, and is classic once its members are gone")
+    func streamsGroupsOfKafka() {
         var world = GroupWorld { $0.foreignMembersTimeout = .milliseconds(45_000) }
         var key = OffsetCommitKey(), value = OffsetCommitValue()
         (key.group, key.topic, key.partition, value.offset) = ("modern", "t", 0, 33)
-        load(&world.machine, foreignKey(3, "modern"))
-        load(&world.machine, foreignKey(5, "modern", "m1"))
+        load(&world.machine, foreignKey(17, "modern"))
+        load(&world.machine, foreignKey(19, "modern", "m1"))
         world.machine.load(.offset(key, value), at: 3)
         _ = world.machine.finishLoading(at: world.moment)
-        #expect(world.machine.listings == [GroupListingOf("modern", "consumer", "Stable", .consumer)])
+        #expect(world.machine.listings == [GroupListingOf("modern", "streams", "Stable", .streams)])
         #expect(world.machine.describe("modern") == nil)
         #expect(world.committed("modern") == 33)
         #expect(world.joined(world.join("modern") { $0.requiresKnownMember = false }).error == .inconsistentGroupProtocol)
@@ -293,7 +293,7 @@ private let minute: Int64 = 60_000
         world.pass(46_000)
         let joined = world.joined(world.join("modern") { $0.requiresKnownMember = false })
         #expect(joined.error == .none && world.committed("modern") == 33)
-        #expect(world.log.prefix(2) == [.tombstone(foreignKey(3, "modern")), .tombstone(foreignKey(5, "modern", "m1"))])
+        #expect(world.log.prefix(2) == [.tombstone(foreignKey(17, "modern")), .tombstone(foreignKey(19, "modern", "m1"))])
     }
 
     @Test("a share group that Kafka coordinated is deleted with every record that it has")
@@ -313,7 +313,7 @@ private let minute: Int64 = 60_000
     @Test("keys that are cut or of no known kind are no group")
     func keysThatAreNone() {
         var machine = GroupMachine(settings: GroupSettings(), seed: 1)
-        for key: [UInt8] in [[], [0], [0, 3], [0, 3, 0, 9, 1], [0, 99, 0, 1, 65], [0xFF, 0xFF, 0, 1, 65]] {
+        for key: [UInt8] in [[], [0], [0, 3], [0, 17, 0, 9, 1], [0, 99, 0, 1, 65], [0xFF, 0xFF, 0, 1, 65]] {
             #expect(!key.withUnsafeBytes { machine.load(foreign: $0, exists: true) })
         }
         #expect(machine.listings.isEmpty)

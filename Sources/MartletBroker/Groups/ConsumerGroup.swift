@@ -22,6 +22,7 @@ package struct HeldPartitions: Equatable, Sendable {
 
     /// In any order: for what does not depend on it.
     func forEach(_ body: (UUID, Int32) -> Void) {
+        // in any order: so does who asks
         for (topic, held) in byTopic { for one in held { body(topic, one.partition) } }
     }
 
@@ -236,7 +237,10 @@ package struct ConsumerGroup: Sendable {
     /// The one that most members ask for; where nobody does, and of several, the first that the broker names.
     package func assignor(among offered: [PartitionAssignor]) -> PartitionAssignor {
         var votes: [PartitionAssignor: Int] = [:]
-        for member in members.values { if let wish = member.assignor.flatMap(PartitionAssignor.init) { votes[wish, default: 0] += 1 } }
+        // in any order: they are counted
+        for member in members.values {
+            if let wish = member.assignor.flatMap(PartitionAssignor.init) { votes[wish, default: 0] += 1 }
+        }
         var best = offered.first ?? .uniform
         for assignor in offered where votes[assignor, default: 0] > votes[best, default: 0] { best = assignor }
         return best
@@ -244,6 +248,7 @@ package struct ConsumerGroup: Sendable {
 
     /// Whether somebody with these protocols of the classic kind can be in it with those who have some already.
     func supports(_ names: [String]) -> Bool {
+        // in any order: it is a question about all
         let others = members.values.compactMap(\.classic)
         return names.contains { name in others.allSatisfy { $0.protocols.contains { $0.name == name } } }
     }

@@ -41,7 +41,8 @@ package struct ConsumerHeartbeatEvent: Sendable {
         }
         if let assignor, !offered.contains(where: { $0.rawValue == assignor }) {
             let names = offered.map(\.rawValue).joined(separator: ", ")
-            return ConsumerGroupRefusal(.unsupportedAssignor, "There is no assignor '\(assignor.prefix(64))': there are \(names).")
+            return ConsumerGroupRefusal(
+                .unsupportedAssignor, "There is no assignor '\(assignor.prefix(64))': there are \(names).")
         }
         return nil
     }
@@ -53,6 +54,12 @@ package struct ConsumerHeartbeatReply: Equatable, Sendable {
     package var heartbeatIntervalMs: Int32 = 0
     /// Nil: as it was.
     package var assignment: PartitionSet?
+
+    package init(memberID: String, epoch: Int32, heartbeatIntervalMs: Int32 = 0) {
+        self.memberID = memberID
+        self.epoch = epoch
+        self.heartbeatIntervalMs = heartbeatIntervalMs
+    }
 }
 
 /// Why a member of a consumer group is not answered as it wishes.

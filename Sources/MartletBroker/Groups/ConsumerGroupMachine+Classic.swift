@@ -7,7 +7,8 @@ extension ConsumerGroupMachine {
     /// JoinGroup, by somebody who has a member id.
     mutating func join(_ event: JoinGroupEvent, as id: String) throws(ConsumerGroupRefusal) -> JoinGroupReply {
         let inconsistent = ConsumerGroupRefusal(.inconsistentGroupProtocol, "The group's members speak other protocols.")
-        guard event.protocolType == "consumer", let first = event.protocols.first, let said = Self.subscription(first.metadata) else {
+        guard event.protocolType == "consumer", let first = event.protocols.first, let said = Self.subscription(first.metadata)
+        else {
             throw inconsistent
         }
         let known = try classicJoining(event, id)
@@ -90,13 +91,17 @@ extension ConsumerGroupMachine {
     /// The member's standing, and whether it is told to join again.
     func classicHeartbeat(_ event: HeartbeatEvent) throws(ConsumerGroupRefusal) -> (member: ConsumerMember, joins: Bool) {
         let member = try classicMember(event.memberID, instance: event.instanceID)
-        guard event.generation == member.epoch else { throw ConsumerGroupRefusal(.illegalGeneration, "It is in another epoch.") }
+        guard event.generation == member.epoch else {
+            throw ConsumerGroupRefusal(.illegalGeneration, "It is in another epoch.")
+        }
         return (member, shouldJoin(member))
     }
 
     func classicSync(_ event: SyncGroupEvent) throws(ConsumerGroupRefusal) -> (member: ConsumerMember, reply: SyncGroupReply) {
         let member = try classicMember(event.memberID, instance: event.instanceID)
-        guard event.generation == member.epoch else { throw ConsumerGroupRefusal(.illegalGeneration, "It is in another epoch.") }
+        guard event.generation == member.epoch else {
+            throw ConsumerGroupRefusal(.illegalGeneration, "It is in another epoch.")
+        }
         let name = member.classic?.protocols.first?.name
         guard event.protocolType ?? "consumer" == "consumer", event.protocolName ?? name == name else {
             throw ConsumerGroupRefusal(.inconsistentGroupProtocol, "It joined with another protocol.")
@@ -158,6 +163,7 @@ extension ConsumerGroupMachine {
                 guard let id = surroundings.image.topic(topic.topic)?.id else { continue }
                 // what a leader gave to two members belongs to the first
                 let own = Set(topic.partitions).filter { taken.insert("\(id) \($0)").inserted }
+                // in any order: they are sorted as they are taken
                 member.assigned[id] += own.map { HeldPartition(partition: $0, since: group.epoch) }
             }
             group.put(member)

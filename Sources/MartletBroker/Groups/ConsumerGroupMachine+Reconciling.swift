@@ -26,7 +26,8 @@ extension ConsumerGroupMachine {
         case .unreleased: return next(member, from: member.epoch, owned: owned)
         case .unknown:
             guard let owned, owned.isEmpty else {
-                throw ConsumerGroupRefusal(.fencedMemberEpoch, "The member is in a state that is not known: join again with epoch 0.")
+                throw ConsumerGroupRefusal(
+                    .fencedMemberEpoch, "The member is in a state that is not known: join again with epoch 0.")
             }
             return next(member, from: group.targetEpoch, owned: owned)
         }

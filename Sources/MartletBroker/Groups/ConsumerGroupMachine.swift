@@ -88,10 +88,13 @@ package struct ConsumerGroupMachine {
         if group.members.count >= settings.sizeLimit, group.members[event.memberID] == nil {
             throw ConsumerGroupRefusal(.groupMaxSizeReached, "The group has \(settings.sizeLimit) members, which is its limit.")
         }
-        if let instance = event.instanceID, let id = group.instances[instance], id != event.memberID, let old = group.members[id] {
+        if let instance = event.instanceID, let id = group.instances[instance], id != event.memberID,
+            let old = group.members[id]
+        {
             guard old.isAway else {
                 throw ConsumerGroupRefusal(
-                    .unreleasedInstanceID, "The member with instance id '\(instance.prefix(128))' is there: it has to leave first.")
+                    .unreleasedInstanceID,
+                    "The member with instance id '\(instance.prefix(128))' is there: it has to leave first.")
             }
             return (replace(old, by: event.memberID), true)
         }
@@ -141,7 +144,9 @@ package struct ConsumerGroupMachine {
     private func checkEpoch(_ epoch: Int32, of member: ConsumerMember, owned: PartitionSet?) throws(ConsumerGroupRefusal) {
         guard epoch != member.epoch else { return }
         let mayBeLate = epoch < member.epoch && epoch == member.previousEpoch
-        if mayBeLate, let owned, owned.allSatisfy({ topic, partitions in partitions.allSatisfy { member.assigned.contains(topic, $0) } }) {
+        if mayBeLate, let owned,
+            owned.allSatisfy({ topic, partitions in partitions.allSatisfy { member.assigned.contains(topic, $0) } })
+        {
             return
         }
         throw ConsumerGroupRefusal(
@@ -173,13 +178,14 @@ package struct ConsumerGroupMachine {
         var reads = known.topics != member.topics
         if known.pattern != member.pattern {
             if !member.pattern.isEmpty, group.patterns[member.pattern] == nil { try check(member.pattern) }
-            reads = reads || group.patterns[member.pattern]?.topics.isEmpty == false
+            reads =
+                reads || group.patterns[member.pattern]?.topics.isEmpty == false
                 || group.patterns[known.pattern]?.topics.isEmpty == false
         }
         if isNew || !known.saysTheSame(as: member) || known.epoch != group.members[member.id]?.epoch { put(member) }
         if known.pattern != member.pattern { forgetPattern(known.pattern) }
         // the first member of all is a change, even if it reads nothing
-        raiseEpoch(if: reads || (isNew && group.targetEpoch == 0 && group.epoch == ConsumerGroup.firstEpoch))
+        raiseEpoch(if: reads || (isNew && group.targetEpoch == 0))
         lookForPatterns()
         return reads
     }
@@ -211,7 +217,8 @@ package struct ConsumerGroupMachine {
         guard group.patternCount > 0 else { return }
         let wanted = Set(group.members.values.lazy.map(\.pattern).filter { !$0.isEmpty })
         let isNew = wanted.contains { group.patterns[$0] == nil }
-        let isOld = group.patternsVersion != surroundings.version
+        let isOld =
+            group.patternsVersion != surroundings.version
             && abs(wall - group.patternsTimestamp) >= Self.patternsInterval
         guard isNew || isOld else { return }
         search = PatternSearch(group: group.id, patterns: wanted.sorted())
@@ -244,16 +251,16 @@ package struct ConsumerGroupMachine {
     mutating func refreshTarget() {
         guard isTargetDue else { return }
         let ids = group.memberIDs
-        var topics: [UUID: AssignedTopic] = [:]
+        var described: [UUID: AssignedTopic] = [:]
         let members = ids.map { id in
             let member = group.members[id]!
             let read = group.topics(of: member).compactMap { surroundings.image.topic($0) }
-            for topic in read where topics[topic.id] == nil { topics[topic.id] = surroundings.assignedTopic(topic) }
+            for topic in read where described[topic.id] == nil { described[topic.id] = surroundings.assignedTopic(topic) }
             return AssignedMember(
                 id: id, instanceID: member.instanceID, rack: member.rackID, topics: read.map(\.id).sorted(),
                 before: group.targets[id] ?? [:])
         }
-        let targets = group.assignor(among: settings.assignors).assign(members, topics)
+        let targets = group.assignor(among: settings.assignors).assign(members, described)
         for (id, target) in zip(ids, targets) where group.targets[id] != target {
             group.setTarget(id, target)
             touched.insert(id)
@@ -303,7 +310,9 @@ package struct ConsumerGroupMachine {
 
     /// What differs from before, in Kafka's order: who is gone, what members say, the epoch, the target, where they stand.
     package var records: [GroupRecord] {
-        guard !touched.isEmpty || !touchedPatterns.isEmpty || group.epoch != before.epoch || group.targetEpoch != before.targetEpoch
+        guard
+            !touched.isEmpty || !touchedPatterns.isEmpty || group.epoch != before.epoch
+                || group.targetEpoch != before.targetEpoch
         else { return [] }
         let ids = touched.sorted()
         let id = group.id
@@ -314,7 +323,9 @@ package struct ConsumerGroupMachine {
             records.append(.consumer(.member(id, member, nil)))
         }
         for member in ids {
-            guard let now = group.members[member], before.members[member].map({ !$0.saysTheSame(as: now) }) ?? true else { continue }
+            guard let now = group.members[member], before.members[member].map({ !$0.saysTheSame(as: now) }) ?? true else {
+                continue
+            }
             records.append(.consumer(.member(id, member, now.saidValue)))
         }
         for pattern in touchedPatterns.sorted() where group.patterns[pattern] != before.patterns[pattern] {
@@ -328,7 +339,9 @@ package struct ConsumerGroupMachine {
         }
         if group.targetEpoch != before.targetEpoch { records.append(.consumer(.targetEpoch(id, group.targetEpochValue))) }
         for member in ids {
-            guard let now = group.members[member], before.members[member].map({ !$0.standsTheSame(as: now) }) ?? true else { continue }
+            guard let now = group.members[member], before.members[member].map({ !$0.standsTheSame(as: now) }) ?? true else {
+                continue
+            }
             records.append(.consumer(.current(id, member, now.currentValue)))
         }
         return records

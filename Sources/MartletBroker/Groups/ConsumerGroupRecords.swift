@@ -108,7 +108,9 @@ package enum ConsumerRecord: Equatable, Sendable {
         switch self {
         case .member(_, _, let value?):
             let names = value.subscribedTopicNames.reduce(0) { $0 + $1.utf8.count + 4 }
-            let said = value.classicMemberMetadata?.supportedProtocols.reduce(0) { $0 + $1.name.utf8.count + $1.metadata.count + 8 }
+            let said = value.classicMemberMetadata?.supportedProtocols.reduce(0) {
+                $0 + $1.name.utf8.count + $1.metadata.count + 8
+            }
             return 512 + group.utf8.count + names + (said ?? 0) + (value.subscribedTopicRegex?.utf8.count ?? 0)
         case .target(_, let member, let value?):
             return value.topicPartitions.reduce(64 + group.utf8.count + member.utf8.count) { $0 + 24 + 4 * $1.partitions.count }
@@ -279,9 +281,11 @@ extension ConsumerGroup {
             targetEpoch = value?.assignmentEpoch ?? 0
             targetTimestamp = value?.assignmentTimestamp ?? 0
         case .target(_, let id, let value):
-            setTarget(id, value.map { value in
-                PartitionSet(value.topicPartitions.map { ($0.topicID, $0.partitions.sorted()) }, uniquingKeysWith: { $1 })
-            })
+            setTarget(
+                id,
+                value.map { value in
+                    PartitionSet(value.topicPartitions.map { ($0.topicID, $0.partitions.sorted()) }, uniquingKeysWith: { $1 })
+                })
         case .current(_, let id, let value?):
             if members[id] == nil { undescribed.insert(id) }
             var member = members[id] ?? ConsumerMember(id: id)

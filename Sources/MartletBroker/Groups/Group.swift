@@ -62,11 +62,12 @@ final class Group {
     func removeTimers(_ member: String) -> ConsumerTimers? { timersByMember.removeValue(forKey: member) }
 
     var bytes: Int {
-        let own = switch kind {
-        case .classic(let group): group.bytes
-        case .consumer(let group): group.bytes
-        case .foreign(let group): group.bytes
-        }
+        let own =
+            switch kind {
+            case .classic(let group): group.bytes
+            case .consumer(let group): group.bytes
+            case .foreign(let group): group.bytes
+            }
         return 300 + 2 * id.utf8.count + own + offsets.bytes
     }
 

@@ -102,8 +102,11 @@ extension GroupMachine {
         guard creates else { throw absent }
         switch known?.kind {
         case .classic(let classic) where classic.state == .empty:
+            // epochs go on where generations ended: whoever was fenced stays fenced
+            var group = ConsumerGroup(id: id)
+            group.epoch = max(group.epoch, classic.generation)
             return Entry(
-                known: known, machine: machine(ConsumerGroup(id: id)), prelude: [Self.tombstone(classic)], converted: classic)
+                known: known, machine: machine(group), prelude: [Self.tombstone(classic)], converted: classic)
         case .classic(let classic):
             guard consumer.allowsUpgrade, classic.members.count < consumer.sizeLimit,
                 let group = ConsumerGroupMachine.converted(classic, moment.surroundings)
@@ -426,7 +429,8 @@ extension GroupMachine {
         guard event.generation != member.epoch else { return .none }
         guard member.classic == nil else { return .illegalGeneration }
         let isHeld = event.partitions.allSatisfy { partition in
-            let since = member.assigned.since(partition.topicID, partition.partition)
+            let since =
+                member.assigned.since(partition.topicID, partition.partition)
                 ?? member.pendingRevocation.since(partition.topicID, partition.partition)
             return since.map { $0 <= event.generation } ?? false
         }

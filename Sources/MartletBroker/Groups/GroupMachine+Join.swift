@@ -44,19 +44,24 @@ extension GroupMachine {
             add(Group(classic))
             return classic
         }
-        let tombstones: [GroupRecord]? = switch known.kind {
-        case .classic: nil
-        case .consumer(let consumer): consumer.tombstones
-        case .foreign(let foreign): foreign.sortedKeys.map { .tombstone($0) }
-        }
-        if let tombstones {
+        var classic = ClassicGroup(id: id)
+        var records: [GroupRecord] = []
+        switch known.kind {
+        case .classic(let classic): return classic
+        case .foreign(let foreign): records = foreign.sortedKeys.map { .tombstone($0) }
+        case .consumer(let consumer):
+            // generations go on where epochs ended: whoever was fenced stays fenced
+            var value = GroupMetadataValue()
+            (value.protocolType, value.generation) = ("consumer", consumer.epoch)
+            value.currentStateTimestamp = moment.wallMilliseconds
+            classic = ClassicGroup(id: id, value)
+            records = consumer.tombstones + [record(of: classic)]
             disarm(known)
-            for first in stride(from: 0, to: tombstones.count, by: Self.tombstonesPerAppend) {
-                append(Array(tombstones[first..<min(first + Self.tombstonesPerAppend, tombstones.count)]), .note)
-            }
-            known.kind = .classic(ClassicGroup(id: id))
         }
-        guard let classic = known.classic else { preconditionFailure("a group that was made over is classic") }
+        for first in stride(from: 0, to: records.count, by: Self.tombstonesPerAppend) {
+            append(Array(records[first..<min(first + Self.tombstonesPerAppend, records.count)]), .note)
+        }
+        known.kind = .classic(classic)
         return classic
     }
 

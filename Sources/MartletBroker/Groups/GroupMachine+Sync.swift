@@ -53,7 +53,8 @@ extension GroupMachine {
         let known = event.assignments.filter { group.member($0.memberID) != nil }
         let assignments = Dictionary(known, uniquingKeysWith: { _, last in last })
         append(
-            [record(of: group, assignments: assignments)], .assignment(
+            [record(of: group, assignments: assignments)],
+            .assignment(
                 group: group, generation: group.generation, assignments: assignments))
     }
 

@@ -69,6 +69,16 @@ extension GroupMachine {
         return (consumer, consumer.assignor(among: settings.consumer.assignors))
     }
 
+    /// What a record of a member's word or standing would say now.
+    package func record(like record: ConsumerRecord) -> ConsumerRecord? {
+        guard let consumer = groups[record.group]?.consumer else { return nil }
+        switch record {
+        case .member(let group, let id, _): return .member(group, id, consumer.members[id]?.saidValue)
+        case .current(let group, let id, _): return .current(group, id, consumer.members[id]?.currentValue)
+        default: return nil
+        }
+    }
+
     /// By id.
     package var listings: [GroupListing] {
         sortedIDs.compactMap { id in

@@ -5,7 +5,7 @@ import MartletModel
 ///
 /// A key begins with an int16 that says what kind of record it is: 0 and 1 committed offsets, 2 classic groups, 3 to
 /// 8 and 16 consumer groups, 9 to 15 share groups, 17 to 23 streams groups. A value begins with its version.
-enum GroupRecords {
+package enum GroupRecords {
     /// Read by every Kafka from 2.3 on; later ones only made the fields flexible.
     static let groupVersion: Int16 = 3
     /// The first that tells a topic's id, as Kafka 4.3 writes it; brokers from 3.5 on read it.
@@ -14,7 +14,7 @@ enum GroupRecords {
     static let expiringOffsetVersion: Int16 = 1
 
     /// What a record that was read is.
-    enum Kind {
+    package enum Kind {
         case known(GroupRecord)
         /// Of another type of group.
         case foreign
@@ -23,7 +23,7 @@ enum GroupRecords {
         case malformed
     }
 
-    static func decode(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?) -> Kind {
+    package static func decode(key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer?) -> Kind {
         var keyReader = ByteReader(key)
         guard let kind = try? keyReader.int16() else { return .malformed }
         do throws(DecodingFault) {
@@ -35,7 +35,9 @@ enum GroupRecords {
                 let groupKey = try GroupMetadataKey.decode(from: &keyReader, version: 0)
                 return .known(.group(groupKey, try decode(value)))
             default:
-                if let record = try ConsumerRecord.decode(kind, key: &keyReader, value: value) { return .known(.consumer(record)) }
+                if let record = try ConsumerRecord.decode(kind, key: &keyReader, value: value) {
+                    return .known(.consumer(record))
+                }
                 return ForeignKey(key) == nil ? .unknown(kind) : .foreign
             }
         } catch {

@@ -114,7 +114,9 @@ package struct ConsumerGroupSettings: Sendable {
         var settings = self
         if let interval = surroundings.assignmentIntervalMs { settings.assignmentIntervalMs = interval }
         guard let overrides = surroundings.overrides[group] else { return settings }
-        func within(_ value: Int32, _ bounds: ClosedRange<Int32>) -> Int32 { min(max(value, bounds.lowerBound), bounds.upperBound) }
+        func within(_ value: Int32, _ bounds: ClosedRange<Int32>) -> Int32 {
+            min(max(value, bounds.lowerBound), bounds.upperBound)
+        }
         if let value = overrides.sessionTimeoutMs { settings.sessionTimeoutMs = within(value, sessionTimeoutsMs) }
         if let value = overrides.heartbeatIntervalMs { settings.heartbeatIntervalMs = within(value, heartbeatIntervalsMs) }
         if let value = overrides.assignmentIntervalMs { settings.assignmentIntervalMs = within(value, assignmentIntervalsMs) }

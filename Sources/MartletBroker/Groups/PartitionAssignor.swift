@@ -88,7 +88,7 @@ enum RangeAssignment {
 /// nobody has is given.
 struct UniformAssignment {
     private let members: [AssignedMember]
-    private let topics: [UUID: AssignedTopic]
+    private let described: [UUID: AssignedTopic]
     private var held: [[UUID: Set<Int32>]]
     private var loads: [Int]
     /// Of whom a topic can be taken, by topic: places in `members`.
@@ -99,7 +99,7 @@ struct UniformAssignment {
 
     init(_ members: [AssignedMember], _ topics: [UUID: AssignedTopic]) {
         self.members = members
-        self.topics = topics
+        described = topics
         held = [[UUID: Set<Int32>]](repeating: [:], count: members.count)
         loads = [Int](repeating: 0, count: members.count)
         knowsRacks = members.contains { $0.rack != nil } && topics.values.contains { !$0.racks.isEmpty }
@@ -107,7 +107,7 @@ struct UniformAssignment {
 
     mutating func make() -> [PartitionSet] {
         for (index, member) in members.enumerated() {
-            for topic in member.topics where topics[topic] != nil { readers[topic, default: []].append(index) }
+            for topic in member.topics where described[topic] != nil { readers[topic, default: []].append(index) }
         }
         keepWhatWas()
         let isEven = members.allSatisfy { $0.topics == members[0].topics }
@@ -119,7 +119,7 @@ struct UniformAssignment {
         var taken: [UUID: Set<Int32>] = [:]
         for (index, member) in members.enumerated() {
             for topic in member.topics {
-                guard let count = topics[topic]?.partitionCount, let before = member.before[topic] else { continue }
+                guard let count = described[topic]?.partitionCount, let before = member.before[topic] else { continue }
                 for partition in before where partition >= 0 && partition < count {
                     if taken[topic, default: []].insert(partition).inserted { give(topic, partition, to: index) }
                 }
@@ -128,7 +128,7 @@ struct UniformAssignment {
         // what few can have is given first
         let order = readers.keys.sorted { (readers[$0]!.count, $0.high, $0.low) < (readers[$1]!.count, $1.high, $1.low) }
         for topic in order {
-            for partition in 0..<topics[topic]!.partitionCount where taken[topic]?.contains(partition) != true {
+            for partition in 0..<described[topic]!.partitionCount where taken[topic]?.contains(partition) != true {
                 free.append((topic, partition))
             }
         }
@@ -145,7 +145,8 @@ struct UniformAssignment {
     }
 
     private func isNear(_ topic: UUID, _ partition: Int32, _ index: Int) -> Bool {
-        guard knowsRacks, let rack = members[index].rack, let racks = topics[topic]?.racks, Int(partition) < racks.count else {
+        guard knowsRacks, let rack = members[index].rack, let racks = described[topic]?.racks, Int(partition) < racks.count
+        else {
             return false
         }
         return racks[Int(partition)].contains(rack)
@@ -187,21 +188,21 @@ struct UniformAssignment {
     }
 
     private mutating func giveNearby(_ quotas: [Int]) {
-        var open: [String: [Int]] = [:]
+        var openByRack: [String: [Int]] = [:]
         for index in members.indices.reversed() where loads[index] < quotas[index] {
-            if let rack = members[index].rack { open[rack, default: []].append(index) }
+            if let rack = members[index].rack { openByRack[rack, default: []].append(index) }
         }
         var left: [(topic: UUID, partition: Int32)] = []
         for (topic, partition) in free {
-            let racks = topics[topic]!.racks
+            let racks = described[topic]!.racks
             let near = Int(partition) < racks.count ? racks[Int(partition)] : []
-            guard let rack = near.first(where: { open[$0]?.isEmpty == false }) else {
+            guard let rack = near.first(where: { openByRack[$0]?.isEmpty == false }) else {
                 left.append((topic, partition))
                 continue
             }
-            let index = open[rack]!.last!
+            let index = openByRack[rack]!.last!
             give(topic, partition, to: index)
-            if loads[index] == quotas[index] { open[rack]!.removeLast() }
+            if loads[index] == quotas[index] { openByRack[rack]!.removeLast() }
         }
         free = left
     }
@@ -228,7 +229,8 @@ struct UniformAssignment {
     private func least(_ indexes: [Int], _ topic: UUID, _ partition: Int32) -> Int? {
         indexes.min {
             (loads[$0], isNear(topic, partition, $0) ? 0 : 1, members[$0].id) < (
-                loads[$1], isNear(topic, partition, $1) ? 0 : 1, members[$1].id)
+                loads[$1], isNear(topic, partition, $1) ? 0 : 1, members[$1].id
+            )
         }
     }
 

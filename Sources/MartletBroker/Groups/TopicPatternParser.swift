@@ -108,7 +108,9 @@ struct TopicPatternParser {
         guard max(most, counts.least) <= TopicPattern.repetitionsLimit else {
             throw TopicPatternFault("it repeats more than \(TopicPattern.repetitionsLimit) times")
         }
-        guard most >= counts.least else { throw TopicPatternFault("it repeats at least \(counts.least) and at most \(most) times") }
+        guard most >= counts.least else {
+            throw TopicPatternFault("it repeats at least \(counts.least) and at most \(most) times")
+        }
         return .repetition(node, least: counts.least, most: counts.most)
     }
 
@@ -142,7 +144,9 @@ struct TopicPatternParser {
     private mutating func group() throws(TopicPatternFault) -> Node? {
         let outer = flags
         if take("?") {
-            if take("P<") || (next == "<" && at + 1 < scalars.count && scalars[at + 1] != "=" && scalars[at + 1] != "!" && take("<")) {
+            if take("P<")
+                || (next == "<" && at + 1 < scalars.count && scalars[at + 1] != "=" && scalars[at + 1] != "!" && take("<"))
+            {
                 try name()
             } else if try switchFlags() == .alone {
                 return nil
@@ -169,7 +173,9 @@ struct TopicPatternParser {
             name.unicodeScalars.append(scalar)
         }
         at += 1
-        guard !name.isEmpty, names.insert(name).inserted else { throw TopicPatternFault("a group's name is empty, or there twice") }
+        guard !name.isEmpty, names.insert(name).inserted else {
+            throw TopicPatternFault("a group's name is empty, or there twice")
+        }
     }
 
     private enum Switch { case alone, ofGroup }
@@ -264,7 +270,9 @@ struct TopicPatternParser {
         case "0"..."7":
             func octal(_ scalar: Scalar?) -> UInt32? { scalar.flatMap { ("0"..."7").contains($0) ? $0.value - 48 : nil } }
             // a single digit that is not 0 would refer back
-            guard scalar == "0" || octal(next) != nil else { throw TopicPatternFault("it refers back, which RE2 does not have") }
+            guard scalar == "0" || octal(next) != nil else {
+                throw TopicPatternFault("it refers back, which RE2 does not have")
+            }
             var value = scalar.value - 48
             for _ in 0..<2 {
                 guard let digit = octal(next) else { break }
@@ -307,7 +315,9 @@ struct TopicPatternParser {
                 let isNot = take("^")
                 var name = ""
                 while !take(":]") { name.unicodeScalars.append(try take()) }
-                guard let named = Self.named[name] else { throw TopicPatternFault("'[:\(name.prefix(32)):]' is no class of characters") }
+                guard let named = Self.named[name] else {
+                    throw TopicPatternFault("'[:\(name.prefix(32)):]' is no class of characters")
+                }
                 set.formUnion(isNot ? named.inverted : named)
                 continue
             }
@@ -356,21 +366,27 @@ private enum UnicodeClasses {
             "Any": .all, "L": letters, "Latin": letters, "Lu": CharacterSet128(0x41...0x5A), "Ll": CharacterSet128(0x61...0x7A),
             "N": .digit, "Nd": .digit, "Common": letters.inverted,
             "P": CharacterSet128(
-                0x21...0x23, 0x25...0x2A, 0x2C...0x2F, 0x3A...0x3B, 0x3F...0x40, 0x5B...0x5D, 0x5F...0x5F, 0x7B...0x7B, 0x7D...0x7D),
+                0x21...0x23, 0x25...0x2A, 0x2C...0x2F, 0x3A...0x3B, 0x3F...0x40, 0x5B...0x5D, 0x5F...0x5F, 0x7B...0x7B,
+                0x7D...0x7D),
             "Pc": CharacterSet128(0x5F...0x5F), "Pd": CharacterSet128(0x2D...0x2D),
-            "Ps": CharacterSet128(0x28...0x28, 0x5B...0x5B, 0x7B...0x7B), "Pe": CharacterSet128(0x29...0x29, 0x5D...0x5D, 0x7D...0x7D),
+            "Ps": CharacterSet128(0x28...0x28, 0x5B...0x5B, 0x7B...0x7B),
+            "Pe": CharacterSet128(0x29...0x29, 0x5D...0x5D, 0x7D...0x7D),
             "Po": CharacterSet128(
                 0x21...0x23, 0x25...0x27, 0x2A...0x2A, 0x2C...0x2C, 0x2E...0x2F, 0x3A...0x3B, 0x3F...0x40, 0x5C...0x5C),
             "S": CharacterSet128(0x24...0x24, 0x2B...0x2B, 0x3C...0x3E, 0x5E...0x5E, 0x60...0x60, 0x7C...0x7C, 0x7E...0x7E),
             "Sc": CharacterSet128(0x24...0x24), "Sk": CharacterSet128(0x5E...0x5E, 0x60...0x60),
             "Sm": CharacterSet128(0x2B...0x2B, 0x3C...0x3E, 0x7C...0x7C, 0x7E...0x7E), "Z": CharacterSet128(0x20...0x20),
-            "Zs": CharacterSet128(0x20...0x20), "C": CharacterSet128(0...0x1F, 0x7F...0x7F), "Cc": CharacterSet128(0...0x1F, 0x7F...0x7F),
+            "Zs": CharacterSet128(0x20...0x20), "C": CharacterSet128(0...0x1F, 0x7F...0x7F),
+            "Cc": CharacterSet128(0...0x1F, 0x7F...0x7F),
         ]
         // those that have nothing in ASCII
         let others = [
-            "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "Nl", "No", "Pi", "Pf", "So", "Zl", "Zp", "Cf", "Co", "Cs", "Arabic", "Armenian",
-            "Bengali", "Cyrillic", "Devanagari", "Ethiopic", "Georgian", "Greek", "Gujarati", "Gurmukhi", "Han", "Hangul", "Hebrew",
-            "Hiragana", "Inherited", "Kannada", "Katakana", "Khmer", "Lao", "Malayalam", "Mongolian", "Myanmar", "Oriya", "Sinhala",
+            "Lt", "Lm", "Lo", "M", "Mn", "Mc", "Me", "Nl", "No", "Pi", "Pf", "So", "Zl", "Zp", "Cf", "Co", "Cs", "Arabic",
+            "Armenian",
+            "Bengali", "Cyrillic", "Devanagari", "Ethiopic", "Georgian", "Greek", "Gujarati", "Gurmukhi", "Han", "Hangul",
+            "Hebrew",
+            "Hiragana", "Inherited", "Kannada", "Katakana", "Khmer", "Lao", "Malayalam", "Mongolian", "Myanmar", "Oriya",
+            "Sinhala",
             "Tamil", "Telugu", "Thai", "Tibetan",
         ]
         for name in others { classes[name] = CharacterSet128() }

@@ -53,7 +53,9 @@ enum OffsetCommitHandler {
                 response.topics[place.topic].partitions[place.partition].errorCode = code(reply, index)
             }
             responder.answer(response)
-        } _: { .commit(event, $0) }
+        } _: {
+            .commit(event, $0)
+        }
     }
 
     private static func code(_ reply: GroupReply, _ index: Int) -> ErrorCode {

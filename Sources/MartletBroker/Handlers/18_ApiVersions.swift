@@ -33,20 +33,26 @@ enum ApiVersionsHandler {
         try request.answer(response)
     }
 
-    /// Transactions end in both ways: 2 is KIP-890.
+    /// What the cluster can do in one way or another, and which way counts: consumer groups are there (KIP-848), and
+    /// transactions end in both ways (KIP-890).
+    private static let features: [(name: String, versions: ClosedRange<Int16>, level: Int16)] = [
+        ("group.version", 0...1, 1), ("transaction.version", 0...2, 2),
+    ]
+
     private static func tellFeatures(_ version: Int16, _ response: inout ApiVersionsResponse) {
-        var finalized = ApiVersionsResponse.FinalizedFeatureKey()
-        finalized.name = "transaction.version"
-        finalized.minVersionLevel = 2
-        finalized.maxVersionLevel = 2
-        response.finalizedFeatures = [finalized]
+        response.finalizedFeatures = features.map { feature in
+            var finalized = ApiVersionsResponse.FinalizedFeatureKey()
+            finalized.name = feature.name
+            (finalized.minVersionLevel, finalized.maxVersionLevel) = (feature.level, feature.level)
+            return finalized
+        }
         // version 3 cannot tell of one that begins at 0
-        guard version >= 4 else { return }
-        var supported = ApiVersionsResponse.SupportedFeatureKey()
-        supported.name = "transaction.version"
-        supported.minVersion = 0
-        supported.maxVersion = 2
-        response.supportedFeatures = [supported]
+        response.supportedFeatures = features.filter { version >= 4 || $0.versions.lowerBound > 0 }.map { feature in
+            var supported = ApiVersionsResponse.SupportedFeatureKey()
+            (supported.name, supported.minVersion, supported.maxVersion) = (
+                feature.name, feature.versions.lowerBound, feature.versions.upperBound)
+            return supported
+        }
     }
 
     private static func entry(_ key: Int16, _ versions: ClosedRange<Int16>) -> ApiVersionsResponse.ApiVersion {

@@ -24,7 +24,9 @@ enum ConsumerGroupHeartbeatHandler {
         let responder = request.later()
         request.broker.groups.submit(asked.groupID, on: request.connection.loop) { reply in
             responder.answer(response(reply))
-        } _: { .consumerHeartbeat(event, $0) }
+        } _: {
+            .consumerHeartbeat(event, $0)
+        }
     }
 
     private static func response(_ reply: GroupReply) -> ConsumerGroupHeartbeatResponse {

@@ -64,7 +64,9 @@ enum ConsumerGroupDescribeHandler {
     }
 
     /// Topics that are gone have no name to be told by.
-    private static func assignment(_ partitions: PartitionSet, _ image: MetadataImage) -> ConsumerGroupDescribeResponse.Assignment {
+    private static func assignment(
+        _ partitions: PartitionSet, _ image: MetadataImage
+    ) -> ConsumerGroupDescribeResponse.Assignment {
         var assignment = ConsumerGroupDescribeResponse.Assignment()
         assignment.topicPartitions = partitions.keys.sorted().compactMap { topic in
             image.topic(topic).map { info in

@@ -140,10 +140,11 @@ extension ClusterMember {
     ) -> [KeeperOperation] {
         var operations: [KeeperOperation] = []
         if case .topic(let name) = target { operations.append(.check(path: ClusterPath.topic(name), version: -1)) }
-        let isKeptEmpty = switch target {
-        case .topic, .broker, .brokers: true
-        case .group, .clientMetrics: false
-        }
+        let isKeptEmpty =
+            switch target {
+            case .topic, .broker, .brokers: true
+            case .group, .clientMetrics: false
+            }
         let data = ConfigNode(wanted).bytes
         if let version {
             operations.append(

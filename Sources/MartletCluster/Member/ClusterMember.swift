@@ -178,11 +178,12 @@ package final class ClusterMember: @unchecked Sendable {
         registration = BrokerNode(
             endpoints: listeners.map(described), rack: config.rack, timestamp: host.clock.wallMilliseconds)
         requests.epochs.brokerEpoch = try await start.register(registration)
-        controller = Controller(ControllerSurroundings(
-            brokerID: brokerID, host: host, running: running, logger: Logger("controller", to: logger.sink),
-            wasStoppedUncleanly: replicas.wasStoppedUncleanly,
-            channel: { [unowned self] in channel(to: $0) },
-            onStep: { [unowned self] in conditions.changed() }))
+        controller = Controller(
+            ControllerSurroundings(
+                brokerID: brokerID, host: host, running: running, logger: Logger("controller", to: logger.sink),
+                wasStoppedUncleanly: replicas.wasStoppedUncleanly,
+                channel: { [unowned self] in channel(to: $0) },
+                onStep: { [unowned self] in conditions.changed() }))
         begin(session)
         while !(await conditions.wait(atMost: Self.settlingReportInterval) { self.hasNews }) {
             guard !isClosed else { throw .closed }
@@ -191,7 +192,8 @@ package final class ClusterMember: @unchecked Sendable {
     }
 
     func described(_ listener: BrokerEndpoint) -> BrokerNode.Endpoint {
-        let known = config.advertisedListeners.first { $0.name == listener.listener }
+        let known =
+            config.advertisedListeners.first { $0.name == listener.listener }
             ?? config.listeners.first { $0.name == listener.listener }
         return BrokerNode.Endpoint(
             listener: listener.listener, securityProtocol: known?.securityProtocol ?? .plaintext, host: listener.host,
@@ -276,7 +278,9 @@ package final class ClusterMember: @unchecked Sendable {
             if let id = producerIDs.take() { return id }
             guard let session, !isClosed else { return nil }
             if isClaimingProducerIDs {
-                guard await conditions.wait(atMost: config.requestTimeout, until: { !self.isClaimingProducerIDs }) else { return nil }
+                guard await conditions.wait(atMost: config.requestTimeout, until: { !self.isClaimingProducerIDs }) else {
+                    return nil
+                }
                 continue
             }
             isClaimingProducerIDs = true

@@ -3,7 +3,7 @@
 /// The one place that says so: every other setting is accepted, warned of, and has no effect. A setting enters this
 /// list together with the test that sees its effect: a table beside the tests names it.
 package enum ActingConfigs {
-    package static let documented: [(name: String, documentation: String)] = broker + topic + ours
+    package static let documented: [(name: String, documentation: String)] = broker + topic + group + ours
 
     /// Those that act and whose effect no test can see, and why not.
     package static let unseen: [(name: String, reason: String)] = [
@@ -37,6 +37,28 @@ package enum ActingConfigs {
         ("default.replication.factor", "The replicas of a topic that is created without saying how many."),
         ("delete.topic.enable", "Whether topics can be deleted."),
         ("fetch.max.bytes", "The most that one answer to Fetch carries, beyond its first batch."),
+        (
+            "group.consumer.assignment.interval.ms",
+            "How long after an assignment the coordinator of a consumer group makes the next one, at the earliest."
+        ),
+        ("group.consumer.assignors", "The assignors that consumer groups may use; the first where members do not say."),
+        ("group.consumer.heartbeat.interval.ms", "How often members of consumer groups are told to send heartbeats."),
+        ("group.consumer.max.assignment.interval.ms", "The most that a group's `consumer.assignment.interval.ms` may be."),
+        ("group.consumer.max.heartbeat.interval.ms", "The most that a group's `consumer.heartbeat.interval.ms` may be."),
+        ("group.consumer.max.session.timeout.ms", "The most that a group's `consumer.session.timeout.ms` may be."),
+        ("group.consumer.max.size", "The most members that a consumer group may have."),
+        (
+            "group.consumer.migration.policy",
+            "Which way groups with members may go between the classic and the consumer protocol."
+        ),
+        ("group.consumer.min.assignment.interval.ms", "The least that a group's `consumer.assignment.interval.ms` may be."),
+        ("group.consumer.min.heartbeat.interval.ms", "The least that a group's `consumer.heartbeat.interval.ms` may be."),
+        ("group.consumer.min.session.timeout.ms", "The least that a group's `consumer.session.timeout.ms` may be."),
+        ("group.consumer.session.timeout.ms", "After how long a silence a member of a consumer group is gone."),
+        (
+            "group.coordinator.rebalance.protocols",
+            "Whether `consumer` is among the protocols that groups may use; `classic` always is."
+        ),
         ("group.initial.rebalance.delay.ms", "How long a group waits for more members before its first generation."),
         ("group.max.session.timeout.ms", "The longest session that a member of a group may ask for."),
         ("group.max.size", "The most members that a group may have."),
@@ -163,6 +185,15 @@ package enum ActingConfigs {
         ("segment.jitter.ms", "The most by which rolling is brought forward at random."),
         ("segment.ms", "The age at which a segment is rolled."),
         ("unclean.leader.election.enable", "Whether a replica that is not in sync leads where no other can."),
+    ]
+
+    private static let group: [(name: String, documentation: String)] = [
+        (
+            "consumer.assignment.interval.ms",
+            "How long after an assignment of the group the next one is made, at the earliest."
+        ),
+        ("consumer.heartbeat.interval.ms", "How often members of the group are told to send heartbeats."),
+        ("consumer.session.timeout.ms", "After how long a silence a member of the group is gone."),
     ]
 
     private static let ours: [(name: String, documentation: String)] = [
