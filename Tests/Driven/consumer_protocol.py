@@ -1,5 +1,5 @@
 """The consumer protocol (KIP-848) with confluent-kafka: members share, move to it from the classic protocol and back while the group lives, and go on after the broker was killed."""
-import contextlib, json, subprocess, threading, time
+import contextlib, json, subprocess, sys, threading, time
 from confluent import QUIET, create, produce
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from driving import Broker, test, wait_until
@@ -10,6 +10,15 @@ SETTINGS = {
     "group.consumer.heartbeat.interval.ms": "200", "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.session.timeout.ms": "4000", "group.consumer.assignment.interval.ms": "100",
 }
+# A member in a process of its own, to be killed.
+DOOMED = """
+import sys
+from confluent_kafka import Consumer
+consumer = Consumer({"bootstrap.servers": sys.argv[1], "group.id": "g", "group.protocol": "consumer", "log_level": 0})
+consumer.subscribe([sys.argv[2]])
+while True:
+    consumer.poll(0.1)
+"""
 FAST = {"reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20}
 CLASSIC = {"group.protocol": "classic", "session.timeout.ms": 6000, "heartbeat.interval.ms": 200}
 
@@ -116,11 +125,12 @@ def a_group_moves_to_the_new_protocol_and_back_while_its_members_read():
         new = [Member(broker, "moved")]
         share(old + new, 6)
         assert kind(broker) == "consumer"
-        old.pop().leave()
+        gone = old.pop()
+        gone.leave()
         new.append(Member(broker, "moved"))
         share(old + new, 6)
         produce(broker, "moved", [dict(value=b"later") for _ in range(20)], partition=1)
-        all_read(old + new, 260)
+        all_read(old + new + [gone], 260)
         before = committed(broker, "g", "moved", 6)
         for member in new:
             member.leave()
@@ -136,26 +146,27 @@ def a_group_moves_to_the_new_protocol_and_back_while_its_members_read():
 @test
 def members_go_on_in_their_epochs_when_the_broker_was_killed():
     broker = start_broker()
-    fill(broker, "kept", 4, 20)
+    fill(broker, "kept", 6, 20)
     made = [Member(broker, "kept", instance=f"i{i}" if i else None) for i in range(3)]
-    share(made, 4)
-    all_read(made, 80)
+    share(made, 6)
+    all_read(made, 120)
     told = [(m.rebalances, m.lost, frozenset(m.owned)) for m in made]
     for _ in range(2):
         broker.kill()
         broker.start()
         produce(broker, "kept", [dict(value=b"after") for _ in range(10)], partition=3)
-    all_read(made, 100)
+    all_read(made, 140)
     time.sleep(1)
     assert [(m.rebalances, m.lost, frozenset(m.owned)) for m in made] == told, "somebody was told of a rebalance"
     assert described(broker)["state"] == "Stable"
+    # one that dies with the broker: its session ends, counted from the start
+    doomed = subprocess.Popen([sys.executable, "-c", DOOMED, broker.address, "kept"], stdin=subprocess.DEVNULL)
+    wait_until(lambda: len({p for m in made for p in m.partitions}) < 6 and described(broker)["state"] == "Stable", 30, what="a fourth share")
     broker.kill()
-    # one of them does not come back: its session ends, counted from the start
-    dead = made.pop(0)
-    dead.ended.set()
-    dead.join(10)
+    doomed.kill()
+    doomed.wait()
     broker.start()
-    share(made, 4)
+    share(made, 6)
     for member in made:
         member.leave()
 

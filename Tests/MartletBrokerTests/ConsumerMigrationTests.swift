@@ -47,13 +47,14 @@ import Testing
         var owned: [Int32] = []
         var instance: String?
         var needsJoin = true
+        var assignor = "range"
     }
 
     private func join(_ member: Classic, _ world: inout GroupWorld) -> UInt64 {
         if member.id.isEmpty, member.instance == nil {
-            member.id = world.joined(world.join(protocols: ["range"]) { $0.protocols[0].metadata = said([]) }).memberID
+            member.id = world.joined(world.join(protocols: [member.assignor]) { $0.protocols[0].metadata = said([]) }).memberID
         }
-        let ticket = world.join(id: member.id, instance: member.instance, protocols: ["range"]) {
+        let ticket = world.join(id: member.id, instance: member.instance, protocols: [member.assignor]) {
             $0.protocols[0].metadata = said(member.owned)
         }
         take(member, ticket, world)
@@ -86,8 +87,9 @@ import Testing
     }
 
     /// A classic group of one that has everything.
-    private func alone(_ world: inout GroupWorld, userData: [UInt8]? = nil) -> Classic {
+    private func alone(_ world: inout GroupWorld, userData: [UInt8]? = nil, assignor: String = "range") -> Classic {
         let member = Classic()
+        member.assignor = assignor
         _ = join(member, &world)
         _ = sync(member, &world, [(member.id, assignment([0, 1, 2, 3], userData: userData))])
         #expect(member.owned == [0, 1, 2, 3] && world.state() == .stable)
@@ -176,11 +178,14 @@ import Testing
 
     @Test("a group whose members assign in a way of their own is not taken over: that would be lost")
     func customAssignors() {
-        var world = world()
-        _ = alone(&world, userData: [1, 2, 3])
-        let new = TestMember("new")
-        world.beat(new)
-        #expect(new.error == .groupIDNotFound && world.state() == .stable)
+        for (assignor, error) in [("mine", ErrorCode.groupIDNotFound), ("cooperative-sticky", .none)] {
+            var world = world()
+            _ = alone(&world, userData: [1, 2, 3], assignor: assignor)
+            let new = TestMember("new")
+            world.beat(new)
+            #expect(new.error == error, "\(assignor)")
+            #expect((world.state() == .stable) == (error != .none))
+        }
     }
 
     @Test("who does not join again, or does not sync, in its time is out of a consumer group, too")

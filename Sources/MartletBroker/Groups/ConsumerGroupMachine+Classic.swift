@@ -138,6 +138,10 @@ extension ConsumerGroupMachine {
 
     // MARK: From one protocol to the other
 
+    /// The ways of assigning that every client has. What their leaders put beside partitions is of no use to members:
+    /// librdkafka sends back what each said of itself.
+    private static let commonAssignors = ["range", "roundrobin", "sticky", "cooperative-sticky"]
+
     /// The consumer group that a classic group becomes, its members with what they have; nil where that cannot be: it is
     /// no group of consumers, or its members assign in a way of their own, which would be lost.
     static func converted(_ classic: ClassicGroup, _ surroundings: GroupSurroundings) -> ConsumerGroup? {
@@ -145,10 +149,11 @@ extension ConsumerGroupMachine {
         var group = ConsumerGroup(id: classic.id)
         group.epoch = max(classic.generation, ConsumerGroup.firstEpoch)
         group.targetEpoch = group.epoch
+        let isCommon = classic.protocolName.map(commonAssignors.contains) ?? true
         var taken: Set<String> = []
         for old in classic.members {
             guard let metadata = old.metadata(for: classic.protocolName) ?? old.protocols.first?.metadata,
-                let said = subscription(metadata), let assigned = assignment(old.assignment)
+                let said = subscription(metadata), let assigned = assignment(old.assignment, withData: isCommon)
             else { return nil }
             var member = ConsumerMember(id: old.id)
             member.instanceID = old.instanceID
@@ -172,8 +177,8 @@ extension ConsumerGroupMachine {
         return group
     }
 
-    /// Nil for bytes that are none, or that have more to say than partitions.
-    private static func assignment(_ bytes: [UInt8]) -> [ConsumerProtocolAssignment.TopicPartition]? {
+    /// Nil for bytes that are none, or that have more to say than partitions and may not.
+    private static func assignment(_ bytes: [UInt8], withData: Bool) -> [ConsumerProtocolAssignment.TopicPartition]? {
         // who has not synced yet has nothing
         guard !bytes.isEmpty else { return [] }
         return bytes.withUnsafeBytes { raw in
@@ -182,7 +187,7 @@ extension ConsumerGroupMachine {
                 let assignment = try? ConsumerProtocolAssignment.decode(
                     from: &reader, version: min(version, ConsumerProtocolAssignment.versions.upperBound))
             else { return nil }
-            return assignment.userData?.isEmpty == false ? nil : assignment.assignedPartitions
+            return !withData && assignment.userData?.isEmpty == false ? nil : assignment.assignedPartitions
         }
     }
 
