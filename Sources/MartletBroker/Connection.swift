@@ -447,7 +447,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         isNotedUnsent = false
         guard !isClosed, !outbox.isEmpty else { return }
         do {
-            switch try outbox.flush(to: socket, limit: ConnectionLoop.turnBudget) {
+            switch try outbox.flush(to: socket, limit: ConnectionLoop.sendBudget) {
             case .all: isWritableWatched = false
             case .blocked: isWritableWatched = true
             case .ended: return close("the peer has gone")

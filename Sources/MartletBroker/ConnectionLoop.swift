@@ -15,6 +15,9 @@ final class ConnectionLoop: @unchecked Sendable {
     static let receiveSizeLeast = 256 * 1024
     /// What one connection may receive before the others get their turn.
     static let turnBudget = 1 << 20
+    /// What one connection may be sent before the others get their turn: an answer with the megabyte that a consumer
+    /// asks of a partition goes out whole, as its last bytes would cost as many system calls again in the next turn.
+    static let sendBudget = 2 << 20
 
     let loop: any EventLoop
     /// Which of the broker's loops it is.

@@ -255,7 +255,8 @@ import Testing
             ? second : Array(second.suffix(first.count))
         let merged = first + lastOfSecond
         try merged.withUnsafeBytes { try swap.write($0, at: 0) }
-        for name in ["00000000000000000000.index.cleaned", "00000000000000000007.log.deleted"] {
+        // of the next segments another one was begun
+        for name in ["00000000000000000007.index.cleaned", "00000000000000000007.log.deleted"] {
             _ = try world.disk.open("\(world.folder)/\(name)", .create)
         }
         world.crash(powerCut: false)
@@ -267,6 +268,25 @@ import Testing
         #expect(try world.disk.contents(world.path(.log, 0)) == merged)
         #expect(again.logEndOffset == 12)
         #expect(try again.records().last == "11:v11")
+    }
+
+    @Test func aCompactionOfWhichOnlySomeFilesHadTheirNameIsForgotten() throws {
+        let world = LogWorld(seed: 10)
+        world.config.segmentBytes = 200
+        world.config.cleanupPolicy = .compact
+        let log = try world.create()
+        for index in 0..<12 { try log.append(batch(["v\(index)"])) }
+        try log.close(clean: true)
+        let before = try #require(try world.disk.contents(world.path(.offsetIndex)))
+        for name in ["log.swap", "timeindex.swap", "index.cleaned"] {
+            let file = try world.disk.open("\(world.folder)/00000000000000000000.\(name)", .create)
+            try [UInt8](repeating: 7, count: 12).withUnsafeBytes { try file.write($0, at: 0) }
+        }
+        world.crash(powerCut: false)
+        let again = try world.open(clean: true, recoveryPoint: 12)
+        #expect(try world.disk.list(world.folder).allSatisfy { !$0.hasSuffix(".swap") && !$0.hasSuffix(".cleaned") })
+        #expect(try world.disk.contents(world.path(.offsetIndex)) == before)
+        #expect(try again.records() == (0..<12).map { "\($0):v\($0)" })
     }
 
     @Test func anEmptyFolderWithABoundIsDamage() throws {
