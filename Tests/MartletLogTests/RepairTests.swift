@@ -142,7 +142,7 @@ private final class RepairWorld {
             let damaged = try #require(before[path])
             let kept = try #require(try world.disk.contents(path))
             let aside = "data/log-set-aside/topic-0/\(SegmentFile.log.name(base)).from-\(kept.count)"
-            let taken = try #require(try world.disk.contents(aside), "seed \(seed): \(try world.disk.list("data/log-set-aside/topic-0"))")
+            let taken = try #require(try world.disk.contents(aside), "seed \(seed): nothing was set aside from byte \(kept.count) on")
             #expect(kept + taken == damaged, "seed \(seed): not a byte is lost")
             for later in bases where later > base {
                 let name = SegmentFile.log.name(later)
