@@ -21,7 +21,8 @@ private final class RepairWorld {
         let log = try world.create()
         for index in 0..<60 {
             let identity = BatchIdentity(producerID: 5, epoch: 0, baseSequence: Int32(index))
-            try log.append(batch(["v\(index)" + String(repeating: "x", count: index % 30)], at: Int64(1000 + index), identity: identity))
+            let value = "v\(index)" + String(repeating: "x", count: index % 30)
+            try log.append(batch([value], at: Int64(1000 + index), identity: identity))
         }
         batches = try log.batches()
         try log.close(clean: true)
@@ -29,7 +30,8 @@ private final class RepairWorld {
         for checkpoint in [LogDirectory.Checkpoint.recoveryPoint, .highWatermark] {
             try disk.replace("\(directory)/\(checkpoint.rawValue)", with: rows.encode())
         }
-        try disk.replace("\(directory)/meta.properties", with: MetaProperties(brokerID: 1, clusterID: "c", wallMilliseconds: 0).encode())
+        let identity = MetaProperties(brokerID: 1, clusterID: "c", wallMilliseconds: 0)
+        try disk.replace("\(directory)/meta.properties", with: identity.encode())
         try disk.replace("\(directory)/.kafka_cleanshutdown", with: CleanShutdownMarker.encode(brokerEpoch: -1))
     }
 
@@ -142,7 +144,7 @@ private final class RepairWorld {
             let damaged = try #require(before[path])
             let kept = try #require(try world.disk.contents(path))
             let aside = "data/log-set-aside/topic-0/\(SegmentFile.log.name(base)).from-\(kept.count)"
-            let taken = try #require(try world.disk.contents(aside), "seed \(seed): nothing was set aside from byte \(kept.count) on")
+            let taken = try #require(try world.disk.contents(aside), "seed \(seed): nothing set aside from \(kept.count) on")
             #expect(kept + taken == damaged, "seed \(seed): not a byte is lost")
             for later in bases where later > base {
                 let name = SegmentFile.log.name(later)
@@ -162,7 +164,9 @@ private final class RepairWorld {
 
     @Test func aTornTailIsNoLossAndIsCutWithoutBeingAskedTwice() throws {
         let world = try RepairWorld(seed: 5)
-        for name in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint"] { try world.disk.remove("\(world.directory)/\(name)") }
+        for name in [".kafka_cleanshutdown", "recovery-point-offset-checkpoint"] {
+            try world.disk.remove("\(world.directory)/\(name)")
+        }
         let path = world.world.path(.log, try #require(try world.bases.last))
         try world.world.cutFile(path, to: try world.world.sizeOf(path) - 3)
         let repair = try world.repair()
@@ -199,8 +203,9 @@ private final class RepairWorld {
             // what was there before was on the disk
             for folder in [world.folder, world.directory, "data"] { try world.disk.syncDirectory(folder) }
             for path in before.keys.sorted() { try world.disk.open(path, .readWrite).sync() }
-            for name in try world.disk.list(world.directory) where try world.disk.status("\(world.directory)/\(name)")?.isDirectory == false {
-                try world.disk.open("\(world.directory)/\(name)", .readWrite).sync()
+            for name in try world.disk.list(world.directory) {
+                let path = "\(world.directory)/\(name)"
+                if try world.disk.status(path)?.isDirectory == false { try world.disk.open(path, .readWrite).sync() }
             }
             world.world.host!.powerCut(afterDiskOperations: operations)
             _ = try? world.perform(givingUpRecords: true)
@@ -212,7 +217,8 @@ private final class RepairWorld {
                 let left = try world.disk.contents(path) ?? []
                 let whole2 = try world.disk.contents("data/log-set-aside/topic-0/\(name)")
                 let end = try world.disk.contents("data/log-set-aside/topic-0/\(name).from-\(left.count)")
-                #expect(left == whole || whole2 == whole || left + (end ?? []) == whole, "\(name) after \(operations) operations")
+                let isThere = left == whole || whole2 == whole || left + (end ?? []) == whole
+                #expect(isThere, "\(name) after \(operations) operations")
             }
         }
     }

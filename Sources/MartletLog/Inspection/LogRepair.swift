@@ -2,8 +2,8 @@ package import MartletBasics
 internal import MartletModel
 package import MartletReactor
 
-/// `martlet log verify --repair`: says what could be done about a log directory, or one partition in it, and does it where it is
-/// told to. No broker may have the directory open.
+/// `martlet log verify --repair`: says what could be done about a log directory, or one partition in it, and does it
+/// where it is told to. No broker may have the directory open.
 ///
 ///     plan      reads everything; nothing is changed
 ///     perform   1 what is to go is copied into the folder for it, and is durable there
@@ -77,8 +77,8 @@ package final class LogRepair {
 
     private func plan(_ folder: PartitionFolder, at path: String, _ findings: [Finding]) throws(LogError) {
         let id = folder.partition
-        let synced = max(
-            checkpoints[LogDirectory.Checkpoint.recoveryPoint.rawValue]?[id] ?? 0, checkpoints[DurableOffsets.fileName]?[id] ?? 0)
+        let point = checkpoints[LogDirectory.Checkpoint.recoveryPoint.rawValue]?[id]
+        let synced = max(point ?? 0, checkpoints[DurableOffsets.fileName]?[id] ?? 0)
         let repair = try PartitionRepair(path, id, on: disk, synced: synced, findings: findings)
         if !repair.steps.isEmpty { partitions.append(repair) }
     }

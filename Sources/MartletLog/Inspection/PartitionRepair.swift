@@ -29,7 +29,10 @@ package struct RepairStep: Sendable, Equatable {
         case .setAside: word = "set aside"
         case .leave: word = "leave"
         }
-        return ["step": .string(word), "file": .string(path), "givesUpRecords": .bool(givesUpRecords), "message": .string(message)]
+        return [
+            "step": .string(word), "file": .string(path), "givesUpRecords": .bool(givesUpRecords),
+            "message": .string(message),
+        ]
     }
 }
 
@@ -64,7 +67,8 @@ struct PartitionRepair {
     ) throws(LogError) {
         (self.path, self.partition, self.disk) = (path, partition, disk)
         for name in try onDisk({ () throws(SystemError) in try disk.list(path) }) {
-            if let parsed = SegmentFile.parse(name), parsed.kind == .log, parsed.suffix.isEmpty { bases.append(parsed.baseOffset) }
+            guard let parsed = SegmentFile.parse(name), parsed.kind == .log, parsed.suffix.isEmpty else { continue }
+            bases.append(parsed.baseOffset)
         }
         bases.sort()
         try planCut(synced)
@@ -81,7 +85,8 @@ struct PartitionRepair {
         for (index, base) in bases.enumerated() {
             let file = SegmentFile.log.path(path, base)
             if base < next {
-                return try planCut(index, 0, next, "segment \(base) begins before \(next), where the one before it ends", synced)
+                let reason = "segment \(base) begins before \(next), where the one before it ends"
+                return try planCut(index, 0, next, reason, synced)
             }
             next = base
             let reader = try SegmentReader(file, baseOffset: base, on: disk)
@@ -117,13 +122,15 @@ struct PartitionRepair {
         if try OldMessageFormat.magic(in: opened, at: Int(position), end: Int(size)) != nil {
             return steps.append(RepairStep(path: file, action: .leave, message: "byte \(position): \(reason)"))
         }
-        let behind = try SoundBatchSearch(file: opened, baseOffset: base, end: Int(size)).everything(from: Int(position), least: offset)
+        let search = SoundBatchSearch(file: opened, baseOffset: base, end: Int(size))
+        let behind = try search.everything(from: Int(position), least: offset)
         let later = bases.count - 1 - index
         let told = PartitionLog.told(behind, later)
         steps.append(RepairStep(
             path: file, action: .cut(segment: base, position: position),
-            message: "\(reason), at byte \(position). The log would end at offset \(offset), and everything before it is kept; "
-                + "\(size - position) bytes of this file are set aside\(later > 0 ? ", and \(later) whole segments" : ""): \(told)",
+            message: "\(reason), at byte \(position). The log would end at offset \(offset), and everything before it is "
+                + "kept; \(size - position) bytes of this file are set aside"
+                + "\(later > 0 ? ", and \(later) whole segments" : ""): \(told)",
             givesUpRecords: behind.count > 0 || later > 0 || offset < synced))
     }
 

@@ -44,8 +44,8 @@ enum LogCommand: ProgramCommand {
             Exit code 0: sound. 1: damage was found; each line names the file and the byte. 2: it could not be looked at.
             """,
             """
-            --repair needs the log directory for itself: stop the broker first. Indexes, snapshots and leader epochs are made anew
-            from the batches; a torn tail is cut, as a start of the broker would do. Where a batch is damaged and others
+            --repair needs the log directory for itself: stop the broker first. Indexes, snapshots and leader epochs are made
+            anew from the batches; a torn tail is cut, as a start of the broker would do. Where a batch is damaged and others
             follow it, all that can be kept is what lies before it: that is shown, and done with --give-up-records only.
             Whatever is taken out is copied to the folder for it first, byte for byte. Exit code 0: nothing is left to be done.
             """,

@@ -33,7 +33,8 @@ enum RepairCommand {
         for step in repair.steps { output.line(isJSON ? String(decoding: step.json.bytes, as: UTF8.self) : "\(step)") }
         func conclude(_ word: String, _ sentence: String, left: Int) {
             let value: JSONValue = [
-                "path": .string(path), "outcome": .string(word), "left": .int(Int64(left)), "aside": .string(repair.asideFolder),
+                "path": .string(path), "outcome": .string(word), "left": .int(Int64(left)),
+                "aside": .string(repair.asideFolder),
             ]
             output.line(isJSON ? String(decoding: value.bytes, as: UTF8.self) : sentence)
         }
@@ -50,15 +51,17 @@ enum RepairCommand {
             return false
         }
         let left = try repair.perform(
-            givingUpRecords: arguments.has("give-up-records"), clock: RealClock(), logger: Logger("repair", to: StandardErrorSink()))
+            givingUpRecords: arguments.has("give-up-records"), clock: RealClock(),
+            logger: Logger("repair", to: StandardErrorSink()))
         var verifier = LogVerifier(disk: disk)
         try verifier.verify(path, as: subject)
         let damages = verifier.findings.filter { $0.severity == .damage }
         for finding in damages { output.line(isJSON ? String(decoding: finding.json.bytes, as: UTF8.self) : "\(finding)") }
         let undone = left.isEmpty ? "" : "; \(left.count) steps were left undone"
+        let state = damages.isEmpty ? "sound" : "\(damages.count) damages are left"
         conclude(
             damages.isEmpty && left.isEmpty ? "repaired" : "left",
-            "\(path): \(damages.isEmpty ? "sound" : "\(damages.count) damages are left")\(undone). What was taken out is in \(repair.asideFolder)",
+            "\(path): \(state)\(undone). What was taken out is in \(repair.asideFolder)",
             left: left.count)
         return damages.isEmpty && left.isEmpty
     }
