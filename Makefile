@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench bench-gate fmt tidy simulate install uninstall deb container
+.PHONY: help run build test torture bench bench-gate fmt tidy simulate install uninstall deb container
 
 PROGRAM := .build/release/martlet
 PREFIX := /usr/local
@@ -26,6 +26,10 @@ build: ## build the program: .build/release/martlet
 
 test: tested ## install what the tests need, build, run every test (PARTS="swift clients kill9 …" for some)
 	@python3 Tests/run.py $(PARTS)
+
+torture: tested ## everything under the built program fails, under load of real clients (MINUTES=10, SEED=n to see one again)
+	@MARTLET_TORTURE_SECONDS=$$(( $(or $(MINUTES),10) * 60 )) .build/venv/bin/python -u Tests/Driven/run.py torture \
+	    --program .build/tests/release/martlet $(if $(SEED),--seed $(SEED)) --filter survives_everything
 
 install: ## put what was built where it belongs (PREFIX=/usr/local, DESTDIR=), with a systemd unit
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install install $(PROGRAM)

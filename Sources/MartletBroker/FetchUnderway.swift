@@ -202,9 +202,9 @@ final class FetchUnderway: @unchecked Sendable {
 
     // MARK: cold data
 
-    /// Whether the records were found sound in the life of this process, and lie in the page cache, so that sending them does not
-    /// hold up the loop. The latter is asked once a fetch: what was read ahead and is gone again by then would be gone
-    /// the next time too.
+    /// Whether the records were found sound in the life of this process, and lie in the page cache, so that sending them
+    /// does not hold up the loop. The latter is asked once a fetch: what was read ahead and is gone again by then would
+    /// be gone the next time too.
     private func isHot(_ round: FetchRound) -> Bool {
         round.partitions.allSatisfy { partition in
             guard let slice = partition.found.slice else { return true }

@@ -27,9 +27,9 @@ package struct DirectoryOwner: Equatable, Sendable {
 ///     topic-N/                             partitions                         PartitionFolder
 ///
 /// Opening reads everything before it changes anything, so that a directory that is refused is left as it was found,
-/// its clean marker too. A checkpoint repeats what the logs say, if less exactly: one that cannot be read refuses nothing, is
-/// put aside, and recovery reads more. The marker goes, durably, before the directory is handed out: whatever happens afterwards, it
-/// tells no lie.
+/// its clean marker too. A checkpoint repeats what the logs say, if less exactly: one that cannot be read refuses nothing,
+/// is put aside, and recovery reads more. The marker goes, durably, before the directory is handed out: whatever happens
+/// afterwards, it tells no lie.
 package final class LogDirectory: @unchecked Sendable {
     package enum Checkpoint: String, Sendable, CaseIterable {
         case recoveryPoint = "recovery-point-offset-checkpoint"

@@ -59,7 +59,9 @@ extension LogError {
     /// About damage in a partition's folder, or in a file of it.
     private static func whatToDo(_ path: String) -> String {
         let isFile = path.split(separator: "/").last.map { SegmentFile.parse(String($0)) != nil } ?? false
-        let folder = isFile ? path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/") : path
+        var words = path.split(separator: "/", omittingEmptySubsequences: false)
+        if isFile { words.removeLast() }
+        let folder = words.joined(separator: "/")
         return """
             Restore the folder from a replica or a copy; or stop the broker and see what \
             `martlet log verify --repair \(folder)` can keep, and start it again

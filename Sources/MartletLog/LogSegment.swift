@@ -286,7 +286,8 @@ final class LogSegment {
             switch try scanner.peek() {
             case .header(let header):
                 if scanner.position == start.position, header.baseOffset > start.offset {
-                    throw misleads(.offsetIndex, "at byte \(start.position) begins \(header.baseOffset), and not \(start.offset)")
+                    let found = "at byte \(start.position) begins \(header.baseOffset), and not \(start.offset)"
+                    throw misleads(.offsetIndex, found)
                 }
                 if header.lastOffset >= offset { return BatchPlace(header, position: scanner.position) }
                 scanner.skip(header)

@@ -56,8 +56,9 @@ def wait_until(probe, seconds=10, every=0.02, what="it"):
 class Broker:
     """A broker of the built program, on a port and a folder of its own."""
 
-    def __init__(self, settings=None, folder=None, port=None, flags=(), program=None):
+    def __init__(self, settings=None, folder=None, port=None, flags=(), program=None, environment=None):
         self.program = program or PROGRAM
+        self.environment = environment or {}
         self.port = port or free_port()
         self.own_folder = folder is None
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="martlet-"))
@@ -93,7 +94,8 @@ class Broker:
         self.starts += 1
         with open(self.output_path, "ab") as output, open(self.log_path, "ab") as errors:
             self.started_at = time.monotonic()
-            self.process = subprocess.Popen(self.command(), stdout=output, stderr=errors, stdin=subprocess.DEVNULL, cwd=self.folder)
+            self.process = subprocess.Popen(self.command(), stdout=output, stderr=errors, stdin=subprocess.DEVNULL, cwd=self.folder,
+                                            env={**os.environ, **self.environment})
         if wait:
             self.wait_for_answer()
         return self

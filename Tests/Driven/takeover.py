@@ -400,13 +400,28 @@ def a_partition_in_two_directories_is_offline_and_the_sentence_names_both():
 @test
 def a_directory_that_cannot_be_used_stops_the_first_start_and_no_later_one():
     taken = Taken("zk39-jbod")
-    checkpoint = taken.directories[1] / "replication-offset-checkpoint"
-    good = checkpoint.read_bytes()
-    checkpoint.write_bytes(good[:-3])
+    identity = taken.directories[1] / "meta.properties"
+    good = identity.read_bytes()
+    identity.write_bytes(b"version=0\nbroker.id=")
     text = refused(taken)
-    assert str(taken.directories[1]) in text and str(checkpoint) in text, text[-1500:]
-    checkpoint.write_bytes(good)
+    assert str(taken.directories[1]) in text and str(identity) in text, text[-1500:]
+    identity.write_bytes(good)
     taken.start().broker.stop()
+    taken.expect_sound("--expect", taken.listing_path)
+
+
+@test
+def a_damaged_checkpoint_is_told_put_aside_and_made_anew():
+    taken = Taken("zk39-jbod")
+    checkpoint = taken.directories[1] / "replication-offset-checkpoint"
+    damaged = checkpoint.read_bytes()[:-3]
+    checkpoint.write_bytes(damaged)
+    taken.start()
+    assert "a checkpoint is damaged" in taken.broker.log() and str(checkpoint) in taken.broker.log()
+    taken.broker.stop()
+    kept = checkpoint.with_name(checkpoint.name + ".damaged")
+    assert kept.read_bytes() == damaged
+    kept.unlink()
     taken.expect_sound("--expect", taken.listing_path)
 
 

@@ -13,7 +13,8 @@ import Testing
         world.config.segmentBytes = segmentBytes
         let log = try world.create()
         for index in 0..<records {
-            try log.append(batch(["v\(index)" + String(repeating: "x", count: index % 40)], at: Int64(1000 + index)), epoch: LeaderEpoch(index / 20))
+            let value = "v\(index)" + String(repeating: "x", count: index % 40)
+            try log.append(batch([value], at: Int64(1000 + index)), epoch: LeaderEpoch(index / 20))
         }
         let batches = try log.batches()
         try log.close(clean: true)
@@ -202,7 +203,8 @@ import Testing
         let log = try world.open(clean: true, recoveryPoint: 60)
         #expect(try log.batches() == batches && log.topicID == nil)
         try log.assign(topicID: UUID(high: 7, low: 9))
-        #expect(try PartitionMetadata.decode(try #require(try world.disk.contents(path)), path: path).topicID == UUID(high: 7, low: 9))
+        let written = try #require(try world.disk.contents(path))
+        #expect(try PartitionMetadata.decode(written, path: path).topicID == UUID(high: 7, low: 9))
         #expect(world.lines.says("a small file is damaged"))
     }
 

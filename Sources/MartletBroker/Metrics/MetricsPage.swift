@@ -218,7 +218,9 @@ final class MetricsPage: @unchecked Sendable {
         text.family(MetricCatalog.directoryOffline) { samples in
             for unit in units { samples.sample([unit.path], unit.isOffline ? 1 : 0) }
             // one that could not even be opened
-            for path in replicas.missingDirectories where !units.contains(where: { $0.path == path }) { samples.sample([path], 1) }
+            for path in replicas.missingDirectories where !units.contains(where: { $0.path == path }) {
+                samples.sample([path], 1)
+            }
         }
         text.family(MetricCatalog.diskTotal) {
             for unit in units { if let space = unit.space { $0.sample([unit.path], space.totalBytes) } }

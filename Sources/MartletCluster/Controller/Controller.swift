@@ -306,7 +306,8 @@ final class Controller: @unchecked Sendable {
         var brokers: Set<BrokerID> = []
         for name in try await session.children(path, watch: watcher).names.sorted() {
             do throws(KeeperError) {
-                if let node = DirectoryFailureNode(try await session.get("\(path)/\(name)").data) { brokers.insert(node.broker) }
+                let data = try await session.get("\(path)/\(name)").data
+                if let node = DirectoryFailureNode(data) { brokers.insert(node.broker) }
                 try await write([.delete(path: "\(path)/\(name)", version: -1)])
             } catch {
                 // another controller took it away

@@ -3,10 +3,11 @@ import MartletBasics
 import MartletLog
 import MartletReactor
 
-/// `martlet log`: looks at log directories, Kafka's or our own, without a broker. What it reads it never changes.
+/// `martlet log`: looks at log directories, Kafka's or our own, without a broker. What it reads it changes only by
+/// `verify --repair --yes`.
 enum LogCommand: ProgramCommand {
     static let definition = CommandLineArguments.Command(
-        "log", "Looks at log directories, without a broker and without changing anything.", subcommands: [dump, verify])
+        "log", "Looks at log directories, and repairs them, without a broker.", subcommands: [dump, verify])
 
     private static let dump = CommandLineArguments.Command(
         "dump",
@@ -31,23 +32,37 @@ enum LogCommand: ProgramCommand {
         flags: [
             .init("notes", "Also tells what is allowed and worth knowing."),
             .init("json", "One JSON object a line, for programs; the last one has the 'counts' and whether it is 'sound'."),
+            .init("repair", "Shows what could be done about the damage. Changes nothing by itself."),
+            .init("yes", "With --repair: does it, but for what would give up records."),
+            .init("give-up-records", "With --repair --yes: also cuts logs before damage that has records behind it."),
+            .init("aside", value: "FOLDER", "With --repair: where what is taken out is kept (LOGDIR-set-aside)."),
         ], operands: [.init("PATH", mayRepeat: true, "A log directory, or the folder of one partition.")],
         notes: [
             """
             A PATH is a log directory or the folder of one partition. In a directory that was not stopped cleanly, what the next
             start recovers by itself is a note and no damage; a directory in use looks like one.
             Exit code 0: sound. 1: damage was found; each line names the file and the byte. 2: it could not be looked at.
+            """,
             """
+            --repair needs the log directory for itself: stop the broker first. Indexes, snapshots and leader epochs are made
+            anew from the batches; a torn tail is cut, as a start of the broker would do. Where a batch is damaged and others
+            follow it, all that can be kept is what lies before it: that is shown, and done with --give-up-records only.
+            Whatever is taken out is copied to the folder for it first, byte for byte. Exit code 0: nothing is left to be done.
+            """,
         ],
-        examples: ["martlet log verify data/log", "martlet log verify --json data/log/orders-0"])
+        examples: [
+            "martlet log verify --repair data/log", "martlet log verify --repair --yes data/log",
+            "martlet log verify data/log", "martlet log verify --json data/log/orders-0"])
 
     static func run(_ arguments: CommandLineArguments) -> Never {
         let paths = arguments.operands.map { $0.count > 1 && $0.hasSuffix("/") ? String($0.dropLast()) : $0 }
         if arguments.command == "log dump" { runDump(arguments, paths) }
+        if arguments.has("repair") { RepairCommand.run(arguments, paths) }
+        for flag in ["yes", "give-up-records", "aside"] where arguments.has(flag) { fail("--\(flag) goes with --repair") }
         runVerify(arguments, paths)
     }
 
-    private static func fail(_ sentence: String) -> Never {
+    static func fail(_ sentence: String) -> Never {
         Terminal.complain("martlet: \(sentence)")
         exit(2)
     }
@@ -120,7 +135,7 @@ enum LogCommand: ProgramCommand {
 }
 
 /// Lines for the terminal, or another program, in pieces that are worth a system call.
-private final class Output {
+final class Output {
     private static let pieceBytes = 64 * 1024
     private var text = ""
 
