@@ -6,6 +6,8 @@ import collections, pathlib, re, subprocess, sys
 from driving import Broker, family, shared, told_by
 
 SUBSETS = ["1-path", "2-broker"]
+# What is served of the next one.
+ALSO = [r"^configs\.quota"]
 # The broker that was recorded, and no retention: many records carry timestamps of years ago.
 SETTINGS = {
     "broker.id": "1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "1",
@@ -25,7 +27,7 @@ def exceptions():
 @family
 def recorded_conversations(chosen):
     player = shared("conformance", "run.py")
-    files = [f"@{shared('conformance', 'subsets', name + '.txt')}" for name in SUBSETS]
+    files = [f"@{shared('conformance', 'subsets', name + '.txt')}" for name in SUBSETS] + ALSO
     listed = subprocess.run([sys.executable, player, "--list", *files], capture_output=True, text=True, check=True).stdout
     by_settings = collections.defaultdict(list)
     for line in listed.splitlines():

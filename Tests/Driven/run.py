@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 # In the order in which they run: what says most about the program first.
 SUITES = [
-    "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "groups", "rebalances", "cli", "directories", "takeover", "kill9", "hostile",
+    "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "groups", "rebalances", "quotas", "cli", "directories", "takeover", "kill9", "hostile",
     "full_disk", "metrics", "conformance", "install", "bench",
 ]
 

@@ -28,9 +28,14 @@ enum ApiVersionsHandler {
             request.connection.softwareVersion = asked.clientSoftwareVersion
         }
         response.apiKeys = ServedApis.advertised.map { entry($0.key, $0.versions) }
+        // whom it helps: other clients would wonder
+        if request.connection.softwareName == ownClient { response.apiKeys.append(entry(ExplainApi.key, ExplainApi.versions)) }
         response.finalizedFeaturesEpoch = 0
         try request.answer(response)
     }
+
+    /// What the client of this project calls itself.
+    private static let ownClient = "martlet"
 
     private static func entry(_ key: Int16, _ versions: ClosedRange<Int16>) -> ApiVersionsResponse.ApiVersion {
         var entry = ApiVersionsResponse.ApiVersion()

@@ -114,7 +114,7 @@ enum TopicCommand: ProgramCommand {
 
     private static let describeDefinition = CommandLineArguments.Command(
         "describe", "Shows the partitions of topics: leaders, replicas, first and next offset; and their settings.",
-        commonFlags: ClientFlags.all,
+        flags: [WhyText.flag], commonFlags: ClientFlags.all,
         operands: [.init("TOPIC", isRequired: false, mayRepeat: true, "Their names; none means all but internal ones.")],
         notes: [
             #"""
@@ -122,9 +122,9 @@ enum TopicCommand: ProgramCommand {
             "partitions": [{"partition": 0, "leader": 1, "leaderEpoch": 0, "replicas": [1], "isr": [1], "offline": [],
             "start": 0, "end": 10, "error": null}, …]}, …]}. `configs` has what is set for the topic itself, and is null
             where the broker does not tell; `leader` is -1, and offsets are null, where a partition has no leader.
-            """#
+            """#, WhyText.note,
         ],
-        examples: ["martlet topic describe orders", "martlet topic describe --json"])
+        examples: ["martlet topic describe orders", "martlet topic describe orders --why", "martlet topic describe --json"])
 
     private static func describe(_ session: Session) async throws {
         let client = session.client
@@ -149,8 +149,15 @@ enum TopicCommand: ProgramCommand {
                 let place = TopicPartition(topic.name, part.index)
                 return Row(partition: part, start: offset(starts, place), end: offset(ends, place))
             }
-            texts.append(text(topic, rows, configs, isStyled: session.isStyled))
-            entries.append(json(topic, rows, configs))
+            var text = text(topic, rows, configs, isStyled: session.isStyled)
+            var entry = json(topic, rows, configs)
+            if session.arguments.has("why") {
+                let reasons = try await client.reasons(ofTopic: topic.name)
+                text += WhyText.text(reasons)
+                entry["why"] = WhyText.json(reasons)
+            }
+            texts.append(text)
+            entries.append(.object(entry))
         }
         session.show(["topics": .array(entries)], texts.joined(separator: "\n"))
         if known.isEmpty, !session.isJSON { session.remark("There are no topics.") }
@@ -198,7 +205,7 @@ enum TopicCommand: ProgramCommand {
         return text + table.text(isStyled: isStyled)
     }
 
-    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?) -> JSONValue {
+    private static func json(_ topic: ClusterView.Topic, _ rows: [Row], _ configs: [ResourceConfig]?) -> JSONObject {
         func list(_ ids: [BrokerID]) -> JSONValue { .array(ids.map { .int(Int64($0)) }) }
         let parts = rows.map { row -> JSONValue in
             let part = row.partition
