@@ -119,7 +119,9 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     }
 
     /// There is room for one more answer, and the client need not wait.
-    private var startsRequests: Bool { mutedUntil == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit }
+    private var startsRequests: Bool {
+        mutedUntil == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit
+    }
 
     func updateInterest() {
         guard !isClosed else { return }

@@ -27,7 +27,7 @@ package struct FrameHeader {
     func beginAnswer(_ buffer: inout ByteBuffer) {
         buffer.int32(0)
         buffer.int32(correlationID)
-        if ApiKey(rawValue: apiKey)!.responseHeaderVersion(apiVersion) >= 1 { buffer.uvarint(0) }
+        if ApiKey(rawValue: apiKey)?.responseHeaderVersion(apiVersion) ?? 0 >= 1 { buffer.uvarint(0) }
     }
 
     init(_ reader: inout ByteReader) throws {

@@ -80,6 +80,7 @@ enum ServedApis {
 
     /// The handler of a request; nil where the API or its version is not served. ApiVersions answers at every version.
     static func handler(of key: Int16, version: Int16) -> Handler? {
+        if key == ExplainApi.key, ExplainApi.versions.contains(version) { return ExplainHandler.handle }
         guard key >= 0, Int(key) < byKey.count, let handle = byKey[Int(key)] else { return nil }
         if let versions = versions(of: key) {
             return key == ApiKey.apiVersions.rawValue || versions.contains(version) ? handle : nil

@@ -113,6 +113,14 @@ final class BrokerConnection: @unchecked Sendable {
         return version
     }
 
+    /// The version of the API that is our own, which only brokers of this kind have.
+    func versionOfExplain() throws(ClientError) -> Int16 {
+        guard offered.explains else {
+            throw .unsupported(what: "Explain", broker: name, reason: "only Martlet can say what is waited for")
+        }
+        return ExplainApi.versions.upperBound
+    }
+
     /// Sends a request and waits for its answer. An answer that does not come in time ends the connection, for those
     /// behind it could not come either.
     func ask<R: WireRequest>(
@@ -127,10 +135,10 @@ final class BrokerConnection: @unchecked Sendable {
     private func decode<R: WireRequest>(
         _: R.Type, _ frame: ResponseFrame, version: Int16
     ) -> Result<Answer<R.Response>, ClientError> {
-        guard let api = ApiKey(rawValue: R.apiKey) else { preconditionFailure("every request's API has a key") }
+        let headerVersion = ApiKey(rawValue: R.apiKey)?.responseHeaderVersion(version) ?? 0
         var reader = ByteReader(frame.bytes)
         do throws(DecodingFault) {
-            _ = try ResponseHeader.decode(from: &reader, version: api.responseHeaderVersion(version))
+            _ = try ResponseHeader.decode(from: &reader, version: headerVersion)
             let message = try R.Response.decode(from: &reader, version: version)
             return .success(Answer(message, version: version, frame: frame, broker: name))
         } catch {

@@ -98,8 +98,12 @@ package final class Client: @unchecked Sendable {
         _ connection: BrokerConnection, atMost limit: Int16, _ within: Interval,
         _ make: (Int16) throws(ClientError) -> R
     ) async throws(ClientError) -> Answer<R.Response> {
-        guard let api = ApiKey(rawValue: R.apiKey) else { preconditionFailure("every request's API has a key") }
-        let version = try connection.version(of: api, atMost: limit)
+        let version: Int16
+        if let api = ApiKey(rawValue: R.apiKey) {
+            version = try connection.version(of: api, atMost: limit)
+        } else {
+            version = try connection.versionOfExplain()
+        }
         return try await connection.ask(try make(version), version: version, within: within)
     }
 

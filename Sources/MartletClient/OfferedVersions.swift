@@ -15,6 +15,9 @@ package struct OfferedVersions: Sendable, Equatable {
         }
     }
 
+    /// Whether it is a broker of this kind, which says what is waited for.
+    package var explains: Bool { ranges[ExplainApi.key]?.contains(ExplainApi.versions.upperBound) ?? false }
+
     package func range(of api: ApiKey) -> ClosedRange<Int16>? { ranges[api.rawValue] }
 
     /// The highest version that the broker offers and that is known here, at most `limit`; nil where there is none.

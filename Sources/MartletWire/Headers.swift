@@ -28,6 +28,10 @@ package struct RequestHeader: Equatable, Sendable {
         var header = RequestHeader(
             apiKey: try reader.int16(), apiVersion: try reader.int16(), correlationID: try reader.int32(),
             clientID: nil)
+        if header.apiKey == ExplainApi.key {
+            header.clientID = try reader.nullableString(flexible: false)
+            return header
+        }
         guard let api = header.api else { return header }
         let version = api.requestHeaderVersion(header.apiVersion)
         if version >= 1 { header.clientID = try reader.nullableString(flexible: false) }
@@ -36,11 +40,11 @@ package struct RequestHeader: Equatable, Sendable {
     }
 
     package func encode(into buffer: inout ByteBuffer) throws(EncodingFault) {
-        guard let api else { throw .unsupportedVersion("API \(apiKey)", version: apiVersion) }
+        guard api != nil || apiKey == ExplainApi.key else { throw .unsupportedVersion("API \(apiKey)", version: apiVersion) }
         buffer.int16(apiKey)
         buffer.int16(apiVersion)
         buffer.int32(correlationID)
-        let version = api.requestHeaderVersion(apiVersion)
+        let version = api?.requestHeaderVersion(apiVersion) ?? 1
         if version >= 1 {
             try buffer.nullableString(clientID, flexible: false, field: "RequestHeader.ClientId")
         }

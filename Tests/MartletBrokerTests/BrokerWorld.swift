@@ -19,9 +19,10 @@ final class Lines: LogSink, @unchecked Sendable {
 /// A broker on a simulated machine, and a machine of clients that speak bytes to it, as wrong as they like.
 final class BrokerWorld: @unchecked Sendable {
     let simulated: SimulatedWorld
-    let host: SimulatedHost
+    private(set) var host: SimulatedHost
     let clients: SimulatedHost
-    let process: BrokerProcess
+    private(set) var process: BrokerProcess
+    private let config: BrokerConfig
     let sink = Lines()
 
     var broker: Broker { process.broker! }
@@ -30,7 +31,7 @@ final class BrokerWorld: @unchecked Sendable {
         simulated = SimulatedWorld(seed: seed)
         host = simulated.makeHost("broker", loops: loops)
         clients = simulated.makeHost("clients")
-        let config = try BrokerConfig.resolve(
+        config = try BrokerConfig.resolve(
             overrides: [
                 ("listeners", "PLAINTEXT://\(host.address):9092"), ("log.dirs", "/data"), ("martlet.keeper.dir", "/keeper"),
                 ("auto.create.topics.enable", "false"),
@@ -60,6 +61,16 @@ final class BrokerWorld: @unchecked Sendable {
     func stop() throws {
         let process = process
         try run { await process.stop() }
+    }
+
+    /// Stops it in order, and starts it again on the same disk.
+    func restart() throws {
+        try stop()
+        host.kill()
+        host = host.restart()
+        process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: 1 << 30)
+        let process = process
+        try run { try await process.start() }
     }
 
     func createTopic(_ name: String, partitions: Int32 = 1, configs: [(String, String)] = []) throws {

@@ -151,6 +151,7 @@ final class ClassicGroup: Timed {
     func member(_ id: String) -> GroupMember? { byID[id] }
     func member(instance: String) -> GroupMember? { byInstance[instance] }
     func newcomer(_ id: String) -> Newcomer? { newcomers[id] }
+    var newcomerIDs: [String] { newcomers.keys.sorted() }
     var hasNewcomers: Bool { !newcomers.isEmpty }
     var usesConsumerProtocol: Bool { protocolType == "consumer" }
     var allHaveJoined: Bool { awaitingJoinCount == members.count && newcomers.isEmpty }

@@ -28,10 +28,15 @@ enum ApiVersionsHandler {
             request.connection.softwareVersion = asked.clientSoftwareVersion
         }
         response.apiKeys = ServedApis.advertised.map { entry($0.key, $0.versions) }
+        // whom it helps: other clients would wonder
+        if request.connection.softwareName == ownClient { response.apiKeys.append(entry(ExplainApi.key, ExplainApi.versions)) }
         response.finalizedFeaturesEpoch = 0
         tellFeatures(request.version, &response)
         try request.answer(response)
     }
+
+    /// What the client of this project calls itself.
+    private static let ownClient = "martlet"
 
     /// What the cluster can do in one way or another, and which way counts: consumer groups are there (KIP-848), and
     /// transactions end in both ways (KIP-890).

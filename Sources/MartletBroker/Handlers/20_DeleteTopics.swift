@@ -4,7 +4,8 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// DeleteTopics 1-6: by name, from version 6 on also by id; version 5 refuses what is beyond the client's quota. A topic meant twice in one request is refused, once, and stays.
+/// DeleteTopics 1-6: by name, from version 6 on also by id; version 5 refuses what is beyond the client's quota.
+/// A topic meant twice in one request is refused, once, and stays.
 enum DeleteTopicsHandler {
     /// What one entry of the request means.
     private struct Target {

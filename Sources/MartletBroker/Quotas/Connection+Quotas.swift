@@ -49,13 +49,11 @@ extension Connection {
     }
 
     /// How many milliseconds the client is to wait and gets nothing; 0 where it may have so much. A batch that is larger than
-    /// its share for all windows is handed out when nothing else was: else it would never be read.
+    /// its share for all windows is handed out when nothing else was: else it would never be read. So nobody waits for
+    /// longer than they last.
     func throttleFetch(bytes: Int) -> Int32 {
         if let bound = limits?.fetch {
-            let now = broker.clock.now, windows = bound.meter.windows
-            if windows.total(now: now).amount > 0 {
-                owe(windows.throttle(adding: Int64(bytes), bound: bound.value, now: now), bound.meter)
-            }
+            owe(bound.meter.windows.waitFor(Int64(bytes), bound: bound.value, now: broker.clock.now), bound.meter)
         }
         return settleWait()
     }

@@ -8,6 +8,8 @@ package final class QuotaMeter: @unchecked Sendable {
         package var kind: QuotaKind
         package var user: String?
         package var client: String?
+
+        fileprivate var order: [String] { [client ?? "", user ?? "", kind.rawValue] }
     }
 
     package let key: Key
@@ -138,19 +140,15 @@ package final class QuotaMeters: @unchecked Sendable {
             guard unused.count > Self.unusedLimit || (now - first.since).nanoseconds > 2 * span else { return }
             unused.popFirst()
             // it may have been held and let go again
-            if first.meter.users == 0, first.meter.releasedAt == first.since, meters[first.meter.key] === first.meter { meters[first.meter.key] = nil }
+            let meter = first.meter
+            if meter.users == 0, meter.releasedAt == first.since, meters[meter.key] === meter { meters[meter.key] = nil }
         }
     }
 
-    /// What a user and client have a bound for, with the meter where there is one.
-    package func look(_ quotas: ClientQuotas, user: String, client: String) -> [(bound: ClientQuotas.Bound, meter: QuotaMeter)] {
-        lock.withLock {
-            QuotaKind.allCases.compactMap { kind in
-                guard let bound = quotas.bound(kind, user: user, client: client),
-                    let meter = meters[QuotaMeter.Key(kind: kind, user: bound.user, client: bound.client)]
-                else { return nil }
-                return (bound, meter)
-            }
+    /// Those because of which somebody waits now: by client, user and kind.
+    package func throttled(now: Instant) -> [QuotaMeter] {
+        lock.withLock { meters.values.filter { $0.throttle(now: now) != nil } }.sorted { a, b in
+            a.key.order.lexicographicallyPrecedes(b.key.order)
         }
     }
 }

@@ -72,26 +72,50 @@ package final class RateWindows: @unchecked Sendable {
         words[place].store(mark << Self.amountBits | sum, ordering: .relaxed)
     }
 
-    /// What the windows that count hold, and over how long that is. From any loop.
-    package func total(now: Instant) -> (amount: Int64, over: Interval) {
+    /// The windows that count and hold anything, the oldest first. From any loop.
+    private func filled(_ now: Instant) -> [(number: Int64, amount: Int64)] {
         let current = number(now)
-        var sum: Int64 = 0
-        var oldest = current
+        var found: [(number: Int64, amount: Int64)] = []
         for number in max(current - Int64(shape.windows) + 1, 1)...current {
             let mark = UInt64(number) % Self.numbers
+            var sum: Int64 = 0
             for loop in 0..<loops {
                 let word = words[word(number, loop)].load(ordering: .relaxed)
-                guard word >> Self.amountBits == mark, word & Self.amountMost > 0 else { continue }
-                sum += Int64(word & Self.amountMost)
-                oldest = min(oldest, number)
+                if word >> Self.amountBits == mark { sum += Int64(word & Self.amountMost) }
             }
+            if sum > 0 { found.append((number, sum)) }
         }
-        let since = Instant(nanoseconds: (oldest - 1) * shape.size.nanoseconds)
-        return (sum, max(now - since, shape.span))
+        return found
     }
 
-    /// How long nothing may come for the rate to be the bound again, `adding` so much now; zero where it is kept. `bound`
-    /// is of the amount, a second.
+    private func start(_ number: Int64) -> Instant { Instant(nanoseconds: (number - 1) * shape.size.nanoseconds) }
+
+    /// What the windows that count hold, and over how long that is. From any loop.
+    package func total(now: Instant) -> (amount: Int64, over: Interval) {
+        let filled = filled(now)
+        guard let oldest = filled.first else { return (0, shape.span) }
+        return (filled.reduce(0) { $0 + $1.amount }, max(now - start(oldest.number), shape.span))
+    }
+
+    /// How long until so much may come and the rate is kept; until nothing counts any more, at the longest. From any loop.
+    package func waitFor(_ amount: Int64, bound: Double, now: Instant) -> Interval {
+        let filled = filled(now)
+        var sum = filled.reduce(amount) { $0 + $1.amount }
+        var earliest = now
+        for oldest in filled {
+            let needed = Interval(nanoseconds: Int64(min((Double(sum) / bound * 1e9).rounded(.up), 0x1p61)))
+            if needed <= shape.span { break }
+            let allowed = max(earliest, start(oldest.number) + needed)
+            let forgotten = start(oldest.number + Int64(shape.windows))
+            if allowed < forgotten { return allowed - now }
+            earliest = max(earliest, forgotten)
+            sum -= oldest.amount
+        }
+        return earliest - now
+    }
+
+    /// How long the rate is beyond its bound, as Kafka reckons: by how much what there was, and `adding` now, would need more
+    /// time than it had; zero where it is kept. `bound` is of the amount, a second.
     package func throttle(adding amount: Int64, bound: Double, now: Instant) -> Interval {
         let (sum, over) = total(now: now)
         let needed = Double(sum + amount) / bound * 1e9

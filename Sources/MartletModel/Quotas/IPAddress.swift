@@ -46,8 +46,8 @@ package struct IPAddress: Hashable, Sendable {
                 groups += [UInt16(number >> 16), UInt16(truncatingIfNeeded: number)]
                 continue
             }
-            guard (1...4).contains(group.utf8.count), group.utf8.allSatisfy({ $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "-") }),
-                let value = UInt16(group, radix: 16)
+            let isSigned = group.utf8.first == UInt8(ascii: "+") || group.utf8.first == UInt8(ascii: "-")
+            guard (1...4).contains(group.utf8.count), !isSigned, let value = UInt16(group, radix: 16)
             else { return nil }
             groups.append(value)
         }

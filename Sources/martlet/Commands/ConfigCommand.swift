@@ -2,13 +2,15 @@ import MartletBasics
 import MartletClient
 import MartletModel
 
-/// `martlet config`: settings of topics, brokers and the cluster.
+/// `martlet config`: settings of topics, brokers and the cluster, and quotas of clients.
 enum ConfigCommand: ProgramCommand {
     private static let resourceOperand = CommandLineArguments.Operand(
-        "RESOURCE", "'topic' and its name, 'broker' and its id, or 'cluster' for the default of all brokers.")
+        "RESOURCE",
+        "'topic' and its name, 'broker' and its id, or 'cluster' for the default of all brokers; for quotas 'user' and a name, "
+            + "'client' and an id, both of them, or 'ip' and an address, where '<default>' stands for every other.")
 
     static let definition = CommandLineArguments.Command(
-        "config", "Shows and changes the settings of topics, of brokers and of the cluster.",
+        "config", "Shows and changes the settings of topics, of brokers and of the cluster, and the quotas of clients.",
         subcommands: [
             .init(
                 "get", "Shows settings.",
@@ -21,12 +23,14 @@ enum ConfigCommand: ProgramCommand {
                     #"""
                     With --json: {"resource": "topic", "name": "orders", "configs": [{"name": "retention.ms", "value": "1000",
                     "source": "topic", "readOnly": false, "sensitive": false}, …]}. `source` is topic, broker, cluster,
-                    file, default or unknown; a secret value is null.
+                    file, default or unknown; a secret value is null. Of quotas: {"resource": "quota", "entity": {"user": "alice",
+                    "client-id": null}, "quotas": [{"name": "producer_byte_rate", "value": "1048576"}, …]}; null stands for every
+                    other.
                     """#
                 ],
                 examples: [
                     "martlet config get topic orders", "martlet config get broker 1 --all",
-                    "martlet config get topic orders retention.ms --json",
+                    "martlet config get topic orders retention.ms --json", "martlet config get user alice client app",
                 ]),
             .init(
                 "set", "Changes settings, all of them or none.",
@@ -43,17 +47,28 @@ enum ConfigCommand: ProgramCommand {
                 ],
                 notes: [
                     #"""
-                    With --json: {"resource": "topic", "name": "orders", "changed": ["retention.ms"]}.
+                    Quotas: producer_byte_rate and consumer_byte_rate in bytes a second, request_percentage of one processor,
+                    controller_mutation_rate in partitions a second; for addresses connection_creation_rate a second.
+
+                    With --json: {"resource": "topic", "name": "orders", "changed": ["retention.ms"]}; for quotas "entity", as
+                    `get` has it, in place of "name".
                     """#
                 ],
                 examples: [
                     "martlet config set topic orders retention.ms=3600000",
                     "martlet config set topic orders --delete retention.ms",
                     "martlet config set cluster log.retention.ms=86400000",
+                    "martlet config set client '<default>' producer_byte_rate=1048576",
                 ]),
         ])
 
     static func run(_ arguments: CommandLineArguments) throws(CommandLineArguments.Fault) -> Never {
+        if QuotaSettings.kinds.contains(arguments.operands[0]) {
+            let quotas = try QuotaSettings(arguments.operands)
+            if arguments.command == "config get" { try Session.run(arguments) { session in try await quotas.get(session) } }
+            let edits = try quotas.edits(try changes(arguments, quotas.rest))
+            try Session.run(arguments) { session in try await quotas.set(session, edits) }
+        }
         let (resource, rest) = try resource(arguments.operands)
         if arguments.command == "config get" {
             try Session.run(arguments) { session in try await get(session, resource, rest) }
@@ -66,12 +81,12 @@ enum ConfigCommand: ProgramCommand {
     private static func resource(
         _ operands: [String]
     ) throws(CommandLineArguments.Fault) -> (resource: ConfigResource, rest: [String]) {
-        let kinds = ["topic", "broker", "cluster"]
+        let kinds = ["topic", "broker", "cluster"] + QuotaSettings.kinds
         if operands[0] == "cluster" { return (.cluster, Array(operands.dropFirst())) }
-        guard kinds.contains(operands[0]) else {
+        guard ["topic", "broker"].contains(operands[0]) else {
             let nearest = nearestName(to: operands[0], among: kinds).map { "; the nearest is '\($0)'" } ?? ""
             throw CommandLineArguments.Fault(
-                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID and cluster")
+                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, and for quotas user NAME, client ID and ip ADDRESS")
         }
         guard operands.count > 1 else { throw CommandLineArguments.Fault("which \(operands[0])? Its name follows the word") }
         let name = operands[1], rest = Array(operands.dropFirst(2))

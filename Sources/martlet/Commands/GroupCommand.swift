@@ -53,7 +53,7 @@ enum GroupCommand: ProgramCommand {
 
     private static let describeDefinition = CommandLineArguments.Command(
         "describe", "Shows the state of groups, their members, and how far they are in each partition.",
-        commonFlags: ClientFlags.all, operands: [.init("GROUP", mayRepeat: true, "Their ids.")],
+        flags: [WhyText.flag], commonFlags: ClientFlags.all, operands: [.init("GROUP", mayRepeat: true, "Their ids.")],
         notes: [
             #"""
             With --json: {"groups": [{"group": …, "state": "Stable", "protocolType": "consumer", "assignor": "range",
@@ -61,9 +61,9 @@ enum GroupCommand: ProgramCommand {
             [{"topic": …, "partition": 0, "committed": 5, "end": 10, "lag": 5, "member": null}, …]}, …]}. `committed`,
             `end` and `lag` are null where nothing is committed, or the partition is gone; `member` is the id of the
             member that reads it. `protocolType` and `assignor` are null while the group has none.
-            """#
+            """#, WhyText.note,
         ],
-        examples: ["martlet group describe billing", "martlet group describe billing --json | jq '.groups[].lag'"])
+        examples: ["martlet group describe billing", "martlet group describe billing --why", "martlet group describe billing --json | jq '.groups[].lag'"])
 
     /// How far a group is in a partition.
     private struct Progress {
@@ -83,8 +83,15 @@ enum GroupCommand: ProgramCommand {
             do {
                 let group = try await session.client.group(id)
                 let progress = try await progress(of: group, session.client)
-                texts.append(text(group, progress, isStyled: session.isStyled))
-                entries.append(json(group, progress))
+                var text = text(group, progress, isStyled: session.isStyled)
+                var entry = json(group, progress)
+                if session.arguments.has("why") {
+                    let reasons = try await session.client.reasons(ofGroup: id)
+                    text += WhyText.text(reasons)
+                    entry["why"] = WhyText.json(reasons)
+                }
+                texts.append(text)
+                entries.append(.object(entry))
             } catch let error as ClientError where error.code != nil {
                 session.complain(partly: "\(error)")
             }
@@ -125,7 +132,7 @@ enum GroupCommand: ProgramCommand {
         return text + (table.isEmpty ? "" : table.text(isStyled: isStyled))
     }
 
-    private static func json(_ group: GroupDescription, _ progress: [Progress]) -> JSONValue {
+    private static func json(_ group: GroupDescription, _ progress: [Progress]) -> JSONObject {
         func number(_ number: Int64?) -> JSONValue { number.map { .int($0) } ?? .null }
         let members = group.members.map { member -> JSONValue in
             [

@@ -115,7 +115,8 @@ enum TopicCommand: ProgramCommand {
     private static let describeDefinition = CommandLineArguments.Command(
         "describe", "Shows the partitions of topics: leaders, replicas, first and next offset; and their settings.",
         flags: [
-            .init("upkeep", "Also shows how far partitions are compacted, and what that saved, from their leaders' metrics.")
+            .init("upkeep", "Also shows how far partitions are compacted, and what that saved, from their leaders' metrics."),
+            WhyText.flag,
         ],
         commonFlags: ClientFlags.all,
         operands: [.init("TOPIC", isRequired: false, mayRepeat: true, "Their names; none means all but internal ones.")],
@@ -131,9 +132,9 @@ enum TopicCommand: ProgramCommand {
             """#,
             """
             --upkeep asks the leaders where their metrics are told (martlet.metrics.listener), and reads them there.
-            """,
+            """, WhyText.note,
         ],
-        examples: ["martlet topic describe orders", "martlet topic describe --json"])
+        examples: ["martlet topic describe orders", "martlet topic describe orders --why", "martlet topic describe --json"])
 
     private static func describe(_ session: Session) async throws {
         let client = session.client
@@ -165,6 +166,11 @@ enum TopicCommand: ProgramCommand {
             if let kept {
                 told += "upkeep\n" + TopicUpkeep.text(kept, isStyled: session.isStyled)
                 entry["upkeep"] = TopicUpkeep.json(kept)
+            }
+            if session.arguments.has("why") {
+                let reasons = try await client.reasons(ofTopic: topic.name)
+                told += WhyText.text(reasons)
+                entry["why"] = WhyText.json(reasons)
             }
             texts.append(told)
             entries.append(.object(entry))

@@ -1,0 +1,120 @@
+import MartletBasics
+package import MartletModel
+
+/// What a group waits for, as its coordinator knows it.
+package struct GroupExplanation: Sendable {
+    package var reasons: [Reason] = []
+    /// What it has committed, by partition.
+    package var offsets: [(partition: TopicPartition, committed: CommittedOffset)] = []
+    /// The client ids of its members, each once, sorted.
+    package var clients: [String] = []
+}
+
+extension GroupMachine {
+    /// Nil where there is no such group.
+    package func explain(_ id: String, at moment: GroupMoment) -> GroupExplanation? {
+        guard let group = groups[id] else { return nil }
+        var explanation = GroupExplanation()
+        explanation.offsets = group.offsets.sorted.map { ($0.id, $0.committed) }
+        switch group.kind {
+        case .classic(let classic):
+            explanation.reasons = reasons(of: classic, moment)
+            explanation.clients = Set(classic.members.map(\.clientID)).sorted()
+        case .foreign(let foreign):
+            explanation.reasons = [
+                Reason(
+                    "type-not-served", id,
+                    "Its members are of the type \(foreign.type.rawValue), which this broker does not coordinate.")
+            ]
+        }
+        explanation.reasons += group.offsets.sortedUnstable.map { partition in
+            Reason(
+                "offset-in-transaction", "\(partition)",
+                "An offset for \(partition) belongs to a transaction that is open: members that begin to read this "
+                    + "partition wait until it ends.")
+        }
+        return explanation
+    }
+
+    private func reasons(of group: ClassicGroup, _ moment: GroupMoment) -> [Reason] {
+        switch group.state {
+        case .preparingRebalance: preparing(group, moment)
+        case .completingRebalance: completing(group, moment)
+        case .stable: group.members.compactMap { silence(of: $0, group, moment) }
+        case .empty: [Reason("no-members", group.id, "It has no members: nobody reads.", since: group.stateTimestamp)]
+        case .dead: []
+        }
+    }
+
+    private func preparing(_ group: ClassicGroup, _ moment: GroupMoment) -> [Reason] {
+        let left = group.due.map { max($0 - moment.now, .zero) }
+        if case .initialDelay = group.phase {
+            let text = "It waits for more members before its first generation, for \(left.map(Spoken.span) ?? "a moment") "
+                + "(group.initial.rebalance.delay.ms)."
+            return [Reason("first-rebalance", group.id, text, since: group.stateTimestamp, left: left)]
+        }
+        let rebalance = "the rebalance that is under way" + Spoken.since(group.stateTimestamp, now: moment.wallMilliseconds)
+        let patience = left.map { "the others wait for it for \(Spoken.span($0)) more at most, and then go on without it" }
+            ?? "the others wait for it"
+        let missing = group.members.filter { $0.awaitingJoin == nil }.map { member in
+            Reason(
+                "member-not-joined", member.id, "\(Self.title(member)) has not joined \(rebalance): \(patience).",
+                since: group.stateTimestamp, left: left)
+        }
+        let newcomers = group.newcomerIDs.map { id in
+            Reason(
+                "newcomer-not-joined", id,
+                "A member was given the id \(id) and has not joined with it \(rebalance): \(patience).",
+                since: group.stateTimestamp, left: left)
+        }
+        return missing + newcomers
+    }
+
+    private func completing(_ group: ClassicGroup, _ moment: GroupMoment) -> [Reason] {
+        let left = group.due.map { max($0 - moment.now, .zero) }
+        let since = Spoken.since(group.stateTimestamp, now: moment.wallMilliseconds)
+        let patience = left.map { "; the others wait for \(Spoken.span($0)) more at most, and then it is removed" } ?? ""
+        let missing = group.members.filter(\.isPendingSync)
+        if let leader = missing.first(where: { $0.id == group.leaderID }) {
+            return [
+                Reason(
+                    "leader-not-synced", leader.id,
+                    "\(Self.title(leader)) leads generation \(group.generation) and has not said who reads what\(since)"
+                        + "\(patience).",
+                    since: group.stateTimestamp, left: left)
+            ]
+        }
+        guard !missing.isEmpty else {
+            return [
+                Reason(
+                    "assignment-not-durable", group.id,
+                    "The assignments of generation \(group.generation) are being written\(since).",
+                    since: group.stateTimestamp)
+            ]
+        }
+        return missing.map { member in
+            Reason(
+                "member-not-synced", member.id,
+                "\(Self.title(member)) has joined generation \(group.generation) and not asked what it reads\(since)\(patience).",
+                since: group.stateTimestamp, left: left)
+        }
+    }
+
+    /// Nil for one that was heard of within half of its session.
+    private func silence(of member: GroupMember, _ group: ClassicGroup, _ moment: GroupMoment) -> Reason? {
+        guard let due = member.due else { return nil }
+        let left = max(due - moment.now, .zero)
+        let silence = member.sessionTimeout - left
+        guard silence.nanoseconds > member.sessionTimeout.nanoseconds / 2 else { return nil }
+        return Reason(
+            "member-silent", member.id,
+            "\(Self.title(member)) was not heard of for \(Spoken.span(silence)): after \(Spoken.span(left)) more its "
+                + "session ends, and others get its partitions.",
+            since: moment.wallMilliseconds - silence.milliseconds, left: left)
+    }
+
+    private static func title(_ member: GroupMember) -> String {
+        let instance = member.instanceID.map { ", instance \(Spoken.name($0))" } ?? ""
+        return "Member \(Spoken.name(member.id)) (client \(Spoken.name(member.clientID)) at \(member.clientHost)\(instance))"
+    }
+}
