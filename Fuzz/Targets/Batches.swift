@@ -21,14 +21,16 @@ func fuzzBatch(_ input: inout FuzzInput) {
     defer { records.deallocate() }
     records.copyMemory(from: given)
     if choice & 128 != 0, records.count >= BatchHeader.size {
-        records.storeBytes(of: Int32(truncatingIfNeeded: records.count - BatchHeader.lengthOverhead).bigEndian,
+        records.storeBytes(
+            of: Int32(truncatingIfNeeded: records.count - BatchHeader.lengthOverhead).bigEndian,
             toByteOffset: BatchHeader.At.batchLength, as: Int32.self)
         BatchHeader.seal(records)
     }
     let contexts = CodecContexts()
     var validator = BatchValidator(contexts: contexts, decompressedBytesLimit: decompressedLimit)
     guard let valid = try? validator.validate(records, config: config, version: version, now: 1_700_000_000_000) else { return }
-    let stored = UnsafeRawBufferPointer(valid.isRewritten ? validator.rewritten : UnsafeMutableRawBufferPointer(rebasing: records[..<valid.header.totalSize]))
+    let stored = UnsafeRawBufferPointer(
+        valid.isRewritten ? validator.rewritten : UnsafeMutableRawBufferPointer(rebasing: records[..<valid.header.totalSize]))
     checkStored(stored, valid, contexts)
 }
 
@@ -82,7 +84,8 @@ func fuzzFetched(_ input: inout FuzzInput) {
     let aborted: [(producer: ProducerID, first: Offset)]? = choice & 1 == 0 ? nil : [(7, 0), (7, 3), (9, 2)]
     let partition = TopicPartition("t", 0)
     let records = FetchedRecords(
-        partition, from: from, records: bytes, aborted: aborted, contexts: CodecContexts(), decompressedBytesLimit: decompressedLimit)
+        partition, from: from, records: bytes, aborted: aborted, contexts: CodecContexts(),
+        decompressedBytesLimit: decompressedLimit)
     var last = from - 1
     while true {
         let more = try? records.nextBatch { record in
@@ -102,7 +105,8 @@ func sealBatches(_ bytes: inout [UInt8]) {
     bytes.withUnsafeMutableBytes { all in
         var position = 0
         while all.count - position >= BatchHeader.size {
-            let length = Int32(bigEndian: all.loadUnaligned(fromByteOffset: position + BatchHeader.At.batchLength, as: Int32.self))
+            let length = Int32(
+                bigEndian: all.loadUnaligned(fromByteOffset: position + BatchHeader.At.batchLength, as: Int32.self))
             let size = Int(length) + BatchHeader.lengthOverhead
             guard size >= BatchHeader.size, size <= all.count - position else { return }
             BatchHeader.seal(UnsafeMutableRawBufferPointer(rebasing: all[position..<position + size]))

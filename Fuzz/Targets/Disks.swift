@@ -28,7 +28,8 @@ func fuzzLog(_ input: inout FuzzInput) {
     if choice & 4 != 0 { config.cleanupPolicy = .compact }
     var parameters = LogParameters(
         partition: TopicPartition("t", 0), folder: folder, config: config, disk: disk,
-        descriptors: DescriptorCache(disk: disk, limit: 8), clock: StoppedClock(), logger: Logger("log", to: SilentLog()), cutDirectory: "/cut")
+        descriptors: DescriptorCache(disk: disk, limit: 8), clock: StoppedClock(), logger: Logger("log", to: SilentLog()),
+        cutDirectory: "/cut")
     parameters.wasClosedCleanly = choice & 1 != 0
     parameters.durableLowerBound = choice & 2 != 0 ? durable : nil
     parameters.recoveryPoint = recoveryPoint
@@ -48,7 +49,8 @@ func fuzzLog(_ input: inout FuzzInput) {
         // one that was not scanned can be as damaged as it was
         return precondition(choice & 1 != 0, "a log that was recovered and closed does not open")
     }
-    precondition(again.offsets.logEnd == end || choice & 1 != 0, "a log that was closed at \(end) ends at \(again.offsets.logEnd)")
+    precondition(
+        again.offsets.logEnd == end || choice & 1 != 0, "a log that was closed at \(end) ends at \(again.offsets.logEnd)")
 }
 
 private func putFile(of input: inout FuzzInput, in folder: String, on disk: MemoryDisk, isSealed: Bool) {
@@ -88,7 +90,8 @@ private func read(_ log: PartitionLog) {
     let (start, end) = (log.offsets.logStart, log.offsets.logEnd)
     var offset = start
     for _ in 0..<64 where offset < end {
-        guard let slice = try? log.read(from: offset, maxBytes: 1 << 16, limit: end, firstBatchWhole: true), let file = slice.file
+        guard let slice = try? log.read(from: offset, maxBytes: 1 << 16, limit: end, firstBatchWhole: true),
+            let file = slice.file
         else { break }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: slice.count, alignment: 1)
         defer { bytes.deallocate() }
@@ -163,7 +166,9 @@ private func sealKeeperFile(_ bytes: inout [UInt8], isLog: Bool, _ zxid: Zxid) {
         func sum(_ range: Range<Int>, _ previous: UInt32 = 0) -> UInt32 {
             crc32c(UnsafeRawBufferPointer(rebasing: all[range]), continuing: previous)
         }
-        func store<T: FixedWidthInteger>(_ value: T, _ at: Int) { all.storeBytes(of: value.bigEndian, toByteOffset: at, as: T.self) }
+        func store<T: FixedWidthInteger>(_ value: T, _ at: Int) {
+            all.storeBytes(of: value.bigEndian, toByteOffset: at, as: T.self)
+        }
         guard isLog else {
             store(0x4D4B_5052_534E_5031 as UInt64, 0)
             store(UInt64(all.count - 20), 8)

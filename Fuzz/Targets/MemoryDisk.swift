@@ -32,7 +32,9 @@ final class MemoryDisk: Disk, @unchecked Sendable {
     }
 
     func status(_ path: String) throws(SystemError) -> FileStatus? {
-        if let file = files[path] { return FileStatus(size: Int64(file.bytes.count), isDirectory: false, modifiedMilliseconds: 0) }
+        if let file = files[path] {
+            return FileStatus(size: Int64(file.bytes.count), isDirectory: false, modifiedMilliseconds: 0)
+        }
         return folders.contains(path) ? FileStatus(size: 0, isDirectory: true, modifiedMilliseconds: 0) : nil
     }
 
@@ -82,7 +84,11 @@ private final class MemoryFile: DiskFile, @unchecked Sendable {
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
         precondition(offset >= 0, "a file is read from a place in it")
         let count = max(0, min(buffer.count, bytes.count - Int(offset)))
-        if count > 0 { bytes.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[Int(offset)..<Int(offset) + count])) } }
+        if count > 0 {
+            bytes.withUnsafeBytes {
+                buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[Int(offset)..<Int(offset) + count]))
+            }
+        }
         return count
     }
 

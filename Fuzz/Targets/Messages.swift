@@ -67,15 +67,19 @@ func fuzzProduce(_ input: inout FuzzInput) {
     let head = try? ProduceHead(&reader, version: version, into: &parts)
     var generated = ByteReader(body)
     let request = try? ProduceRequest.decode(from: &generated, version: version)
-    guard let head else { return precondition(request == nil || isOverBudget(body), "a produce request is refused by hand only") }
+    guard let head else {
+        return precondition(request == nil || isOverBudget(body), "a produce request is refused by hand only")
+    }
     guard let request else { return }
-    precondition(head.acks == request.acks && head.timeoutMs == request.timeoutMs, "acks and timeout are read otherwise by hand")
+    precondition(
+        head.acks == request.acks && head.timeoutMs == request.timeoutMs, "acks and timeout are read otherwise by hand")
     let flat = request.topicData.flatMap { topic in topic.partitionData.map { (topic, $0) } }
     precondition(flat.count == parts.count, "\(parts.count) partitions by hand, \(flat.count) generated")
     for (part, (topic, partition)) in zip(parts, flat) {
         precondition(part.index == partition.index && part.topicID == topic.topicID, "a partition is read otherwise by hand")
         precondition(part.records?.count == partition.records?.count, "records are read otherwise by hand")
-        precondition(String(decoding: reader.bytes(in: part.topicName), as: UTF8.self) == topic.name, "a name is read otherwise by hand")
+        precondition(
+            String(decoding: reader.bytes(in: part.topicName), as: UTF8.self) == topic.name, "a name is read otherwise by hand")
     }
 }
 

@@ -47,7 +47,8 @@ func fuzzArguments(_ input: inout FuzzInput) {
     let records = CommandLineArguments.Command(
         "records", "",
         flags: [
-            .init("set", value: "NAME=VALUE", mayRepeat: true, ""), .init("format", value: "FORMAT", choices: ["json", "text"], ""),
+            .init("set", value: "NAME=VALUE", mayRepeat: true, ""),
+            .init("format", value: "FORMAT", choices: ["json", "text"], ""),
             .init("count", value: "N", ""), .init("quiet", ""),
         ],
         operands: ["TOPIC", .init("FILE", isRequired: false, mayRepeat: true)])

@@ -33,7 +33,8 @@ import Testing
 
     @Test(arguments: FuzzTarget.allCases)
     func `the kept corpus is read to its end`(_ target: FuzzTarget) throws {
-        let packed = try #require(try Self.disk.contents("\(Self.folder)/Corpus/\(target.rawValue).pack"), "no corpus is kept for \(target)")
+        let packed = try #require(
+            try Self.disk.contents("\(Self.folder)/Corpus/\(target.rawValue).pack"), "no corpus is kept for \(target)")
         let inputs = try inputs(packed)
         #expect(inputs.count > 10)
         for input in inputs { run(target, input) }
