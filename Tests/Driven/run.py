@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE))
 # In the order in which they run: what says most about the program first.
 SUITES = [
     "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "groups", "rebalances", "cli", "directories", "takeover", "kill9", "hostile",
-    "full_disk", "metrics", "conformance", "install", "bench",
+    "overload", "fuzz", "full_disk", "metrics", "conformance", "install", "bench",
 ]
 
 
