@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run build test torture bench bench-gate fmt tidy simulate install uninstall deb container
+.PHONY: help run build test torture bench bench-gate fmt tidy simulate fuzz sanitize install uninstall deb container
 
 PROGRAM := .build/release/martlet
 PREFIX := /usr/local
@@ -12,6 +12,9 @@ RELEASE := --configuration release --static-swift-stdlib
 # that `make build` and `make test` do not undo each other's work.
 TESTED := --configuration release --scratch-path .build/tests -Xswiftc -assert-config -Xswiftc Debug
 QUIETLY := --quiet
+# The fuzzer's own build: coverage as a guide, memory watched, assertions on, and five bugs that it has to find when asked.
+FUZZED := --configuration release --scratch-path .build/fuzz --sanitize address -Xswiftc -sanitize=fuzzer -Xswiftc -use-ld=lld \
+    -Xswiftc -assert-config -Xswiftc Debug -Xswiftc -DPLANTED_BUGS
 
 help: ## this list
 	@echo "make <target>:"
@@ -62,6 +65,18 @@ simulate: ## run new seeds of the swarm (SEEDS=1000, MINUTES=10), or SEED=n to s
 	@swift build $(QUIETLY) $(TESTED) --product martlet-simulate
 	@scripts/simulate $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
+fuzz: fuzzer ## fuzz what reads bytes from outside (MINUTES=60 in all, TARGET=batch, PLANTED=1 for the planted bugs, KEEP=1)
+	@scripts/fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(TARGET),--target $(TARGET)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
+
+sanitize: ## run the Swift tests under the address sanitizer, and those of what threads share under the thread sanitizer
+	@scripts/prepare build
+	@scripts/sanitize
+
+.PHONY: fuzzer
+fuzzer:
+	@scripts/prepare build
+	@MARTLET_FUZZ=1 swift build $(QUIETLY) $(FUZZED) --product martlet-fuzz
+
 .PHONY: bench-programs
 bench-programs: build
 	@scripts/prepare bench
@@ -69,7 +84,7 @@ bench-programs: build
 
 # Everything that `make test` runs against, built but not run.
 .PHONY: tested
-tested: .build/venv/made .build/sarama
+tested: .build/venv/made .build/sarama fuzzer
 	@swift build $(QUIETLY) $(TESTED) --build-tests
 
 .PHONY: prepared-for-tests

@@ -23,6 +23,16 @@ func system(_ name: String, pkgConfig: String, apt: String) -> Target {
     .systemLibrary(name: name, pkgConfig: pkgConfig, providers: [.apt([apt])])
 }
 
+// The fuzzer itself is linked with a library that is there in a build with `-sanitize=fuzzer` alone: `make fuzz` asks for it.
+let fuzzer: [Target] =
+    Context.environment["MARTLET_FUZZ"] == nil
+    ? []
+    : [
+        .systemLibrary(name: "CLibFuzzer", path: "Fuzz/CLibFuzzer"),
+        .executableTarget(
+            name: "martlet-fuzz", dependencies: ["MartletFuzz", "CLibFuzzer"], path: "Fuzz/Program", swiftSettings: strict),
+    ]
+
 let package = Package(
     name: "martlet",
     products: [],
@@ -83,7 +93,15 @@ let package = Package(
             name: "martlet-bench",
             dependencies: ["MartletBasics", "MartletModel", "MartletWire", "MartletReactor"], swiftSettings: strict),
 
+        // What is fuzzed: for the fuzzer, and for a test that replays what it has found.
+        .target(
+            name: "MartletFuzz",
+            dependencies: [
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper", "MartletClient",
+            ], path: "Fuzz/Targets", swiftSettings: strict, plugins: ["GenerateWire"]),
+
         tests("TidyTests", [], exclude: ["ratchet.txt"]),
+        tests("MartletFuzzTests", ["MartletFuzz", "MartletReactor"]),
         tests("MartletBasicsTests", ["MartletBasics"]),
         tests(
             "MartletModelTests", ["MartletModel", "MartletBasics"],
@@ -121,5 +139,5 @@ let package = Package(
             [
                 "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor",
             ]),
-    ]
+    ] + fuzzer
 )

@@ -20,6 +20,9 @@ struct GenerateWire: BuildToolPlugin {
         case "MartletModel":
             (mode, inputs) = ("records", records)
             outputs = records.map { swiftFileName($0) }
+        case "MartletFuzz":
+            (mode, inputs) = ("list", apis + records)
+            outputs = ["MessageList.swift"]
         default:
             (mode, inputs) = ("catalog", apis + records)
             outputs = ["RandomMessages.swift"]

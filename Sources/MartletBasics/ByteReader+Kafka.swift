@@ -146,6 +146,12 @@ extension ByteReader {
     /// moves past it. Ranges that the inner reader gives out count from the same first byte.
     public mutating func taggedValue() throws(DecodingFault) -> ByteReader {
         let size = Int(try uvarint())
+        #if PLANTED_BUGS
+            if PlantedBug.taggedFieldSize.isPlanted {
+                defer { position += size }
+                return ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(position &+ size)]), at: position)
+            }
+        #endif
         let start = try take(size)
         var value = ByteReader(UnsafeRawBufferPointer(rebasing: bytes[..<(start &+ size)]), at: start)
         value.elementBytesLeft = elementBytesLeft

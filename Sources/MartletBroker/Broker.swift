@@ -36,13 +36,13 @@ private struct OpenListener {
 
 /// A broker: its listeners and connections, over the replicas and the cluster that `ClusterMember` keeps.
 package final class Broker: @unchecked Sendable {
-    /// What "without limit" is at most, and at most a quarter of the machine's memory.
-    private static let requestMemoryMost: Int64 = 400 << 20
     private static let coldReadThreads = 4
     private static let coldReadLimit = 256
     private static let sessionSweepInterval = Interval.seconds(30)
     /// Before connections of a listener that was taken away are closed.
     private static let farewell = Interval.seconds(1)
+    /// How soon a place is looked for again when all are taken.
+    private static let fullPause = Interval.milliseconds(50)
     /// Connections kept waiting until the broker serves, and as many for a rate of connections; more are closed.
     private static let earlyLimit = 1024
 
@@ -52,6 +52,8 @@ package final class Broker: @unchecked Sendable {
     package let cluster: ClusterMember
     let log: BrokerLog
     let clock: any Clock
+    /// What clients can make this process hold.
+    package let memoryBounds: MemoryBounds
     let requestMemory: RequestMemory
     let fetchSessions: FetchSessionCache
     package let groups: GroupCoordinator
@@ -70,6 +72,8 @@ package final class Broker: @unchecked Sendable {
     private var isOpen = false
     private var isStopped = false
     private var early: [(socket: any StreamSocket, listener: Listener)] = []
+    /// One a listening socket at most: it pauses.
+    private var waitingForPlace: [(socket: any StreamSocket, listener: Listener)] = []
 
     var metadata: MetadataStore { cluster.metadata }
     var topics: LocalTopics { cluster.topics }
@@ -80,25 +84,31 @@ package final class Broker: @unchecked Sendable {
         self.cluster = cluster
         log = BrokerLog(sink)
         clock = host.clock
-        let most = min(memoryBytes / 4, Self.requestMemoryMost)
-        requestMemory = RequestMemory(limit: Int(min(config.queuedRequestBytesLimit ?? most, config.memoryBytesLimit ?? most)))
+        let bounds = MemoryBounds(config, loops: host.loops.count, memoryBytes: memoryBytes)
+        memoryBounds = bounds
+        requestMemory = RequestMemory(limit: bounds.requestLimit)
         let seed = host.randomSeed()
         fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
-        groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: Int(most), sink: sink)
+        groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: bounds.groups, sink: sink)
         transactions = TransactionCoordinator(
-            host: host, cluster: cluster, groups: groups, config: config, bytesLimit: Int(most), sink: sink)
+            host: host, cluster: cluster, groups: groups, config: config, bytesLimit: bounds.transactions, sink: sink)
         connections = Connections(running: cluster.running, log: log.network)
         coldReads = host.makeLane("cold-reads", threads: Self.coldReadThreads, limit: Self.coldReadLimit)
-        codec = CodecLane(host)
+        codec = CodecLane(host, batchBytesLimit: bounds.batch)
         let memory = requestMemory
-        shared = host.loops.enumerated().map { ConnectionLoop($1, index: $0, memory: memory) }
+        let loops = host.loops.count
+        shared = host.loops.enumerated().map { index, loop in
+            ConnectionLoop(
+                loop, index: index, memory: memory, batchBytesLimit: bounds.batch, answerBytesLimit: bounds.answers / loops)
+        }
         let windows = RateShape(
             windows: config.settings.int64("quota.window.num"), seconds: config.settings.int64("quota.window.size.seconds"))
         let mutations = RateShape(
             windows: config.settings.int64("controller.quota.window.num"),
             seconds: config.settings.int64("controller.quota.window.size.seconds"))
-        quotaMeters = QuotaMeters(.init(requests: windows, mutations: mutations), loops: host.loops.count)
+        quotaMeters = QuotaMeters(.init(requests: windows, mutations: mutations), loops: loops)
         connectionRates = ConnectionRates(windows)
+        for loop in shared { loop.connections = connections }
     }
 
     package var connectionsCount: Int { connections.count }
@@ -271,12 +281,31 @@ package final class Broker: @unchecked Sendable {
     }
 
     private func take(_ socket: any StreamSocket, _ listener: Listener) {
-        guard let id = connections.admit(socket.peer) else { return socket.close() }
+        let id: UInt64
+        switch connections.admit(socket.peer) {
+        case .admitted(let given): id = given
+        case .refused: return socket.close()
+        case .full: return waitForPlace(socket, listener)
+        }
         let home = shared[nextLoop]
         nextLoop = (nextLoop + 1) % shared.count
         let connection = Connection(id: id, socket: socket, listener: listener, shared: home, broker: self)
         connections.opened(connection)
         if home.loop.isCurrent { connection.start() } else { home.loop.execute { connection.start() } }
+    }
+
+    /// No place is free (`max.connections`): as in Kafka nobody is turned away, but accepted when one is. The others wait
+    /// with the system.
+    private func waitForPlace(_ socket: any StreamSocket, _ listener: Listener) {
+        waitingForPlace.append((socket, listener))
+        for open in opened { open.pause(for: Self.fullPause) }
+        guard waitingForPlace.count == 1 else { return }
+        host.loops[0].schedule(after: Self.fullPause) { [weak self] in
+            guard let self else { return }
+            let waiting = waitingForPlace
+            waitingForPlace.removeAll()
+            for (socket, listener) in waiting { take(socket, listener) }
+        }
     }
 
     // MARK: Requests
@@ -309,8 +338,9 @@ package final class Broker: @unchecked Sendable {
         isStopped = true
         groups.stop()
         transactions.stop()
-        for (socket, _) in early { socket.close() }
+        for (socket, _) in early + waitingForPlace { socket.close() }
         early.removeAll()
+        waitingForPlace.removeAll()
         for listener in opened { listener.close() }
         opened.removeAll()
         for loop in host.loops {

@@ -70,16 +70,20 @@ final class CodecLane: @unchecked Sendable {
 
     /// Validators own memory that is worth keeping: one for each thread.
     private final class Validator {
-        var validator = BatchValidator(contexts: CodecContexts())
+        var validator: BatchValidator
+
+        init(batchBytesLimit: Int) { validator = BatchValidator(contexts: CodecContexts(), decompressedBytesLimit: batchBytesLimit) }
     }
 
     private let lane: any Lane
+    private let batchBytesLimit: Int
     private let clock: any Clock
     private let lock = Lock()
     // guarded by the lock:
     private var idle: [Validator] = []
 
-    init(_ host: any Host) {
+    init(_ host: any Host, batchBytesLimit: Int) {
+        self.batchBytesLimit = batchBytesLimit
         lane = host.makeLane("codec", threads: Self.threads, limit: Self.queueLimit)
         clock = host.clock
     }
@@ -88,7 +92,7 @@ final class CodecLane: @unchecked Sendable {
     func submit(_ work: CodecWork, on loop: any EventLoop, then done: @escaping @Sendable (CodecWork) -> Void) -> Bool {
         lane.submit(
             { [self] in
-                let own = lock.withLock { idle.popLast() } ?? Validator()
+                let own = lock.withLock { idle.popLast() } ?? Validator(batchBytesLimit: batchBytesLimit)
                 work.check(with: &own.validator, now: clock.wallMilliseconds)
                 lock.withLock { if idle.count < Self.threads { idle.append(own) } }
             }, on: loop, then: { done(work) })

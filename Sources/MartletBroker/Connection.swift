@@ -16,9 +16,16 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     /// Pipelined produce requests beyond these numbers wait in the socket.
     static let answersLimit = 1024
     static let outboxLimit = 4 << 20
+    /// The same while all connections together hold much.
+    static let outboxLimitShort = 64 << 10
     /// The pace that is expected of a frame once it began, after a time of grace: slower ones are closed.
     static let frameGrace = Interval.seconds(30)
     static let frameBytesPerSecondLeast: Int64 = 8 * 1024
+    /// The grace while others wait for memory, and the time in which a whole frame must then come.
+    static let frameGraceShort = Interval.seconds(2)
+    static let frameSecondsShort: Int64 = 30
+    /// To end smaller ones would help nobody.
+    static let frameSizeShort = 64 << 10
 
     let id: UInt64
     let broker: Broker
@@ -55,6 +62,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     /// The number of the answer at the head of `answers`.
     private(set) var firstAnswer: UInt64 = 0
     private var isNotedUnsent = false
+    /// What of the outbox, and of input that waits, is counted as held.
+    private(set) var countedMemory = 0
     /// What of the outbox is counted as waiting for the peer.
     private var countedOutbox = 0
     private var isWritableWatched = false
@@ -120,12 +129,14 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
 
     /// There is room for one more answer, and the client need not wait.
     private var startsRequests: Bool {
-        mutedUntil == nil && answers.count < Self.answersLimit && outbox.pending < Self.outboxLimit
+        mutedUntil == nil && answers.count < Self.answersLimit
+            && outbox.pending < (shared.holdsMuch ? Self.outboxLimitShort : Self.outboxLimit)
     }
 
     func updateInterest() {
         guard !isClosed else { return }
         if hasPeerGone, isBlocked ? !blocksForOwnWork : held != nil && mutedUntil == nil { return close("the peer has gone") }
+        countMemory()
         var interest: Readiness = wantsInput ? .readable : []
         if !outbox.isEmpty, isWritableWatched { interest.insert(.writable) }
         socket.watch(interest)
@@ -140,7 +151,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         defer { isProcessing = false }
         var budget = ConnectionLoop.turnBudget
         while budget > 0, !isClosed, wantsInput {
-            var space = shared.receiveSpace()
+            var space = shared.receiveSpaceWhileShort()
             for byte in prefix {
                 space[0] = byte
                 space = UnsafeMutableRawBufferPointer(rebasing: space[1...])
@@ -172,6 +183,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             if intoFrame + intoScratch < min(rest.count + space.count, 64 * 1024) { break }
         }
         if !isClosed { updateInterest() }
+        if shared.holdsMuch { flush() }
     }
 
     /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be
@@ -463,7 +475,16 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         }
     }
 
+    /// Memory that is charged as a request's is counted there.
+    private func countMemory() {
+        let now = outbox.bytes.count + (held.map { $0.memory.count - $0.charged } ?? 0)
+        guard now != countedMemory else { return }
+        shared.memoryChanged(by: now - countedMemory)
+        countedMemory = now
+    }
+
     private func countOutbox() {
+        countMemory()
         let pending = outbox.pending
         guard pending != countedOutbox else { return }
         shared.outboxChanged(by: pending - countedOutbox)
@@ -478,6 +499,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if !outbox.isEmpty { _ = try? outbox.flush(to: socket, limit: Self.outboxLimit) }
         isClosed = true
         shared.outboxChanged(by: -countedOutbox)
+        shared.memoryChanged(by: -countedMemory)
+        countedMemory = 0
         if waitsForMemory != nil { broker.requestMemory.withdraw(self) }
         if let muteTimer { loop.cancel(muteTimer) }
         letGoOfLimits()
@@ -495,11 +518,20 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if let partial {
             // while it is we who do not read, nobody is slow
             guard wantsInput else { return frameBegan = now }
-            let allowed = Self.frameGrace + Interval.seconds(Int64(partial.filled) / Self.frameBytesPerSecondLeast)
+            let allowed = timeAllowed(partial)
             if now - frameBegan > allowed { close("a frame that arrives too slowly: \(partial.filled) of \(partial.size) bytes") }
         } else if now - lastActive > idleLimit, !isBlocked, answers.isEmpty {
             close("idle")
         }
+    }
+
+    /// Since a frame began; less where others wait for the memory that it has.
+    private func timeAllowed(_ frame: FrameBuffer) -> Interval {
+        guard frame.size >= Self.frameSizeShort, broker.requestMemory.isShort(for: frame.size) else {
+            return Self.frameGrace + Interval.seconds(Int64(frame.filled) / Self.frameBytesPerSecondLeast)
+        }
+        let pace = max(Self.frameBytesPerSecondLeast, Int64(frame.size) / Self.frameSecondsShort)
+        return Self.frameGraceShort + Interval.seconds(Int64(frame.filled) / pace)
     }
 
     /// Names those who speak something else to this port.

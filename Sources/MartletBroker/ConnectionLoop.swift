@@ -13,6 +13,8 @@ final class ConnectionLoop: @unchecked Sendable {
     static let scratchSize = 1 << 20
     /// Less room than this, and the turn's appends are written first to have it all again.
     static let receiveSizeLeast = 256 * 1024
+    /// What is received at a time while requests wait for memory.
+    static let receiveSizeShort = 16 * 1024
     /// What one connection may receive before the others get their turn.
     static let turnBudget = 1 << 20
     /// What one connection may be sent before the others get their turn: an answer with the megabyte that a consumer
@@ -39,12 +41,17 @@ final class ConnectionLoop: @unchecked Sendable {
     private var endOfTurnScheduled = false
     private var endOfTurn: (() -> Void)!
     private let memory: RequestMemory
+    /// What its connections may hold together, of answers that are not taken and of input that waits.
+    private let answerBytesLimit: Int
+    private var heldBytes = 0
+    weak var connections: Connections?
 
-    init(_ loop: any EventLoop, index: Int, memory: RequestMemory) {
+    init(_ loop: any EventLoop, index: Int, memory: RequestMemory, batchBytesLimit: Int, answerBytesLimit: Int) {
         self.loop = loop
         self.index = index
         self.memory = memory
-        validator = BatchValidator(contexts: CodecContexts())
+        self.answerBytesLimit = answerBytesLimit
+        validator = BatchValidator(contexts: CodecContexts(), decompressedBytesLimit: batchBytesLimit)
         scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
         endOfTurn = { [unowned self] in finishTurn() }
     }
@@ -115,6 +122,7 @@ final class ConnectionLoop: @unchecked Sendable {
             index += 1
         }
         unsent.removeAll(keepingCapacity: true)
+        if heldBytes > answerBytesLimit { connections?.closeLargest(on: loop, toFree: heldBytes - answerBytesLimit / 4 * 3) }
         if counts.hasAnswered { counts.endTurn(now: loop.clock.now) }
     }
 
@@ -131,6 +139,22 @@ final class ConnectionLoop: @unchecked Sendable {
 
     /// A client was told to wait.
     func throttled(_ kind: QuotaKind, _ span: Interval) { counts.throttled(kind, span) }
+
+    /// A connection holds so many more bytes, or fewer, in its outbox and of input that waits.
+    func memoryChanged(by bytes: Int) {
+        heldBytes += bytes
+        if heldBytes > answerBytesLimit { scheduleEndOfTurn() }
+    }
+
+    /// Answers go out at once, not at the turn's end, while there are so many.
+    var holdsMuch: Bool { heldBytes > answerBytesLimit / 2 }
+
+    /// What is received of requests that wait for memory is kept: little is received while any does.
+    func receiveSpaceWhileShort() -> UnsafeMutableRawBufferPointer {
+        let space = receiveSpace()
+        guard memory.isShort else { return space }
+        return UnsafeMutableRawBufferPointer(rebasing: space[..<min(space.count, Self.receiveSizeShort)])
+    }
 
     /// A connection has so many more bytes, or fewer, that its peer does not take.
     func outboxChanged(by bytes: Int) { counts.outboxBytes += bytes }

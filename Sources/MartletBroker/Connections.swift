@@ -14,6 +14,8 @@ final class Connections: @unchecked Sendable {
     private var admitted = 0
     private var nextID: UInt64 = 1
     private var isClosing = false
+    /// Somebody waits for a place.
+    private var isFull = false
     private var counts = Statistics()
 
     private let running: RunningConfig
@@ -44,27 +46,37 @@ final class Connections: @unchecked Sendable {
     var largestOutbox: Int { lock.withLock { open.values.map { $0.outbox.pending }.max() ?? 0 } }
     var count: Int { lock.withLock { open.count } }
 
-    /// A place for a connection from this address: its number, or nil if there is none.
-    func admit(_ peer: SocketAddress) -> UInt64? {
+    enum Admission {
+        case admitted(UInt64)
+        /// Its address has as many as it may have.
+        case refused
+        /// There is no place for anybody now.
+        case full
+    }
+
+    /// A place for a connection from this address.
+    func admit(_ peer: SocketAddress) -> Admission {
         let config = running.current
         let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
-        let (id, refusal): (UInt64?, String) = lock.withLock {
-            if isClosing { return (nil, "the broker is stopping") }
-            if admitted >= Int(config.connectionLimit) {
-                counts.refused += 1
-                return (nil, "max.connections (\(config.connectionLimit)) are open")
-            }
+        let (admission, refusal): (Admission, String?) = lock.withLock {
+            if isClosing { return (.refused, "the broker is stopping") }
             if perAddress[peer.host, default: 0] >= Int(limit) {
                 counts.refused += 1
-                return (nil, "max.connections.per.ip (\(limit)) are open from this address")
+                return (.refused, "max.connections.per.ip (\(limit)) are open from this address")
             }
+            if admitted >= Int(config.connectionLimit) {
+                let isNews = !isFull
+                isFull = true
+                return (.full, isNews ? "max.connections (\(config.connectionLimit)) are open: it waits for a place" : nil)
+            }
+            isFull = false
             perAddress[peer.host, default: 0] += 1
             admitted += 1
             nextID += 1
-            return (nextID, "")
+            return (.admitted(nextID), nil)
         }
-        if id == nil { log.warning("a connection was refused", ("client", peer.description), ("reason", refusal)) }
-        return id
+        if let refusal { log.warning("a connection was not accepted", ("client", peer.description), ("reason", refusal)) }
+        return admission
     }
 
     func opened(_ connection: Connection) {
@@ -117,6 +129,17 @@ final class Connections: @unchecked Sendable {
                     connection.close("its listener was taken away")
                 }
             }
+        }
+    }
+
+    /// Closes those of a loop that hold the most memory, until they hold less by so much. On it.
+    func closeLargest(on loop: any EventLoop, toFree bytes: Int) {
+        var left = bytes
+        for connection in all(on: loop).sorted(by: { $0.countedMemory > $1.countedMemory }) {
+            guard left > 0, connection.countedMemory > 0 else { return }
+            left -= connection.countedMemory
+            let bytes = connection.countedMemory
+            connection.close("memory is short, and it holds \(bytes) bytes of answers not taken, or of input that waits")
         }
     }
 

@@ -31,6 +31,7 @@ package final class FetchedRecords: @unchecked Sendable {
     package private(set) var bytesWanted: Int?
 
     private let answer: ResponseFrame
+    private let decompressedBytesLimit: Int
     private let contexts: CodecContexts
     private var walker: BatchWalker
     private var decompressed = ByteBuffer(capacity: 16)
@@ -43,8 +44,9 @@ package final class FetchedRecords: @unchecked Sendable {
     init(
         _ partition: TopicPartition, from: Offset, answer: ResponseFrame, records: ByteRange, highWatermark: Offset,
         lastStableOffset: Offset, logStart: Offset, aborted: [(producer: ProducerID, first: Offset)]?,
-        contexts: CodecContexts
+        contexts: CodecContexts, decompressedBytesLimit: Int = FetchedRecords.decompressedBytesLimit
     ) {
+        self.decompressedBytesLimit = decompressedBytesLimit
         self.partition = partition
         self.from = from
         self.answer = answer
@@ -57,6 +59,26 @@ package final class FetchedRecords: @unchecked Sendable {
         self.aborted = (aborted ?? []).sorted { $0.first < $1.first }
         walker = BatchWalker(
             UnsafeRawBufferPointer(rebasing: answer.bytes[records.offset..<records.end]), checkingChecksums: true)
+    }
+
+    /// Of bytes that came some other way than in an answer.
+    package convenience init(
+        _ partition: TopicPartition, from: Offset, records: [UInt8], aborted: [(producer: ProducerID, first: Offset)]?,
+        contexts: CodecContexts, decompressedBytesLimit: Int = FetchedRecords.decompressedBytesLimit
+    ) {
+        let frame = ResponseFrame(size: records.count)
+        var copied = 0
+        while copied < records.count {
+            let room = frame.room
+            let count = min(room.count, records.count - copied)
+            room.copyBytes(from: records[copied..<copied + count])
+            frame.filled(count)
+            copied += count
+        }
+        self.init(
+            partition, from: from, answer: frame, records: ByteRange(offset: 0, count: records.count), highWatermark: .max,
+            lastStableOffset: .max, logStart: 0, aborted: aborted, contexts: contexts,
+            decompressedBytesLimit: decompressedBytesLimit)
     }
 
     /// Hands each record of the next batch to `body`, in order; false where there is no further batch. Stops early, and
@@ -73,7 +95,7 @@ package final class FetchedRecords: @unchecked Sendable {
                 guard header.nextOffset > from else { continue }
                 // control records, and those of transactions that came to nothing, are nobody's to see
                 guard !isHidden(header, walker.batch(at: position, header)) else {
-                    nextOffset = header.nextOffset
+                    nextOffset = max(nextOffset, header.nextOffset)
                     continue
                 }
                 try hand(header, walker.batch(at: position, header), to: body)
@@ -90,9 +112,11 @@ package final class FetchedRecords: @unchecked Sendable {
             while let view = try cursor.next() {
                 let (offset, overflow) = header.baseOffset.addingReportingOverflow(Int64(view.offsetDelta))
                 guard !overflow, offset >= header.baseOffset, offset <= header.lastOffset else {
-                    throw RecordFault.sizeDisagrees
+                    throw RecordFault.offsetOutOfPlace
                 }
                 guard offset >= from else { continue }
+                // what was handed out is not handed out again, whatever a broker answers
+                guard offset >= nextOffset else { throw RecordFault.offsetOutOfPlace }
                 let isAppendTime = header.timestampType == .logAppendTime
                 let record = FetchedRecord(
                     offset: offset,
@@ -101,7 +125,7 @@ package final class FetchedRecords: @unchecked Sendable {
                 nextOffset = offset + 1
                 guard body(record) else { return }
             }
-            nextOffset = header.nextOffset
+            nextOffset = max(nextOffset, header.nextOffset)
         } catch {
             throw corrupt("batch at \(header.baseOffset): \(error)")
         }
@@ -115,7 +139,7 @@ package final class FetchedRecords: @unchecked Sendable {
         guard codec != .none, header.recordCount > 0 else { return area }
         decompressed.reset()
         do throws(CompressionFault) {
-            try contexts.decompress(area, codec: codec, into: &decompressed, limit: Self.decompressedBytesLimit)
+            try contexts.decompress(area, codec: codec, into: &decompressed, limit: decompressedBytesLimit)
         } catch {
             throw corrupt("batch at \(header.baseOffset): \(error)")
         }

@@ -155,6 +155,11 @@ enum KeeperLog {
             T(bigEndian: bytes.loadUnaligned(fromByteOffset: start + offset, as: T.self))
         }
         let size = Int(integer(0, UInt32.self))
+        #if PLANTED_BUGS
+            if PlantedBug.keeperRecordSize.isPlanted, size >= recordOverhead - 8, size <= recordSizeLimit {
+                _ = checksum(of: UnsafeRawBufferPointer(rebasing: bytes[start..<(start + 8 + size)]))
+            }
+        #endif
         guard size >= recordOverhead - 8, size <= recordSizeLimit, size <= bytes.count - start - 8 else { return nil }
         let record = start..<(start + 8 + size)
         guard checksum(of: UnsafeRawBufferPointer(rebasing: bytes[record])) == integer(4, UInt32.self) else {

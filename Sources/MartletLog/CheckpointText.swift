@@ -1,3 +1,7 @@
+#if PLANTED_BUGS
+    internal import MartletBasics
+#endif
+
 /// Reads the text that all of Kafka's checkpoints share:
 ///
 ///     0            the version
@@ -71,6 +75,12 @@ struct CheckpointText {
         let word = try word()
         var value: T = 0
         for digit in word {
+            #if PLANTED_BUGS
+                if PlantedBug.checkpointNumber.isPlanted, digit >= UInt8(ascii: "0"), digit <= UInt8(ascii: "9") {
+                    value = value * 10 + T(digit - UInt8(ascii: "0"))
+                    continue
+                }
+            #endif
             let (tens, overflow) = value.multipliedReportingOverflow(by: 10)
             guard digit >= UInt8(ascii: "0"), digit <= UInt8(ascii: "9"), !overflow else { throw notANumber(word) }
             let (sum, tooLarge) = tens.addingReportingOverflow(T(digit - UInt8(ascii: "0")))

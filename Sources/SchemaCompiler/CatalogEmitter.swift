@@ -23,6 +23,20 @@ struct CatalogEmitter {
         }
     }
 
+    func emitList(into out: inout SwiftText) {
+        out.block("enum MessageList") { out in
+            self.emitList("requests", "WireMessage", messages.filter { $0.kind == .request }, into: &out)
+            self.emitList("responses", "WireMessage", messages.filter { $0.kind == .response }, into: &out)
+            self.emitList("records", "VersionedRecord", messages.filter { !$0.kind.isWire }, into: &out)
+        }
+    }
+
+    private func emitList(_ name: String, _ type: String, _ listed: [Message], into out: inout SwiftText) {
+        out.line("static let \(name): [any \(type).Type] = [")
+        for message in listed { out.line("    \(message.name).self,") }
+        out.line("]")
+    }
+
     private func emitRandom(_ structure: Structure, _ message: Message, into out: inout SwiftText) {
         out.block("static func random(version: Int16, using random: inout SeededRandom) -> Self") { out in
             let fields = structure.fields.filter { !$0.versions.intersection(structure.reach).isEmpty }

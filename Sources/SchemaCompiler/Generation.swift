@@ -41,10 +41,11 @@ package enum Generation {
         }
     }
 
-    /// `WireGenerator wire|records|catalog FOLDER SCHEMA…`
+    /// `WireGenerator wire|records|catalog|list FOLDER SCHEMA…`
     ///
     /// Writes Swift into the folder: for `wire`, one file an API and ApiKey.swift; for `records`, one file a record;
-    /// for `catalog`, one file that makes random values of every message and lists them all, which only tests need.
+    /// for `catalog`, one file that makes random values of every message and lists them all, which only tests need; for
+    /// `list`, one file that lists them.
     package static func run(_ arguments: [String]) -> Never {
         do {
             try generate(arguments)
@@ -55,7 +56,7 @@ package enum Generation {
     }
 
     private static func generate(_ arguments: [String]) throws {
-        guard arguments.count > 3 else { Files.fail("usage: WireGenerator wire|records|catalog FOLDER SCHEMA…") }
+        guard arguments.count > 3 else { Files.fail("usage: WireGenerator wire|records|catalog|list FOLDER SCHEMA…") }
         let folder = arguments[2]
         let schemas = try arguments[3...].sorted().map { try SchemaParser.parse(path: $0, text: try Files.read($0)) }
         try checkKeys(schemas)
@@ -83,6 +84,11 @@ package enum Generation {
                 CatalogEmitter(messages: schemas.flatMap(\.messages)).emit(into: &out)
             }
             try Files.write(text, to: folder + "/RandomMessages.swift")
+        case "list":
+            let text = generated(["import MartletModel", "import MartletWire"]) { out in
+                CatalogEmitter(messages: schemas.flatMap(\.messages)).emitList(into: &out)
+            }
+            try Files.write(text, to: folder + "/MessageList.swift")
         default: Files.fail("'\(arguments[1])' is nothing that can be generated")
         }
     }

@@ -335,41 +335,94 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         func memoryGranted(_ count: Int) { granted.append(count) }
     }
 
-    @Test func aLargeFrameIsNotOvertakenForEverBySmallOnes() {
+    private func waiters(_ count: Int) -> (world: SimulatedWorld, all: [Waiter]) {
         let world = SimulatedWorld(seed: 1)
-        defer { world.end() }
         let loop = world.makeHost("a").loops[0]
+        return (world, (0..<count).map { _ in Waiter(loop) })
+    }
+
+    @Test func aLargeFrameIsNotOvertakenForEverBySmallOnes() {
+        let (world, all) = waiters(2)
+        defer { world.end() }
         let memory = RequestMemory(limit: 100)
-        let (large, small, gone) = (Waiter(loop), Waiter(loop), Waiter(loop))
-        #expect(memory.reserve(60, for: small))
+        let (small, large) = (all[0], all[1])
+        for _ in 0..<8 { #expect(memory.reserve(10, for: small)) }
         #expect(!memory.reserve(80, for: large))
-        #expect(!memory.reserve(10, for: small), "behind the large one")
-        #expect(!memory.reserve(90, for: gone))
-        memory.release(60)
-        #expect(memory.inUse == 90)
+        #expect(!memory.reserve(10, for: small), "small ones keep to what the large one leaves")
+        for _ in 0..<6 { memory.release(10) }
         world.run(for: .seconds(1))
-        #expect(large.granted == [80] && small.granted == [10] && gone.granted == [])
-        memory.withdraw(gone)
-        #expect(memory.waitingCount == 0)
-        memory.release(80)
+        #expect(large.granted == [80] && memory.inUse == 100)
         memory.release(10)
+        world.run(for: .seconds(1))
+        #expect(small.granted == [10] && memory.inUse == 100)
+    }
+
+    @Test func thoseWhoSendLargeFramesSlowlyHoldUpNobodyWithSmallOnes() {
+        let (world, all) = waiters(3)
+        defer { world.end() }
+        let memory = RequestMemory(limit: 100)
+        #expect(memory.reserve(40, for: all[0]) && memory.reserve(35, for: all[0]))
+        #expect(!memory.reserve(20, for: all[1]), "large frames have three quarters")
+        #expect(memory.isShort && memory.isShort(for: 40) && !memory.isShort(for: 12))
+        for _ in 0..<2 { #expect(memory.reserve(12, for: all[2])) }
+        #expect(!memory.reserve(12, for: all[2]), "all is taken")
+        memory.withdraw(all[1])
+        memory.withdraw(all[2])
+        #expect(memory.waitingCount == 0 && !memory.isShort)
+        memory.release(40)
+        memory.release(35)
+        memory.release(12)
+        memory.release(12)
         #expect(memory.inUse == 0)
     }
 
-    @Test func aFrameLargerThanAllThereIsGetsItsTurnAlone() {
-        let world = SimulatedWorld(seed: 1)
+    @Test func aFrameLargerThanAllThereIsGetsItsTurn() {
+        let (world, all) = waiters(3)
         defer { world.end() }
-        let loop = world.makeHost("a").loops[0]
         let memory = RequestMemory(limit: 100)
-        let (huge, small) = (Waiter(loop), Waiter(loop))
-        #expect(memory.reserve(1, for: small))
+        let (huge, small, other) = (all[0], all[1], all[2])
+        for _ in 0..<2 { #expect(memory.reserve(10, for: small)) }
         #expect(!memory.reserve(1000, for: huge))
-        memory.release(1)
-        #expect(memory.inUse == 1000)
-        #expect(!memory.reserve(1, for: small))
+        memory.release(10)
+        world.run(for: .seconds(1))
+        #expect(huge.granted == [1000] && memory.inUse == 1010)
+        #expect(!memory.reserve(50, for: other), "no other large one beside it")
         memory.release(1000)
         world.run(for: .seconds(1))
-        #expect(huge.granted == [1000] && small.granted == [1] && memory.inUse == 1)
+        #expect(other.granted == [50] && memory.inUse == 60)
+    }
+
+    /// What small ones are given beside a huge one is counted in the limit that is told.
+    @Test func whateverComesTheBoundHolds() {
+        let (world, all) = waiters(4)
+        defer { world.end() }
+        var random = SeededRandom(seed: 5)
+        let memory = RequestMemory(limit: 1000)
+        var held: [Int] = []
+        for _ in 0..<5000 {
+            let waiter = all[random.below(4)]
+            if random.chance(1, in: 2) {
+                let count = random.chance(1, in: 3) ? 126 + random.below(800) : 1 + random.below(125)
+                if memory.reserve(count, for: waiter) { held.append(count) }
+            } else if !held.isEmpty {
+                memory.release(held.remove(at: random.below(held.count)))
+            }
+            world.run(for: .milliseconds(1))
+            for waiter in all {
+                held += waiter.granted
+                waiter.granted = []
+            }
+            #expect(memory.inUse == held.reduce(0, +) && memory.inUse <= 1125)
+        }
+        for count in held { memory.release(count) }
+        for _ in 0..<10_000 where memory.inUse > 0 {
+            world.run(for: .milliseconds(1))
+            for waiter in all {
+                for count in waiter.granted { memory.release(count) }
+                waiter.granted = []
+            }
+        }
+        #expect(memory.inUse == 0 && memory.waitingCount == 0)
     }
 }
 

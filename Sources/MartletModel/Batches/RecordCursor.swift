@@ -16,6 +16,7 @@ package import MartletBasics
     case sizeDisagrees
     /// Bytes follow the last record that the batch counts.
     case bytesAfterLastRecord
+    case offsetOutOfPlace
 }
 
 extension RecordFault: CustomStringConvertible {
@@ -28,6 +29,7 @@ extension RecordFault: CustomStringConvertible {
         case .malformedHeaders: "a record's header count is impossible or a header has no name"
         case .sizeDisagrees: "a record's fields end before its size says"
         case .bytesAfterLastRecord: "bytes follow the last record of the batch"
+        case .offsetOutOfPlace: "a record's offset lies outside of its batch, or not behind the one before it"
         }
     }
 }
@@ -167,6 +169,12 @@ func endOfHeaders(
         guard nameSize <= stop &- position else { throw .fieldBeyondRecord }
         position &+= nameSize
         let valueSize = max(0, Int(try recordVarint(base, &position, stop)))
+        #if PLANTED_BUGS
+            if PlantedBug.headerValueSize.isPlanted {
+                position = min(stop, position &+ valueSize)
+                continue
+            }
+        #endif
         guard valueSize <= stop &- position else { throw .fieldBeyondRecord }
         position &+= valueSize
     }

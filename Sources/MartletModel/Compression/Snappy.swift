@@ -35,6 +35,9 @@ extension CodecContexts {
             guard end - position >= 4 else { throw .unreadable(.snappy, "the stream ends inside a block's size") }
             let size = Int(load(source, at: position) as Int32)
             position += 4
+            #if PLANTED_BUGS
+                if PlantedBug.snappyBlockSize.isPlanted, size <= end - position { _ = source[position..<position + size] }
+            #endif
             guard size >= 0, size <= end - position else {
                 throw .unreadable(.snappy, "a block of \(size) bytes where \(end - position) remain")
             }

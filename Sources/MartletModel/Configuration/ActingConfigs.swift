@@ -202,7 +202,7 @@ package enum ActingConfigs {
         ("martlet.event.loops", "The threads that serve connections."),
         ("martlet.keeper.dir", "Where the embedded coordination service keeps its log. Essential: back it up."),
         ("martlet.log.level", "The least level of what is logged; `info,network:debug` gives a subsystem its own."),
-        ("martlet.memory.limit.bytes", "The most bytes of requests in memory; -1: a quarter of all, at most 400 MB."),
+        ("martlet.memory.limit.bytes", "The most bytes of requests in memory; -1: a quarter of all, at most 113 MB."),
         (
             "martlet.metrics.labels.max",
             "The most topics, partitions, and partitions of groups that metrics tell of one by one."

@@ -145,6 +145,7 @@ final class ServerProcess: @unchecked Sendable {
               produce    echo hello | kcat -b \(address) -t hello -P
               consume    kcat -b \(address) -t hello -C -e
               metrics    \(metrics)
+              memory     \(process.broker?.memoryBounds.description ?? "")
             """)
     }
 

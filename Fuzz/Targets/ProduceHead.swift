@@ -1,0 +1,1 @@
+../../Sources/MartletBroker/ProduceHead.swift
