@@ -6,7 +6,8 @@ import collections, pathlib, re, subprocess, sys
 from driving import Broker, family, shared, told_by
 
 # Lists of conversations, and which of each are held.
-SUBSETS = [("1-path", ""), ("2-broker", ""), ("4-coordination", r"consumergroups\.")]
+SUBSETS = [("1-path", ""), ("2-broker", ""), ("4-coordination", "|".join(
+    [r"consumergroups\.", r"transactions\.", r"offsets\.read_committed", r"commits\.require_stable", r"compaction\.timed_out"]))]
 # The broker that was recorded, and no retention: many records carry timestamps of years ago.
 SETTINGS = {
     "broker.id": "1", "group.initial.rebalance.delay.ms": "0", "offsets.topic.replication.factor": "1",
