@@ -226,7 +226,12 @@ extension Client {
                 isEnding ? "its transaction does not have this partition" : "its transaction has ended: \(described.state)"
             hanging.append(HangingTransaction(open: one, transactionalID: known.id, reason: reason))
         }
-        return hanging
+        // one may have ended between the two questions
+        guard !hanging.isEmpty else { return [] }
+        let still = try await openTransactions(in: Array(Set(hanging.map(\.open.partition))).sorted())
+        return hanging.filter { one in
+            still.contains { $0.partition == one.open.partition && $0.startOffset == one.open.startOffset }
+        }
     }
 
     /// Ends a transaction in one partition, whatever its coordinator knows of it.
