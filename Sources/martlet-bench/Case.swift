@@ -19,6 +19,7 @@ struct Case {
     /// Many of something at a time; one figure, which is wanted below another.
     enum Scale {
         case rebalance(members: Int, times: Int)
+        case heartbeats(members: Int, times: Int)
         case commits(Int, connections: Int)
         case metadata(topics: Int, partitions: Int32, milliseconds: Int64)
         case idle(connections: Int)
@@ -107,6 +108,10 @@ struct Case {
         Case(
             name: "rebalance", what: "a group of 1,000 members, a connection each, joins anew", durability: .fsync,
             unit: .scale, load: .scale(.rebalance(members: 1000, times: 5)), figure: "s of CPU a rebalance", wanted: 0.2),
+        Case(
+            name: "heartbeats", what: "a consumer group (KIP-848) of 1,000 members, a connection each, that has settled",
+            durability: .fsync, unit: .scale, load: .scale(.heartbeats(members: 1000, times: 50)),
+            figure: "µs of CPU a heartbeat", wanted: 15),
         Case(
             name: "commits", what: "100,000 commits of an offset, 64 connections, synced", durability: .fsync,
             unit: .scale, load: .scale(.commits(100_000, connections: 64)), figure: "s of CPU in all"),

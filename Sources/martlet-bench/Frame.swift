@@ -14,6 +14,7 @@ enum SpokenVersion {
     static let joinGroup: Int16 = 5
     static let syncGroup: Int16 = 3
     static let offsetCommit: Int16 = 7
+    static let consumerGroupHeartbeat: Int16 = 1
 }
 
 /// A request as it goes over the wire, its size before it. Its bytes stay where they are for as long as it lives, so

@@ -43,6 +43,8 @@ struct ScaleMeasurement {
         switch scale {
         case .rebalance(let members, let times):
             try await rebalance(members: max(2, members / divisor), times: times)
+        case .heartbeats(let members, let times):
+            try await heartbeats(members: max(2, members / divisor), times: times)
         case .commits(let count, let connections):
             try await commits(count / divisor, connections: connections)
         case .metadata(let topics, let partitions, let milliseconds):
@@ -82,6 +84,26 @@ struct ScaleMeasurement {
             megabytes: try server.anonymousMegabytes())
     }
 
+    /// Microseconds of CPU that a heartbeat costs in a consumer group that has settled.
+    private func heartbeats(members: Int, times: Int) async throws(BenchFault) -> ScaleFigures {
+        let control = try await control()
+        defer { control.close() }
+        let suffix = host.randomBytes(4).map { String($0, radix: 16) }.joined()
+        let (group, topic) = ("bench-\(suffix)", "bench-heartbeats-\(suffix)")
+        try await control.create(topic, partitions: 100)
+        try await control.findCoordinator(of: group)
+        let swarm = try await Swarm(members, host: host, address: address)
+        defer { swarm.close() }
+        let crowd = ConsumerCrowd(group: group, topic: topic, swarm: swarm, loop: host.loops[0])
+        try await crowd.settle()
+        let spent = try await spent { () async throws(BenchFault) in try await crowd.beat(times: times) }
+        let held = try server.anonymousMegabytes()
+        try await control.delete(topic)
+        return ScaleFigures(
+            figure: spent.cpu / Double(members * times) * 1_000_000, seconds: spent.seconds, cpuSeconds: spent.cpu,
+            megabytes: held)
+    }
+
     /// CPU of so many commits of one offset each.
     private func commits(_ count: Int, connections: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
@@ -99,7 +121,9 @@ struct ScaleMeasurement {
             return try Frame(committing: group, topic: topic, partition: Int32(sent % 100), offset: Int64(sent))
         }
         let spent = try await spent { () async throws(BenchFault) in
-            try await swarm.run(within: Self.patience) { (_) throws(BenchFault) in try next() } answered: {
+            try await swarm.run(within: Self.patience) { (_) throws(BenchFault) in
+                try next()
+            } answered: {
                 (_, answer) throws(BenchFault) in
                 let response = try decoded(OffsetCommitResponse.self, answer, version: SpokenVersion.offsetCommit)
                 let code = response.topics.first?.partitions.first?.errorCode ?? .unknownServerError
@@ -149,7 +173,11 @@ struct ScaleMeasurement {
         let swarm = try await Swarm(connections, host: host, address: address)
         defer { swarm.close() }
         let asked = try Frame(ApiVersionsRequest.bench, version: SpokenVersion.apiVersions, correlationID: 0)
-        try await swarm.run(within: Self.patience) { _ in asked } answered: { _, _ in nil }
+        try await swarm.run(within: Self.patience) { _ in
+            asked
+        } answered: { _, _ in
+            nil
+        }
         return ScaleFigures(
             figure: try server.anonymousMegabytes(), seconds: Double((host.clock.now - start.0).nanoseconds) / 1e9,
             cpuSeconds: try server.cpuSeconds() - start.1, megabytes: try server.anonymousMegabytes())

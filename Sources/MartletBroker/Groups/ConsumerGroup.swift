@@ -119,6 +119,16 @@ package struct ResolvedPattern: Equatable, Sendable {
     package var timestamp: Int64
 }
 
+/// What a change of a group changed, as it was before.
+struct ConsumerGroupChange {
+    var epoch: Int32
+    var metadataHash: Int64
+    var targetEpoch: Int32
+    var targetTimestamp: Int64
+    var standings: [(id: String, member: ConsumerMember?, target: PartitionSet?)]
+    var expressions: [(text: String, resolved: ResolvedPattern?)]
+}
+
 /// A group in Kafka's second protocol (KIP-848), as its records tell of it. A value: what is decided is another one, and
 /// the one before is there if that cannot be written.
 ///
@@ -196,6 +206,19 @@ package struct ConsumerGroup: Sendable {
                 if owners[topic]!.isEmpty { owners[topic] = nil }
             }
         }
+    }
+
+    mutating func takeBack(_ change: ConsumerGroupChange) {
+        (epoch, metadataHash) = (change.epoch, change.metadataHash)
+        (targetEpoch, targetTimestamp) = (change.targetEpoch, change.targetTimestamp)
+        // first all go: who has a partition, or an instance id, may be another one
+        for (id, _, _) in change.standings { remove(id) }
+        for (id, member, target) in change.standings {
+            if let member { put(member) }
+            setTarget(id, target)
+        }
+        for (text, resolved) in change.expressions { setPattern(text, resolved) }
+        (seenVersion, patternsVersion) = (-1, -1)
     }
 
     mutating func setTarget(_ id: String, _ target: PartitionSet?) {

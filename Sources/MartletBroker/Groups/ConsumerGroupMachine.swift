@@ -297,6 +297,15 @@ package struct ConsumerGroupMachine {
 
     // MARK: What has changed
 
+    /// What it was before, of what may have changed.
+    var change: ConsumerGroupChange {
+        ConsumerGroupChange(
+            epoch: before.epoch, metadataHash: before.metadataHash, targetEpoch: before.targetEpoch,
+            targetTimestamp: before.targetTimestamp,
+            standings: touched.sorted().map { ($0, before.members[$0], before.targets[$0]) },
+            expressions: touchedPatterns.sorted().map { ($0, before.patterns[$0]) })
+    }
+
     mutating func put(_ member: ConsumerMember) {
         group.put(member)
         touched.insert(member.id)

@@ -22,6 +22,15 @@ final class ConsumerTimer: Timed {
     }
 }
 
+/// What takes a change of a consumer group back. A thousand members may change in one turn: what did not change is not kept.
+enum ConsumerUndo {
+    /// The group was not there.
+    case absent
+    /// It was of another type, or is now.
+    case kind(Group.Kind)
+    case change(ConsumerGroupChange)
+}
+
 struct ConsumerTimers {
     let session: ConsumerTimer
     let step: ConsumerTimer
@@ -140,15 +149,20 @@ extension GroupMachine {
             group = Group(entry.machine.group)
             add(group)
         }
-        let before = entry.known?.kind
         let machine = entry.machine
+        let undo: ConsumerUndo
+        switch entry.known?.kind {
+        case .consumer: undo = .change(machine.change)
+        case .some(let kind): undo = .kind(kind)
+        case nil: undo = .absent
+        }
         group.kind = .consumer(machine.group)
         if let classic = entry.converted {
             dissolve(classic, .rebalanceInProgress)
             arm(group)
         }
         for id in machine.changedMembers { follow(id, machine, group) }
-        write(entry.prelude + machine.records, group, before: before, answer)
+        write(entry.prelude + machine.records, group, undo, answer)
         if let search = machine.search, !group.isSearching {
             group.isSearching = true
             actions.append(.effect(search))
@@ -177,9 +191,9 @@ extension GroupMachine {
         disarm(group)
         var key = GroupMetadataKey()
         key.group = group.id
-        let kind = group.kind
+        let undo = ConsumerUndo.kind(group.kind)
         group.kind = .classic(classic)
-        write(before.tombstones + [.group(key, value)], group, before: kind, answer)
+        write(before.tombstones + [.group(key, value)], group, undo, answer)
         for member in classic.members { deadlines.set(member, due: moment.now + member.sessionTimeout) }
         return classic
     }
@@ -265,7 +279,7 @@ extension GroupMachine {
 
     /// Several batches, where they do not fit into one: their order is such that a part of them is a state, too.
     private mutating func write(
-        _ records: [GroupRecord], _ group: Group, before: Group.Kind?, _ answer: (GroupTicket, GroupReply)?
+        _ records: [GroupRecord], _ group: Group, _ undo: @autoclosure () -> ConsumerUndo, _ answer: (GroupTicket, GroupReply)?
     ) {
         var left = records[...]
         while !left.isEmpty {
@@ -278,29 +292,35 @@ extension GroupMachine {
             let isLast = count == left.count
             append(
                 Array(left.prefix(count)),
-                .consumer(group: group, before: before, answers: isLast ? answer.map { [$0] } ?? [] : []))
+                .consumer(group: group, undo: undo(), answers: isLast ? answer.map { [$0] } ?? [] : []))
             group.chain.append(lastWrite)
             left = left.dropFirst(count)
         }
         guard records.isEmpty, let answer else { return }
         // what it is told may be from a decision that is not durable yet
-        guard let last = group.chain.last, case .consumer(let owner, let before, let answers)? = writes[last] else {
+        guard let last = group.chain.last, case .consumer(let owner, let known, let answers)? = writes[last] else {
             return self.answer(answer.0, answer.1)
         }
-        writes[last] = .consumer(group: owner, before: before, answers: answers + [answer])
+        writes[last] = .consumer(group: owner, undo: known, answers: answers + [answer])
     }
 
     /// A record that waited too long is in the log all the same, and counts; any other failure is taken back.
     mutating func consumerWritten(
-        _ number: UInt64, _ group: Group, before: Group.Kind?, _ answers: [(GroupTicket, GroupReply)], _ failure: ErrorCode?
+        _ number: UInt64, _ group: Group, _ undo: ConsumerUndo, _ answers: [(GroupTicket, GroupReply)], _ failure: ErrorCode?
     ) {
         var failure = failure
         if let place = group.chain.firstIndex(of: number) {
             if failure == nil || failure == .requestTimedOut {
                 group.chain.remove(at: place)
             } else {
+                // what was decided after it was decided upon it
+                var undone = group.chain[(place + 1)...].reversed().compactMap { later -> ConsumerUndo? in
+                    guard case .consumer(_, let undo, _)? = writes[later] else { return nil }
+                    return undo
+                }
+                undone.append(undo)
                 group.chain.removeSubrange(place...)
-                restore(group, before)
+                restore(group, undone)
             }
         } else if failure == nil {
             failure = .coordinatorNotAvailable
@@ -308,16 +328,20 @@ extension GroupMachine {
         for (ticket, reply) in answers { answer(ticket, failure.map { .failed(Self.groupError($0)) } ?? reply) }
     }
 
-    private mutating func restore(_ group: Group, _ before: Group.Kind?) {
+    private mutating func restore(_ group: Group, _ undone: [ConsumerUndo]) {
         guard groups[group.id] === group else { return }
         if let classic = group.classic { dissolve(classic, .coordinatorNotAvailable) }
         disarm(group)
-        if let before {
-            group.kind = before
-        } else if group.offsets.isEmpty, !group.offsets.hasOpenTransactions {
-            return forget(group)
-        } else {
-            group.kind = .classic(ClassicGroup(id: group.id))
+        for undo in undone {
+            switch undo {
+            case .kind(let kind): group.kind = kind
+            case .change(let change):
+                guard var consumer = group.consumer else { preconditionFailure("a change of a consumer group is of one") }
+                consumer.takeBack(change)
+                group.kind = .consumer(consumer)
+            case .absent where group.offsets.isEmpty && !group.offsets.hasOpenTransactions: return forget(group)
+            case .absent: group.kind = .classic(ClassicGroup(id: group.id))
+            }
         }
         arm(group)
         if let classic = group.classic {
@@ -366,7 +390,7 @@ extension GroupMachine {
             extendSession(of: member, group)
             let step = group.timers(member.id).step
             if step.purpose == .sync { deadlines.set(step, due: nil) }
-            write([], group, before: nil, (ticket, .synced(reply)))
+            write([], group, .absent, (ticket, .synced(reply)))
             return nil
         } catch {
             return SyncGroupReply(error: error.error)

@@ -144,8 +144,7 @@ extension GroupMachine {
             assignmentWritten(group, generation: generation, assignments, failure.map(Self.groupError))
         case .replacement(let group, let member, let reply):
             replacementWritten(group, member, reply, failure.map(Self.groupError))
-        case .consumer(let group, let before, let answers):
-            consumerWritten(number, group, before: before, answers, failure)
+        case .consumer(let group, let undo, let answers): consumerWritten(number, group, undo, answers, failure)
         case .note: break
         }
     }

@@ -183,9 +183,9 @@ enum PendingWrite {
     case assignment(group: ClassicGroup, generation: Int32, assignments: [String: [UInt8]])
     /// A static member that came back without a rebalance, and what it is told.
     case replacement(group: ClassicGroup, member: GroupMember, JoinGroupReply)
-    /// A change of a consumer group, what the group was before it, and who is told what when it is durable. Where its
-    /// records are many, a part of it.
-    case consumer(group: Group, before: Group.Kind?, answers: [(GroupTicket, GroupReply)])
+    /// A change of a consumer group, what takes it back, and who is told what when it is durable. Where its records are
+    /// many, a part of it.
+    case consumer(group: Group, undo: ConsumerUndo, answers: [(GroupTicket, GroupReply)])
     /// Nobody waits for it.
     case note
 }
