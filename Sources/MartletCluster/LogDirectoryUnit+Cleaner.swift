@@ -4,7 +4,7 @@ import MartletModel
 /// `cleaner-offset-checkpoint`: the first offset of a partition that no cleaning has looked at. Also a partition whose row
 /// says its log's start may have gaps: the row is there before the first segment is exchanged.
 extension LogDirectoryUnit {
-    func cleanedUpTo(_ partition: TopicPartition) -> Offset? { row(.cleaner, partition) }
+    func cleanedUpTo(_ partition: TopicPartition) -> Offset? { cleaned[partition] }
 
     /// A cleaning is about to begin: from now on the log may have gaps. On a lane.
     func prepareCleaning(of partition: TopicPartition, from offset: Offset) throws(LogError) {

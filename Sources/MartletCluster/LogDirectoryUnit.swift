@@ -62,6 +62,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private var closed: [TopicPartition: ClosedReplica] = [:]
     /// How often rows were lowered.
     private var lowerings: UInt64 = 0
+    /// What the checkpoint of the cleaner says: a loop must not wait for who writes it.
+    private var cleanerRows: OffsetCheckpoint
 
     package init(
         _ directory: LogDirectory, syncer: Syncer, bulk: any Lane, loop: any EventLoop, clock: any Clock, logger: Logger,
@@ -75,6 +77,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         let live = found.partitions.filter { $0.kind == .live }
         folders = Set(live.map(\.name))
         writing = Mutex(found.checkpoints)
+        cleanerRows = found.checkpoints[.cleaner] ?? OffsetCheckpoint()
         for folder in live {
             closed[folder.partition] = ClosedReplica(
                 recoveryPoint: found.offset(.recoveryPoint, folder.partition),
@@ -151,6 +154,13 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         writing.withLock { $0[checkpoint]?[partition] }
     }
 
+    /// What was cleaned, by partition.
+    var cleaned: OffsetCheckpoint { lock.withLock { cleanerRows } }
+
+    private func noteWritten(_ checkpoint: LogDirectory.Checkpoint, _ rows: OffsetCheckpoint) {
+        if checkpoint == .cleaner { lock.withLock { cleanerRows = rows } }
+    }
+
     /// How often rows were lowered so far.
     var loweringsSoFar: UInt64 { lock.withLock { lowerings } }
 
@@ -162,6 +172,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
             guard rows != written[checkpoint] else { return }
             try directory.write(checkpoint, rows)
             written[checkpoint] = rows
+            noteWritten(checkpoint, rows)
         }
     }
 
@@ -176,6 +187,7 @@ package final class LogDirectoryUnit: @unchecked Sendable {
                 lowered[partition] = offset
                 try directory.write(checkpoint, lowered)
                 written[checkpoint] = lowered
+                noteWritten(checkpoint, lowered)
             }
         }
     }

@@ -93,15 +93,15 @@ extension Partition {
     // MARK: Moving to another log directory
 
     /// What can be copied of the log while it is in use, and how often it was cut or cleaned: what was copied before the
-    /// next time may be in it no more. Nil where it is offline.
+    /// next time may be in it no more. Nil where it is offline, and for the moments in which a cleaning exchanges files.
     func copyPlan() -> (extents: [SegmentExtent], generation: UInt64)? {
-        lock.withLock { offlineReason == nil ? (log.extents, log.generation &+ log.exchanges) : nil }
+        lock.withLock { offlineReason == nil && !log.isExchanging ? (log.extents, log.generation &+ log.exchanges) : nil }
     }
 
     /// From now on nothing is appended. What the controller decided last; nil where nothing can be moved.
     func pause() -> PartitionLeadership.Assignment? {
         lock.withLock {
-            guard offlineReason == nil, let assignment = leadership.assignment else { return nil }
+            guard offlineReason == nil, !log.isExchanging, let assignment = leadership.assignment else { return nil }
             isMoving = true
             return assignment
         }

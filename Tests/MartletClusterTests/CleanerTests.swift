@@ -200,3 +200,48 @@ private final class CompactingBroker: @unchecked Sendable {
         #expect(send(90) == answer)
     }
 }
+
+@Suite struct AReplicaThatIsCompacted {
+    @Test func losesNoKeyWhileItMovesToAndFro() throws {
+        let directories = ["data/a", "data/b"]
+        for seed in 1...6 as ClosedRange<UInt64> {
+            let broker = try Broker(
+                SimulatedWorld(seed: seed), directories: directories, [("log.cleaner.backoff.ms", "5")]
+            ).start()
+            defer { broker.world.end() }
+            try broker.apply(
+                config: smallTopic {
+                    $0.cleanupPolicy = .compact
+                    $0.minCleanableDirtyRatio = 0.01
+                })
+            let producer = Producer(broker.host.loops[0])
+            var last: [Int: String] = [:]
+            var moves = 0
+            for round in 0..<120 {
+                let (key, value) = (round % 7, "round-\(round)-" + String(repeating: "x", count: 700))
+                var builder = BatchBuilder()
+                builder.append(timestamp: 1_000, key: Array("k\(key)".utf8), value: Array(value.utf8))
+                var output = ByteBuffer()
+                builder.finish(into: &output, codec: .none, contexts: CodecContexts())
+                if case .refused = broker.append(BatchBytes(output.bytes), .written, producer, round) {} else { last[key] = value }
+                broker.world.run(for: .milliseconds(Int64(seed) * 3))
+                guard round % 15 == 7 else { continue }
+                let from = broker.partition().directory.path
+                try broker.run { _ = await $0.move(first, to: directories.first { $0 != from }!) }
+                moves += 1
+            }
+            broker.world.run(for: .seconds(5))
+            #expect(moves > 5 && broker.replicas.activity.counts.cleanings > 3, "seed \(seed)")
+            let there = try broker.read()
+            for (key, value) in last.sorted(by: { $0.key < $1.key }) {
+                #expect(there.contains { $0.hasSuffix(":\(value)") }, "seed \(seed): the last record of key \(key)")
+            }
+            #expect(there.count < 60, "seed \(seed): \(there.count) records are left")
+            let home = broker.partition().directory.path
+            #expect(broker.text(home + "/cleaner-offset-checkpoint").contains("\(topicName) 0 "), "seed \(seed)")
+            try broker.restartCleanly()
+            try broker.apply(config: smallTopic { $0.cleanupPolicy = .compact })
+            #expect(try broker.read() == there && !broker.lines.says("recovering"), "seed \(seed)")
+        }
+    }
+}

@@ -29,6 +29,9 @@ final class SegmentSwap {
 }
 
 extension PartitionLog {
+    /// Whether files have names that are not theirs for good: the folder is not to be copied now.
+    package var isExchanging: Bool { swap != nil }
+
     /// The first step: the cleaned files, which are synced, are called `.swap`. False where the log is not any more
     /// what it was when the cleaning began.
     func beginSwap(_ next: SegmentSwap, generation: UInt64) throws(LogError) -> Bool {
