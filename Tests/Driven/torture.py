@@ -4,7 +4,7 @@ or slow, its connections cut. The verdict comes from what the clients were told,
 `MARTLET_TORTURE_SECONDS` says for how long (`make torture MINUTES=n`); each fault comes at least once.
 """
 import collections, contextlib, ctypes, fcntl, json, mmap, os, pathlib, shutil, signal, socket, struct, subprocess, tempfile, threading, time
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent import QUIET, create, records
 import driving
 from driving import Broker, Skip, free_port, run_program, seeded, test, wait_until
@@ -177,12 +177,22 @@ class Sender(threading.Thread):
     def __init__(self, address, name, ledger):
         super().__init__()
         self.name, self.ledger, self.ended, self.left = name, ledger, threading.Event(), 0
-        self.producers = {}
-        for topic in ("plain", "packed"):
-            self.producers[topic] = Producer({
-                "bootstrap.servers": address, "acks": "all", "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 180_000,
-                "socket.timeout.ms": 10_000, "retry.backoff.ms": 10, "compression.type": "zstd" if topic == "packed" else "none", **RECOVERS})
+        self.address, self.given_up = address, 0
+        self.producers = {topic: self.make(topic) for topic in ("plain", "packed")}
         self.sent, self.told, self.failed = collections.Counter(), collections.defaultdict(dict), []
+
+    def make(self, topic):
+        return Producer({
+            "bootstrap.servers": self.address, "acks": "all", "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 180_000,
+            "socket.timeout.ms": 10_000, "retry.backoff.ms": 10, "compression.type": "zstd" if topic == "packed" else "none", **RECOVERS})
+
+    def replace(self, topic):
+        """librdkafka gives a producer up when pipelined batches meet a partition that opens between them. What was in flight
+        then is reported as failed, and may be there or not."""
+        self.given_up += 1
+        self.producers[topic].purge()
+        self.left += self.producers[topic].flush(30)
+        self.producers[topic] = self.make(topic)
 
     def run(self):
         turn = 0
@@ -195,8 +205,13 @@ class Sender(threading.Thread):
                 operation = self.ledger.operation()
                 self.ledger.note("send", operation=operation, producer=f"{self.name}-{topic}", topic=topic, partition=partition,
                                  values=[value], acks=-1, idempotent=True)
-                producer.produce(topic, value.encode(), partition=partition,
-                                 on_delivery=lambda e, m, p=place, n=number, o=operation: self.on_delivery(e, m, p, n, o))
+                try:
+                    producer.produce(topic, value.encode(), partition=partition,
+                                     on_delivery=lambda e, m, p=place, n=number, o=operation: self.on_delivery(e, m, p, n, o))
+                except KafkaException as error:
+                    self.failed.append((place, number, str(error)))
+                    self.ledger.note("refused", operation=operation, reason=str(error))
+                    self.replace(topic)
                 self.sent[place] += 1
             turn += 1
             if turn % 6 == 0:
@@ -295,7 +310,11 @@ def read_all(address, ledger):
 
 def judge(senders, reader, found, committed):
     for sender in senders:
-        assert not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
+        failed = collections.defaultdict(set)
+        for place, number, _ in sender.failed:
+            failed[place].add(number)
+        assert sender.given_up or not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
+        assert sender.given_up <= 2, f"{sender.name}: {sender.given_up} producers were given up: {sender.failed[:3]}"
         assert sender.left == 0, f"{sender.name}: {sender.left} records were never answered"
         for place in PARTITIONS:
             where, at = f"{sender.name} in {place[0]}-{place[1]}", collections.defaultdict(list)
@@ -309,9 +328,10 @@ def judge(senders, reader, found, committed):
                 assert offset < 0 or at[number] == [offset], f"{where}: record {number} was acknowledged at {offset} and lies at {at[number]}"
             twice = {n: o for n, o in at.items() if len(o) > 1}
             assert not twice, f"{where}: written more than once {list(twice.items())[:3]}"
-            offsets = [at[n][0] for n in sorted(at)]
+            offsets = [at[n][0] for n in sorted(at) if n not in failed[place]]
             assert offsets == sorted(offsets), f"{where}: out of order"
-            assert len(at) == sender.sent[place], f"{where}: {len(at)} of {sender.sent[place]} records"
+            missing = set(range(sender.sent[place])) - set(at) - failed[place]
+            assert not missing, f"{where}: {len(missing)} of {sender.sent[place]} records are neither there nor failed"
     assert not reader.contradictions, f"what a consumer had seen changed: {reader.contradictions[:3]}"
     for (topic, partition, offset), value in reader.seen.items():
         assert found[topic, partition][offset] == value, f"{topic}-{partition} at {offset}: a consumer had seen something else"
@@ -497,7 +517,8 @@ def torture(world, random):
     judge(senders, reader, found, committed)
     verdict = world.ledger.judge()
     print(f"note {sum(world.counts.values())} faults in {lasted:.0f} s ({', '.join(f'{n} {c}' for n, c in sorted(world.counts.items()))}), "
-          f"{world.faulty.injected} calls failed; {sum(s.count() for s in senders)} records acknowledged, {len(reader.seen)} read along; {verdict}")
+          f"{world.faulty.injected} calls failed; {sum(s.count() for s in senders)} records acknowledged, {len(reader.seen)} read along, "
+          f"{sum(s.given_up for s in senders)} producers given up; {verdict}")
     broker.stop(seconds=60)
     got = run_program("log", "verify", f"{world.disk.folder}/log", seconds=120)
     assert got.returncode == 0, f"what is left is not sound: {got.stdout[-2000:]}"
