@@ -18,7 +18,8 @@ extension Client {
             return request
         }
         guard answer.message.errorCode == .none else {
-            throw .refused(what: "the quotas of \(entity.title)", answer.message.errorCode, message: answer.message.errorMessage)
+            throw .refused(
+                what: "the quotas of \(entity.title)", answer.message.errorCode, message: answer.message.errorMessage)
         }
         let values = answer.message.entries?.first?.values ?? []
         return values.map { (kind: $0.key, value: $0.value) }.sorted { $0.kind < $1.kind }

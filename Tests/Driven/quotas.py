@@ -20,7 +20,9 @@ def quotas(broker, *entity):
 
 
 def create(broker, topic, partitions=1):
-    AdminClient({"bootstrap.servers": broker.address, **QUIET}).create_topics([NewTopic(topic, partitions, 1)])[topic].result(10)
+    admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
+    # it lives until its future has ended
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(10)
 
 
 def send(broker, topic, client, count, size, seconds=30, **more):
@@ -80,7 +82,7 @@ def a_consumer_beyond_its_quota_is_held_to_it():
 
     def consume(client):
         consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "unused", "client.id": client, **QUIET,
-                             "fetch.message.max.bytes": 60_000, "fetch.max.bytes": 60_000})
+                             "fetch.message.max.bytes": 60_000, "fetch.max.bytes": 60_000, "message.max.bytes": 60_000})
         consumer.assign([TopicPartition("t", 0, OFFSET_BEGINNING)])
         started, got = time.monotonic(), 0
         while got < 20 and time.monotonic() - started < 30:

@@ -102,7 +102,7 @@ private final class Pumper: @unchecked Sendable {
     private func fetchRequest(from offset: Int64) -> [UInt8] {
         var partition = FetchRequest.FetchPartition()
         partition.fetchOffset = offset
-        partition.partitionMaxBytes = 1 << 20
+        partition.partitionMaxBytes = 20_000
         var topic = FetchRequest.FetchTopic()
         topic.topic = "t"
         topic.partitions = [partition]

@@ -121,8 +121,10 @@ import Testing
         let partition = world.partition("t")!
         let batches: [(ProducerID?, [String])] = [(nil, ["a", "b"]), (7, ["c", "d"]), (nil, ["e"]), (9, ["f"])]
         for (producer, values) in batches {
-            var builder = BatchBuilder(
-                producer.map { BatchIdentity(producerID: $0, epoch: 3, baseSequence: 0, isTransactional: true) } ?? BatchIdentity())
+            let identity = producer.map {
+                BatchIdentity(producerID: $0, epoch: 3, baseSequence: 0, isTransactional: true)
+            }
+            var builder = BatchBuilder(identity ?? BatchIdentity())
             for value in values {
                 builder.append(timestamp: 1_700_000_000_000, key: nil, value: Array(value.utf8), headers: [])
             }

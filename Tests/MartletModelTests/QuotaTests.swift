@@ -23,7 +23,8 @@ import Testing
             let bound = ClientQuotas(values).bound(.producerBytes, user: "alice", client: "app")
             let expected = Self.levels[first]
             #expect(
-                bound == .init(.producerBytes, Double(first + 1), user: expected.user, client: expected.client), "level \(first)")
+                bound == .init(.producerBytes, Double(first + 1), user: expected.user, client: expected.client),
+                "level \(first)")
         }
         #expect(ClientQuotas().bound(.producerBytes, user: "alice", client: "app") == nil)
     }

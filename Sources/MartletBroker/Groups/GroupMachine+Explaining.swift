@@ -95,7 +95,8 @@ extension GroupMachine {
         return missing.map { member in
             Reason(
                 "member-not-synced", member.id,
-                "\(Self.title(member)) has joined generation \(group.generation) and not asked what it reads\(since)\(patience).",
+                "\(Self.title(member)) has joined generation \(group.generation) and not asked what it reads\(since)"
+                    + "\(patience).",
                 since: group.stateTimestamp, left: left)
         }
     }

@@ -39,7 +39,8 @@ enum CreatePartitionsHandler {
         let isBeyond = !validateOnly && quota.isExceeded
         let before = broker.metadata.current.topic(topic.name)?.partitions.count ?? 0
         let fault = await broker.cluster.growTopic(
-            topic.name, to: topic.count, assignments: topic.assignments?.map(\.brokerIDs), validateOnly: validateOnly || isBeyond)
+            topic.name, to: topic.count, assignments: topic.assignments?.map(\.brokerIDs),
+            validateOnly: validateOnly || isBeyond)
         if let fault { return fault }
         if isBeyond { return TopicFault(.throttlingQuotaExceeded, MutationQuota.message) }
         if !validateOnly { quota.charge(max(Int(topic.count) - before, 0)) }

@@ -106,12 +106,14 @@ package enum MetricCatalog {
     // MARK: Quotas
 
     static let throttles = MetricFamily(
-        "martlet_throttles_total", .counter, "How often a client was told to wait, or a connection kept waiting, because of a quota.",
+        "martlet_throttles_total", .counter,
+        "How often a client was told to wait, or a connection kept waiting, because of a quota.",
         labels: ["quota"])
     static let throttleSeconds = MetricFamily(
         "martlet_throttle_seconds_total", .counter, "How long they were told to wait, in all.", labels: ["quota"])
     static let quotaMeters = MetricFamily(
-        "martlet_quota_meters", .gauge, "Users, clients and pairs of both whose rates are measured, once for each kind of quota.")
+        "martlet_quota_meters", .gauge,
+        "Users, clients and pairs of both whose rates are measured, once for each kind of quota.")
 
     // MARK: Connections and memory
 

@@ -28,7 +28,8 @@ package struct RateShape: Sendable, Equatable {
 ///
 /// Each event loop has a word for each window, which no other loop writes: recording takes no lock and waits for no other
 /// processor, and whoever asks adds them up. A word holds its window's number beside its amount, so that a window
-/// that is over is overwritten in one store. Where two loops are at it at once, one of them sees the other's last amount or not.
+/// that is over is overwritten in one store. Where two loops are at it at once, one of them sees the other's last amount
+/// or not.
 ///
 ///     63        40 39                          0
 ///     | number     | amount                    |

@@ -23,9 +23,10 @@ enum ConfigCommand: ProgramCommand {
                     #"""
                     With --json: {"resource": "topic", "name": "orders", "configs": [{"name": "retention.ms", "value": "1000",
                     "source": "topic", "readOnly": false, "sensitive": false}, …]}. `source` is topic, broker, cluster,
-                    file, default or unknown; a secret value is null. Of quotas: {"resource": "quota", "entity": {"user": "alice",
-                    "client-id": null}, "quotas": [{"name": "producer_byte_rate", "value": "1048576"}, …]}; null stands for every
-                    other.
+                    file, default or unknown; a secret value is null.
+
+                    Of quotas: {"resource": "quota", "entity": {"user": "alice", "client-id": null},
+                    "quotas": [{"name": "producer_byte_rate", "value": "1048576"}, …]}; null stands for every other.
                     """#
                 ],
                 examples: [
@@ -86,7 +87,8 @@ enum ConfigCommand: ProgramCommand {
         guard ["topic", "broker"].contains(operands[0]) else {
             let nearest = nearestName(to: operands[0], among: kinds).map { "; the nearest is '\($0)'" } ?? ""
             throw CommandLineArguments.Fault(
-                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, and for quotas user NAME, client ID and ip ADDRESS")
+                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, "
+                    + "and for quotas user NAME, client ID and ip ADDRESS")
         }
         guard operands.count > 1 else { throw CommandLineArguments.Fault("which \(operands[0])? Its name follows the word") }
         let name = operands[1], rest = Array(operands.dropFirst(2))

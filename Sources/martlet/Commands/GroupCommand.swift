@@ -63,7 +63,10 @@ enum GroupCommand: ProgramCommand {
             member that reads it. `protocolType` and `assignor` are null while the group has none.
             """#, WhyText.note,
         ],
-        examples: ["martlet group describe billing", "martlet group describe billing --why", "martlet group describe billing --json | jq '.groups[].lag'"])
+        examples: [
+            "martlet group describe billing", "martlet group describe billing --why",
+            "martlet group describe billing --json | jq '.groups[].lag'",
+        ])
 
     /// How far a group is in a partition.
     private struct Progress {

@@ -18,7 +18,8 @@ struct QuotaSettings {
         func name() throws(CommandLineArguments.Fault) -> QuotaName {
             let kind = rest.removeFirst()
             guard let name = rest.popFirst(), !name.isEmpty else {
-                throw CommandLineArguments.Fault("which \(kind)? Its name follows the word, '\(Self.everyOther)' for every other")
+                throw CommandLineArguments.Fault(
+                    "which \(kind)? Its name follows the word, '\(Self.everyOther)' for every other")
             }
             return name == Self.everyOther ? .everyOther : .named(name)
         }
