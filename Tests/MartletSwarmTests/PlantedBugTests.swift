@@ -27,27 +27,23 @@ import Testing
     }
 
     @Test func aSyncThatIsSkippedLosesWhatWasAcknowledged() throws {
-        try check(.skippedSync, within: 10, as: [.lostWrite, .offsetGoneBack, .commitLost, .staleRead])
+        try check(.skippedSync, within: 10, as: [.lostWrite, .commitLost, .broken])
     }
 
     @Test func anEarlyAcknowledgementLosesWhatWasAcknowledged() throws {
-        try check(.earlyAcknowledgement, within: 10, as: [.lostWrite, .staleRead])
+        try check(.earlyAcknowledgement, within: 10, as: [.lostWrite, .staleRead, .offsetGoneBack])
     }
 
     @Test func aReadAboveTheHighWatermarkShowsWhatIsLostLater() throws {
         try check(.readsAboveHighWatermark, within: 10, as: [.lostWrite, .broken])
     }
 
-    @Test func aTruncationThatIsForgottenLeavesATornEnd() throws {
-        try check(.forgottenTruncation, within: 20, as: Set(Verdict.Kind.allCases))
-    }
-
     @Test func producersThatAreForgottenWriteTwice() throws {
-        try check(.forgottenProducers, within: 40, as: [.duplicate, .reordered, .broken])
+        try check(.forgottenProducers, within: 10, as: [.duplicate, .reordered, .broken])
     }
 
     @Test func aCommitThatIsNotWrittenIsLost() throws {
-        try check(.lostCommit, within: 20, as: [.commitLost, .broken])
+        try check(.lostCommit, within: 10, as: [.commitLost, .broken])
     }
 }
 
