@@ -20,6 +20,9 @@ extension GroupMachine {
         case .classic(let classic):
             explanation.reasons = reasons(of: classic, moment)
             explanation.clients = Set(classic.members.map(\.clientID)).sorted()
+        case .consumer(let consumer):
+            explanation.reasons = reasons(of: consumer, id)
+            explanation.clients = Set(consumer.members.values.map(\.clientID)).sorted()
         case .foreign(let foreign):
             explanation.reasons = [
                 Reason(
@@ -43,6 +46,36 @@ extension GroupMachine {
         case .stable: group.members.compactMap { silence(of: $0, group, moment) }
         case .empty: [Reason("no-members", group.id, "It has no members: nobody reads.", since: group.stateTimestamp)]
         case .dead: []
+        }
+    }
+
+    private func reasons(of group: ConsumerGroup, _ id: String) -> [Reason] {
+        if group.members.isEmpty { return [Reason("no-members", id, "It has no members: nobody reads.")] }
+        return group.memberIDs.compactMap { reason(for: group.members[$0]!, group) }
+    }
+
+    private func reason(for member: ConsumerMember, _ group: ConsumerGroup) -> Reason? {
+        let title = Self.title(id: member.id, client: member.clientID, host: member.clientHost, instance: member.instanceID)
+        if member.isAway {
+            return Reason(
+                "instance-away", member.id,
+                "\(title) has left for a while: its partitions are kept for its instance until its session ends.")
+        }
+        switch member.state {
+        case .unrevoked:
+            return Reason(
+                "member-not-revoked", member.id,
+                "\(title) has yet to give up \(member.pendingRevocation.count) partitions that others are to get: it has "
+                    + "\(Spoken.span(.milliseconds(Int64(max(member.rebalanceTimeoutMs, 0))))) for it, and is then removed.")
+        case .unreleased:
+            return Reason(
+                "partitions-not-released", member.id,
+                "\(title) waits for partitions that other members have not given up yet.")
+        case .stable, .unknown:
+            guard member.epoch < group.targetEpoch else { return nil }
+            return Reason(
+                "member-behind", member.id,
+                "\(title) has not asked for its part of epoch \(group.targetEpoch): it is at epoch \(member.epoch).")
         }
     }
 
@@ -115,7 +148,11 @@ extension GroupMachine {
     }
 
     private static func title(_ member: GroupMember) -> String {
-        let instance = member.instanceID.map { ", instance \(Spoken.name($0))" } ?? ""
-        return "Member \(Spoken.name(member.id)) (client \(Spoken.name(member.clientID)) at \(member.clientHost)\(instance))"
+        title(id: member.id, client: member.clientID, host: member.clientHost, instance: member.instanceID)
+    }
+
+    private static func title(id: String, client: String, host: String, instance: String?) -> String {
+        let instance = instance.map { ", instance \(Spoken.name($0))" } ?? ""
+        return "Member \(Spoken.name(id)) (client \(Spoken.name(client)) at \(host)\(instance))"
     }
 }
