@@ -72,7 +72,9 @@ final class CodecLane: @unchecked Sendable {
     private final class Validator {
         var validator: BatchValidator
 
-        init(batchBytesLimit: Int) { validator = BatchValidator(contexts: CodecContexts(), decompressedBytesLimit: batchBytesLimit) }
+        init(batchBytesLimit: Int) {
+            validator = BatchValidator(contexts: CodecContexts(), decompressedBytesLimit: batchBytesLimit)
+        }
     }
 
     private let lane: any Lane

@@ -56,6 +56,7 @@ extension MemoryBounds: CustomStringConvertible {
     package var description: String {
         func megabytes(_ count: Int) -> String { "\((count + Self.megabyte - 1) / Self.megabyte)" }
         return "at most \(megabytes(total)) MB for clients (requests \(megabytes(requests)), answers \(megabytes(answers)), "
-            + "groups \(megabytes(groups)), transactions \(megabytes(transactions)), batches being opened \(megabytes(batches)), the program \(megabytes(program)))"
+            + "groups \(megabytes(groups)), transactions \(megabytes(transactions)), "
+            + "batches being opened \(megabytes(batches)), the program \(megabytes(program)))"
     }
 }

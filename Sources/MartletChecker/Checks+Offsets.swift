@@ -68,9 +68,9 @@ extension Checks {
     /// is there again.
     package static func offsetsGoneBack(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
-        var ends: [Place: Rising] = [:]
+        var risings: [Place: Rising] = [:]
         for (place, looks) in looks(history) where history.damages[place] == nil {
-            ends[place] = Rising(looks.ends.map { ($0.told, $0.offset) })
+            risings[place] = Rising(looks.ends.map { ($0.told, $0.offset) })
             var kinds = [("high watermark", looks.ends)]
             for life in 0...history.ends.count {
                 kinds.append(
@@ -95,7 +95,7 @@ extension Checks {
         for event in history.events {
             guard case .outOfRange(let consumer, let place, let asked, let from) = event.kind else { continue }
             guard history.damages[place] == nil, from >= history.deletedBefore[place] ?? 0 else { continue }
-            guard let before = ends[place]?.known(before: asked), from <= before else { continue }
+            guard let before = risings[place]?.known(before: asked), from <= before else { continue }
             found.append(
                 Verdict(
                     .offsetGoneBack,
@@ -103,7 +103,7 @@ extension Checks {
                         + "is out of range"))
         }
         for whole in history.wholes where history.damages[whole.place] == nil {
-            guard let before = ends[whole.place]?.known(before: whole.time), whole.end < before else { continue }
+            guard let before = risings[whole.place]?.known(before: whole.time), whole.end < before else { continue }
             found.append(
                 Verdict(
                     .offsetGoneBack, "\(whole.place) ends at \(whole.end), and had a high watermark of \(before)"))

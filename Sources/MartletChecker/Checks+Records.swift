@@ -5,12 +5,12 @@ package enum Checks {
 
     /// Everything that is wrong with a history.
     package static func judge(_ history: RecordedHistory) -> [Verdict] {
-        let all: [(RecordedHistory) -> [Verdict]] = [
+        let checks: [(RecordedHistory) -> [Verdict]] = [
             lostWrites, duplicates, reordered, phantoms, tornWrites, abortedReads, inconsistentOffsets, offsetsGoneBack,
             staleReads,
             lostCommits, lostTopics, broken,
         ]
-        return all.flatMap { check in Array(check(history).prefix(findingsLimit)) }
+        return checks.flatMap { check in Array(check(history).prefix(findingsLimit)) }
     }
 
     package static func judge(_ events: [HistoryEvent]) -> [Verdict] { judge(RecordedHistory(events)) }
@@ -207,15 +207,15 @@ package enum Checks {
     /// gives its offsets anew.
     package static func inconsistentOffsets(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
-        var values: [Place: [Int64: String]] = [:]
+        var foundAt: [Place: [Int64: String]] = [:]
         var damagesCounts: [Place: Int] = [:]
         for (part, time) in zip(history.seen, history.seenTimes) {
             if let damages = history.damages[part.place] {
                 let count = damages.count { $0 <= time }
-                if count != damagesCounts.updateValue(count, forKey: part.place) { values[part.place] = nil }
+                if count != damagesCounts.updateValue(count, forKey: part.place) { foundAt[part.place] = nil }
             }
             for record in part.records {
-                guard let known = values[part.place, default: [:]].updateValue(record.value, forKey: record.offset),
+                guard let known = foundAt[part.place, default: [:]].updateValue(record.value, forKey: record.offset),
                     known != record.value
                 else { continue }
                 found.append(
@@ -228,7 +228,7 @@ package enum Checks {
             guard let base = one.offset else { continue }
             for (index, value) in one.batch.values.enumerated() {
                 let offset = base + Int64(index)
-                guard let there = values[one.batch.place]?[offset], there != value else { continue }
+                guard let there = foundAt[one.batch.place]?[offset], there != value else { continue }
                 found.append(
                     Verdict(
                         .inconsistentOffset,

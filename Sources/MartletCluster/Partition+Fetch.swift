@@ -136,7 +136,8 @@ extension Partition {
     }
 
     private func read(_ request: PartitionFetchRequest, _ found: inout PartitionFetch) -> LogError? {
-        var limit = request.follower != nil ? log.logEndOffset : request.readCommitted ? lastStableOffset : leadership.highWatermark
+        var limit = request.readCommitted ? lastStableOffset : leadership.highWatermark
+        if request.follower != nil { limit = log.logEndOffset }
         // between the limit and the log's end there is something, but not for this reader yet
         guard request.offset >= log.logStartOffset, request.offset <= log.logEndOffset else {
             found = PartitionFetch(error: .offsetOutOfRange)

@@ -57,7 +57,7 @@ final class GroupCrowd {
         guard generations.count == 1, told.count == swarm.count else {
             throw BenchFault("one rebalance came to \(generations.count) generations, and told its leader of \(told.count) members")
         }
-        generation = generations.first!
+        generation = generations.min()!
         try await swarm.run(within: Self.patience) { (index) throws(BenchFault) in
             try sync(index, index == leader ? told : [])
         } answered: { (_, answer) throws(BenchFault) in

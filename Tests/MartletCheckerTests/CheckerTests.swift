@@ -576,34 +576,3 @@ private func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
         }
     }
 }
-
-@Suite struct Lines {
-    private func fault(_ text: String) -> String? {
-        Array(text.utf8).withUnsafeBytes { bytes in
-            do throws(HistoryFault) {
-                _ = try HistoryLines.events(in: bytes)
-                return nil
-            } catch {
-                return error.description
-            }
-        }
-    }
-
-    @Test func aLineThatIsNoEventIsNamed() throws {
-        #expect(fault("{\"at\":1,\"event\":\"ended\",\"how\":\"kill\"}\n\n[]\n") == "line 3: an event is an object")
-        #expect(fault("{\"at\":1,\"event\":\"ended\",\"how\":\"murder\"}") == "line 1: \"how\" is to be stop, kill or powerCut")
-        #expect(fault("{\"at\":1,\"event\":\"sent\"}") == "line 1: no event is called \"sent\"")
-        #expect(fault("{\"at\":1.5,\"event\":\"ended\",\"how\":\"kill\"}") == "line 1: \"at\" is to be a whole number")
-        #expect(fault("{\"at\":1,")?.hasPrefix("line 1: ") == true)
-        #expect(fault("{\"at\":1,\"event\":\"broken\",\"reason\":\"no answer\"}") == nil)
-    }
-
-    @Test func linesOfSeveralFilesComeTogetherByTime() throws {
-        let place = Place("orders", 0)
-        let read = HistoryEvent(30, .listed(consumer: "c", place: place, asked: 25, start: nil, end: 0))
-        let sent = HistoryEvent(
-            10, .send(SentBatch(operation: 1, producer: "p", place: place, values: ["a"], acks: -1, isIdempotent: false)))
-        let told = HistoryEvent(20, .told(operation: 1, .accepted(at: 0)))
-        #expect(Checks.judge([read, sent, told]).map(\.kind) == [.staleRead])
-    }
-}

@@ -95,7 +95,7 @@ package final class QuotaMeters: @unchecked Sendable {
     private let loops: Int
     private let lock = Lock()
     // guarded by the lock:
-    private var meters: [QuotaMeter.Key: QuotaMeter] = [:]
+    private var byKey: [QuotaMeter.Key: QuotaMeter] = [:]
     /// Those that no connection holds, in the order in which they were let go; some are held again.
     private var unused = RingQueue<(meter: QuotaMeter, since: Instant)>()
 
@@ -104,7 +104,7 @@ package final class QuotaMeters: @unchecked Sendable {
         self.loops = loops
     }
 
-    package var count: Int { lock.withLock { meters.count } }
+    package var count: Int { lock.withLock { byKey.count } }
 
     /// The bounds for a user and a client, held until they are released.
     package func hold(_ quotas: ClientQuotas, user: String, clientID: [UInt8], now: Instant) -> ClientLimits {
@@ -114,8 +114,8 @@ package final class QuotaMeters: @unchecked Sendable {
             return ClientLimits(quotas, clientID: clientID) { kind in
                 guard let bound = quotas.bound(kind, user: user, client: client) else { return nil }
                 let key = QuotaMeter.Key(kind: kind, user: bound.user, client: bound.client)
-                let meter = meters[key] ?? QuotaMeter(key, bound: bound.value, shapes, loops: loops, now: now)
-                meters[key] = meter
+                let meter = byKey[key] ?? QuotaMeter(key, bound: bound.value, shapes, loops: loops, now: now)
+                byKey[key] = meter
                 meter.users += 1
                 return MeteredBound(value: bound.value, meter: meter)
             }
@@ -141,13 +141,13 @@ package final class QuotaMeters: @unchecked Sendable {
             unused.popFirst()
             // it may have been held and let go again
             let meter = first.meter
-            if meter.users == 0, meter.releasedAt == first.since, meters[meter.key] === meter { meters[meter.key] = nil }
+            if meter.users == 0, meter.releasedAt == first.since, byKey[meter.key] === meter { byKey[meter.key] = nil }
         }
     }
 
     /// Those because of which somebody waits now: by client, user and kind.
     package func throttled(now: Instant) -> [QuotaMeter] {
-        lock.withLock { meters.values.filter { $0.throttle(now: now) != nil } }.sorted { a, b in
+        lock.withLock { byKey.values.filter { $0.throttle(now: now) != nil } }.sorted { a, b in
             a.key.order.lexicographicallyPrecedes(b.key.order)
         }
     }
