@@ -55,6 +55,7 @@ extension PartitionLog {
                 try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
+            try writeAgain(segment, recovery)
             if index < segments.count - 1 { try checkSeam(after: index, end: expected, recovery) }
             if index < segments.count - 1 {
                 unsyncedFiles.append(try segment.file(files))
@@ -91,6 +92,20 @@ extension PartitionLog {
         segment.noteWhollyChecked()
         segment.isLargestConfirmed = true
         if !keepsTransactions { try rebuildTransactions(of: index) }
+    }
+
+    /// Writes the bytes above what was surely synced again, as they are. Where a sync failed in the life before, the page
+    /// cache may still show what the disk has not, and calls it clean: a sync alone would succeed and mean nothing.
+    private func writeAgain(_ segment: LogSegment, _ recovery: LogRecovery) throws(LogError) {
+        guard segment.nextOffset > recovery.synced else { return }
+        let file = try segment.file(files)
+        var scanner = BatchScanner(
+            file, baseOffset: segment.baseOffset, from: 0, to: segment.size, bufferSize: BatchScanner.recoveryBufferSize)
+        while case .header(let header) = try scanner.peek(), header.nextOffset <= recovery.synced { scanner.skip(header) }
+        try forEachPiece(file, from: scanner.position, to: segment.size) { (piece, position) throws(LogError) in
+            try files.write(piece, to: file, at: Int64(position))
+            return true
+        }
     }
 
     private enum ScanExtent { case everything, indexes }
@@ -264,6 +279,7 @@ extension PartitionLog {
         _ file: any DiskFile, from start: Int, to end: Int,
         _ body: (UnsafeRawBufferPointer, Int) throws(LogError) -> Bool
     ) throws(LogError) {
+        guard start < end else { return }
         let buffer = UnsafeMutableRawBufferPointer.allocate(
             byteCount: min(Self.putAsidePiece, end - start), alignment: 16)
         defer { buffer.deallocate() }

@@ -10,7 +10,6 @@ extension SwarmWorld {
     func inject(_ fault: FaultKind) -> LifeEnd? {
         if fault != .bitRot { record.fell(fault) }
         if fault.hurtsDisk { isDiskHurt = true }
-        if fault == .failedSync { hasSyncFailed = true }
         switch fault {
         case .stop: return .stop
         case .kill: return .kill

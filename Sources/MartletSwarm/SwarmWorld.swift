@@ -70,9 +70,6 @@ package final class SwarmWorld: @unchecked Sendable {
     private var livesCount = 0
     /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
     var isDiskHurt = false
-    /// A sync failed in this life: what it dropped is still seen. It ends with the power, for who starts on what such a page
-    /// cache shows takes it for durable (docs/reliability.md, "What is open").
-    var hasSyncFailed = false
     private var groups: [GroupMembers.Group] = []
     private let members: GroupMembers
     private let sink: any LogSink
@@ -178,9 +175,7 @@ package final class SwarmWorld: @unchecked Sendable {
     }
 
     /// Ends the life, whether it still lasts or not, and takes the machine up again.
-    func end(_ planned: LifeEnd) {
-        let how = hasSyncFailed ? .powerCut : planned
-        hasSyncFailed = false
+    func end(_ how: LifeEnd) {
         switch how {
         case .stop, .kill: host.kill()
         case .powerCut: host.powerCut()

@@ -87,6 +87,29 @@ import Testing
         }
     }
 
+    /// A system drops what a failed sync was to write and calls the pages clean: they are still seen, another sync of the
+    /// file succeeds, and the power takes them.
+    @Test func whatAFailedSyncDroppedIsWrittenAgainByTheNextProcess() throws {
+        for seed in UInt64(1)...40 {
+            let world = LogWorld(seed: seed)
+            let log = try world.create()
+            try log.append(batch(["synced"]))
+            try log.sync(world.disk)
+            for number in 0..<10 { try log.append(batch([String(repeating: "\(number)", count: 2_000)])) }
+            world.host!.files.fail(.sync, of: ".log", with: .inputOutput)
+            #expect(throws: SystemError.self) { try log.sync(world.disk) }
+            world.host!.files.heal()
+            world.crash(powerCut: false)
+            let next = try world.open(bound: 1)
+            let records = try next.records()
+            #expect(records.count == 11, "seed \(seed): the page cache shows all of it")
+            try next.sync(world.disk)
+            world.crash(powerCut: true)
+            let last = try world.open(bound: 11)
+            #expect(try last.records() == records, "seed \(seed): what was called durable is there")
+        }
+    }
+
     @Test func whatIsCutIsKeptAsideByteForByte() throws {
         let (world, batches) = try crashed(seed: 7, records: 5, segmentBytes: 1 << 20)
         let path = world.path(.log)
