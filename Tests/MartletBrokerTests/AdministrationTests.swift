@@ -141,9 +141,13 @@ extension BrokerWorld {
         #expect(try world.alter(4, "1", ("max.connections", "1")) == .none)
         world.simulated.run(for: .seconds(1))
         let second = try world.connect()
-        #expect(world.until { second.hasEnded }, "it is one too many")
+        second.send(metadata(id: 5))
+        world.simulated.run(for: .seconds(1))
+        #expect(second.frames.isEmpty && !second.hasEnded, "it is one too many, and waits")
         first.send(metadata(id: 5))
         #expect(world.until { first.frames.count == 1 })
+        first.close()
+        #expect(world.until { second.frames.count == 1 }, "a place is free")
     }
 
     @Test func aReplicaMovesAsFastAsItMayAndEverythingIsThere() throws {

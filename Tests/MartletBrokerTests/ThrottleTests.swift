@@ -224,6 +224,8 @@ private final class Pumper: @unchecked Sendable {
             let client = try world.connect()
             let records = batch([String(repeating: "x", count: 12_000)])
             client.send(produce("t", records, acks: 0, id: 1) + produce("t", records, acks: 0, id: 2))
+            // what is sent is taken up by the client's loop first
+            world.simulated.run(for: .milliseconds(5))
             #expect(world.until { client.hasSentAll })
             client.finishSending()
             #expect(world.until(atMost: .seconds(60)) { world.broker.connectionsCount == 0 }, "seed \(seed)")
