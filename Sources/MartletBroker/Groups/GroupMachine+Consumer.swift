@@ -193,7 +193,11 @@ extension GroupMachine {
         key.group = group.id
         let undo = ConsumerUndo.kind(group.kind)
         group.kind = .classic(classic)
-        write(before.tombstones + [.group(key, value)], group, undo, answer)
+        // its members share what they have anew at once. Who is started before that is written must not take what they had
+        // for all there is: members that it does not know join again
+        var stored = value
+        (stored.members, stored.leader, stored.protocol) = ([], nil, nil)
+        write(before.tombstones + [.group(key, stored)], group, undo, answer)
         for member in classic.members { deadlines.set(member, due: moment.now + member.sessionTimeout) }
         return classic
     }
