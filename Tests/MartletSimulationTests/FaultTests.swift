@@ -12,7 +12,7 @@ import Testing
         let lane = host.makeLane("sync", threads: 1, limit: 8)
         let loop = host.loops[0]
         let step = Box<() -> Void>({})
-        step.value = { [unowned step] in
+        step.value = {
             steps.value.append("write")
             let content = bytes("0123456789")
             guard (try? content.withUnsafeBytes { try file.write($0, at: Int64(steps.value.count) * 10) }) != nil else {
