@@ -17,8 +17,10 @@ extension Checks {
         for event in history.events {
             switch event.kind {
             case .saw(let part):
-                let look = Look(asked: part.asked, told: event.time, offset: part.highWatermark, consumer: part.consumer)
-                all[part.place, default: Looks()].ends.append(look)
+                if let end = part.highWatermark {
+                    all[part.place, default: Looks()].ends.append(
+                        Look(asked: part.asked, told: event.time, offset: end, consumer: part.consumer))
+                }
                 if let start = part.logStart {
                     all[part.place, default: Looks()].starts.append(
                         Look(asked: part.asked, told: event.time, offset: start, consumer: part.consumer))

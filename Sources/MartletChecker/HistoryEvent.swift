@@ -78,13 +78,14 @@ package struct SeenPart: Hashable, Sendable {
     package var asked: Int64
     package var from: Int64
     package var records: [SeenRecord]
-    package var highWatermark: Int64
+    /// Nil where the client's library does not tell.
+    package var highWatermark: Int64?
     package var logStart: Int64?
     /// Read with `read_committed`.
     package var isCommitted: Bool
 
     package init(
-        consumer: String, place: Place, asked: Int64, from: Int64, records: [SeenRecord], highWatermark: Int64,
+        consumer: String, place: Place, asked: Int64, from: Int64, records: [SeenRecord], highWatermark: Int64?,
         logStart: Int64? = nil, isCommitted: Bool = false
     ) {
         self.consumer = consumer

@@ -120,7 +120,7 @@ struct Fields {
             return .saw(
                 SeenPart(
                     consumer: try text("consumer"), place: try place(), asked: try number("asked"), from: try number("from"),
-                    records: try records(), highWatermark: try number("highWatermark"),
+                    records: try records(), highWatermark: try optionalNumber("highWatermark"),
                     logStart: try optionalNumber("logStart"),
                     isCommitted: try flag("committed")))
         case "listed":

@@ -39,7 +39,7 @@ package final class Recorder: @unchecked Sendable {
         switch kind {
         case .saw(let part):
             seenCount += part.records.count
-            highWatermarks[part.place] = max(highWatermarks[part.place] ?? 0, part.highWatermark)
+            highWatermarks[part.place] = max(highWatermarks[part.place] ?? 0, part.highWatermark ?? 0)
         case .damaged(let place): damaged.insert(place)
         case .told(_, .accepted): acknowledgedCount += 1
         default: break

@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE))
 SUITES = [
     "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "groups", "rebalances", "consumer_protocol",
     "transactions", "compaction", "quotas", "cli", "directories", "takeover", "kill9", "torture", "hostile", "overload",
-    "full_disk", "metrics", "conformance", "install", "fuzz", "bench",
+    "full_disk", "metrics", "conformance", "install", "simulation", "fuzz", "bench",
 ]
 
 

@@ -254,9 +254,8 @@ class Reader(threading.Thread):
                         self.ledger.note("broken", reason=str(message.error()))
                     continue
                 key = (message.topic(), message.partition(), message.offset())
-                # the client does not tell what the answer said; what was seen lies below it
                 self.ledger.note("saw", consumer="along", topic=key[0], partition=key[1], asked=asked, **{"from": key[2]},
-                                 records=[[key[2], message.value().decode()]], highWatermark=key[2] + 1)
+                                 records=[[key[2], message.value().decode()]])
                 if self.seen.setdefault(key, message.value()) != message.value():
                     self.contradictions.append(key)
                 upto[key[:2]] = key[2] + 1
@@ -301,7 +300,7 @@ def read_all(address, ledger):
                 values.append(message.value())
             assert time.monotonic() < patience, f"{topic}-{partition}: {len(values)} of {end} records after 60 s"
         ledger.note("saw", consumer="last", topic=topic, partition=partition, asked=asked, **{"from": 0},
-                    records=[[o, v.decode()] for o, v in enumerate(values)], highWatermark=end)
+                    records=[[o, v.decode()] for o, v in enumerate(values)])
         ledger.note("whole", consumer="last", topic=topic, partition=partition, start=0, end=end)
         found[topic, partition] = values
     consumer.close()

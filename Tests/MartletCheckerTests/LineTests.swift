@@ -23,6 +23,18 @@ import Testing
         #expect(fault("{\"at\":1,\"event\":\"broken\",\"reason\":\"no answer\"}") == nil)
     }
 
+    /// As of a library that hands out records one by one, long after they were fetched: no look at the partition's end.
+    @Test func whoSawRecordsAndNoHighWatermarkHasNotSeenTheEnd() throws {
+        let lines = """
+            {"at":1,"event":"send","operation":1,"producer":"p","topic":"t","partition":0,"values":["a","b"],"acks":-1}
+            {"at":2,"event":"accepted","operation":1,"offset":0}
+            {"at":4,"event":"saw","consumer":"c","topic":"t","partition":0,"asked":3,"from":0,"records":[[0,"a"]]}
+            """
+        let events = try Array(lines.utf8).withUnsafeBytes { bytes in try HistoryLines.events(in: bytes) }
+        #expect(Checks.judge(events).isEmpty)
+        #expect(events.map(\.line).joined(separator: "\n").contains("highWatermark") == false)
+    }
+
     @Test func linesOfSeveralFilesComeTogetherByTime() throws {
         let place = Place("orders", 0)
         let read = HistoryEvent(30, .listed(consumer: "c", place: place, asked: 25, start: nil, end: 0))
