@@ -264,6 +264,8 @@ package final class SwarmWorld: @unchecked Sendable {
             for _ in 0..<Self.looksLimit where steady < Self.steadyLooks {
                 simulated.run(for: Self.look)
                 let believed = members.believed(group)
+                // the last of them was fenced by one that has left since
+                if believed?.isEmpty == true { break }
                 let isInOrder = believed.map { GroupLedger.unsettled(partitions: group.partitions, $0) == nil } ?? false
                 let current = believed?.first?.generation ?? -1
                 steady = isInOrder && (steady == 0 || current == generation) ? steady + 1 : 0
@@ -273,6 +275,7 @@ package final class SwarmWorld: @unchecked Sendable {
             guard let believed = members.believed(group) else {
                 return record.broken("\(group.name) does not settle: a member has nothing")
             }
+            guard !believed.isEmpty else { continue }
             let reason = GroupLedger.unsettled(partitions: group.partitions, believed)
             record.broken("\(group.name) does not settle: \(reason ?? "its generations follow each other, now \(generation)")")
         }
