@@ -232,18 +232,3 @@ def an_idle_consumer_sees_a_record_at_once():
     finally:
         consumer.close()
     assert sorted(waits)[10] < 0.1, f"median {sorted(waits)[10] * 1000:.0f} ms from send to receipt"
-
-
-@test
-def a_transaction_is_refused_without_a_loop():
-    broker = Broker().start()
-    producer = Producer({"bootstrap.servers": broker.address, "transactional.id": "t1", **QUIET})
-    started = time.monotonic()
-    try:
-        producer.init_transactions(5)
-        raise AssertionError("transactions are not served, and yet one was begun")
-    except KafkaException:
-        pass
-    assert time.monotonic() - started < 8
-    assert "t1" in broker.log()
-    assert sum("t1" in line for line in broker.log().splitlines()) < 20
