@@ -102,6 +102,17 @@ import Testing
         #expect(world.verify(producer) == .transactionAbortable)
     }
 
+    /// A consumer sees the marker, and so that the transaction is over, before the coordinator has noted it.
+    @Test func whenAllHaveTheirMarkersTheTransactionIsOverThoughTheNoteIsOnItsWay() {
+        var world = TransactionWorld()
+        let producer = world.producer()
+        #expect(world.add(producer, [0]) == .done)
+        #expect(world.end(producer, commits: false) == .producer(producer))
+        world.syncsAtOnce = false
+        world.deliverMarkers()
+        #expect(world.state() == .prepareAbort && world.verify(producer) == .transactionAbortable)
+    }
+
     @Test func anEndSentAgainIsAnsweredAndTheOtherWayIsNot() {
         for commits in [true, false] {
             var world = TransactionWorld()

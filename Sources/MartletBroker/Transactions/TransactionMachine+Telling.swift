@@ -52,6 +52,8 @@ extension TransactionMachine {
         case .failure(let failure): return failure.error
         case .success(let transaction): known = transaction.metadata
         }
+        // all have their markers, and only the note of it is on its way
+        if let pending = transactions[id]?.pending, pending.state.isOver { return .transactionAbortable }
         if known.state.isEnding { return .concurrentTransactions }
         // an end that is on its way to the log is as good as there: after its markers nothing may come
         if let pending = transactions[id]?.pending, pending.state != .ongoing { return .concurrentTransactions }

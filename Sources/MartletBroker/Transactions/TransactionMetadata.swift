@@ -31,6 +31,9 @@ package enum TransactionState: Int8, CaseIterable, Sendable {
     /// Decided, and not told to all partitions yet.
     package var isEnding: Bool { self == .prepareCommit || self == .prepareAbort }
 
+    /// All partitions have their markers.
+    package var isOver: Bool { self == .completeCommit || self == .completeAbort }
+
     /// Names that a client may ask for; the last two are states that are over before anybody could see them.
     package static let names = Set(allCases.map(\.name) + ["Dead", "PrepareEpochFence"])
 }
