@@ -47,13 +47,15 @@ extension TransactionMachine {
 
     /// What speaks against a producer writing to these partitions in its transaction: whether all of them were added.
     package func verify(_ id: String, _ producer: ProducerIdentity, _ partitions: some Sequence<TopicPartition>) -> ErrorCode {
+        // all have their markers, and only the note of it is on its way
+        if let transaction = transactions[id], transaction.pending?.state.isOver == true, transaction.metadata.producer == producer {
+            return .transactionAbortable
+        }
         let known: TransactionMetadata
         switch speaker(id, producer) {
         case .failure(let failure): return failure.error
         case .success(let transaction): known = transaction.metadata
         }
-        // all have their markers, and only the note of it is on its way
-        if let pending = transactions[id]?.pending, pending.state.isOver { return .transactionAbortable }
         if known.state.isEnding { return .concurrentTransactions }
         // an end that is on its way to the log is as good as there: after its markers nothing may come
         if let pending = transactions[id]?.pending, pending.state != .ongoing { return .concurrentTransactions }
