@@ -137,7 +137,7 @@ let package = Package(
         tests(
             "MartletSimulationTests",
             [
-                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker",
+                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSwarm",
             ]),
     ] + fuzzer
 )

@@ -1,13 +1,13 @@
-import MartletBasics
+package import MartletBasics
 import MartletBroker
-import MartletModel
+package import MartletModel
 import MartletReactor
-import MartletSimulation
+package import MartletSimulation
 
 /// One process of a broker in a simulated world, seen from outside: its start, its giving up, its stop.
-final class BrokerLife: @unchecked Sendable {
+package final class BrokerLife: @unchecked Sendable {
     /// What became of a start.
-    enum Start {
+    package enum Start {
         case serves
         /// It ended itself, with a sentence.
         case failed(String)
@@ -26,7 +26,9 @@ final class BrokerLife: @unchecked Sendable {
     private let process: BrokerProcess
     private let fatal = Box<String?>(nil)
 
-    init(_ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig, sink: any LogSink) {
+    package init(
+        _ world: SimulatedWorld, _ host: SimulatedHost, _ config: BrokerConfig, sink: any LogSink = SilentLog()
+    ) {
         self.world = world
         self.host = host
         process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: Self.memoryBytes)
@@ -34,9 +36,9 @@ final class BrokerLife: @unchecked Sendable {
     }
 
     /// The sentence with which it gave up; nil while it has not.
-    var lastWords: String? { fatal.value }
+    package var lastWords: String? { fatal.value }
 
-    func start() -> Start {
+    package func start() -> Start {
         let outcome = Box<String?>(nil)
         host.loops[0].spawn { [process] in
             do throws(StartFault) {
@@ -53,7 +55,7 @@ final class BrokerLife: @unchecked Sendable {
     }
 
     /// Whether it came to the end of its stop.
-    func stop() -> Bool {
+    package func stop() -> Bool {
         let isDone = Box(false)
         host.loops[0].spawn { [process] in
             await process.stop()

@@ -1,30 +1,34 @@
 import MartletBasics
-import MartletModel
-import MartletSimulation
-import MartletWire
+package import MartletModel
+package import MartletSimulation
+package import MartletWire
 
 /// The versions at which one client speaks of groups: old clients and new ones meet in one group.
-struct GroupVersions {
-    var join: Int16
-    var sync: Int16
-    var heartbeat: Int16
-    var leave: Int16
-    var commit: Int16
+package struct GroupVersions {
+    package var join: Int16
+    package var sync: Int16
+    package var heartbeat: Int16
+    package var leave: Int16
+    package var commit: Int16
 
     /// For static members, whom older versions do not know.
-    static let newest = GroupVersions(join: 9, sync: 5, heartbeat: 4, leave: 5, commit: 9)
-    static let all = [
+    package static let newest = GroupVersions(join: 9, sync: 5, heartbeat: 4, leave: 5, commit: 9)
+    package static let all = [
         newest, GroupVersions(join: 5, sync: 3, heartbeat: 3, leave: 3, commit: 7),
         GroupVersions(join: 2, sync: 1, heartbeat: 1, leave: 1, commit: 5),
     ]
 }
 
 /// A member, as it says who it is.
-struct GroupIdentity {
-    var group: String
-    var member: String
-    var instance: String?
-    var generation: Int32 = -1
+package struct GroupIdentity {
+    package var group: String
+    package var member: String
+    package var instance: String?
+    package var generation: Int32
+
+    package init(group: String, member: String, instance: String? = nil, generation: Int32 = -1) {
+        (self.group, self.member, self.instance, self.generation) = (group, member, instance, generation)
+    }
 }
 
 /// The requests of a group's members.
@@ -32,13 +36,13 @@ extension SimulatedClient {
     private static let findCoordinatorVersion: Int16 = 2
     private static let offsetFetchVersion: Int16 = 7
 
-    func findCoordinator(of group: String) async throws(ClientFault) -> ErrorCode {
+    package func findCoordinator(of group: String) async throws(ClientFault) -> ErrorCode {
         var request = FindCoordinatorRequest()
         request.key = group
         return try await ask(request, version: Self.findCoordinatorVersion).errorCode
     }
 
-    func join(
+    package func join(
         _ identity: GroupIdentity, _ versions: GroupVersions, sessionMs: Int32, rebalanceMs: Int32,
         protocols: [(name: String, metadata: [UInt8])]
     ) async throws(ClientFault) -> JoinGroupResponse {
@@ -58,7 +62,7 @@ extension SimulatedClient {
         return try await ask(request, version: versions.join)
     }
 
-    func sync(
+    package func sync(
         _ identity: GroupIdentity, _ versions: GroupVersions, protocolName: String,
         assignments: [(member: String, bytes: [UInt8])]
     ) async throws(ClientFault) -> (error: ErrorCode, assignment: [UInt8]) {
@@ -80,7 +84,7 @@ extension SimulatedClient {
         return (response.errorCode, bytes)
     }
 
-    func heartbeat(_ identity: GroupIdentity, _ versions: GroupVersions) async throws(ClientFault) -> ErrorCode {
+    package func heartbeat(_ identity: GroupIdentity, _ versions: GroupVersions) async throws(ClientFault) -> ErrorCode {
         var request = HeartbeatRequest()
         request.groupID = identity.group
         request.memberID = identity.member
@@ -89,7 +93,7 @@ extension SimulatedClient {
         return try await ask(request, version: versions.heartbeat).errorCode
     }
 
-    func leave(_ identity: GroupIdentity, _ versions: GroupVersions) async throws(ClientFault) -> ErrorCode {
+    package func leave(_ identity: GroupIdentity, _ versions: GroupVersions) async throws(ClientFault) -> ErrorCode {
         var request = LeaveGroupRequest()
         request.groupID = identity.group
         if versions.leave < 3 {
@@ -105,7 +109,7 @@ extension SimulatedClient {
     }
 
     /// Commits one offset.
-    func commit(
+    package func commit(
         _ identity: GroupIdentity, _ versions: GroupVersions, _ topic: String, _ partition: Int32, _ offset: Offset
     ) async throws(ClientFault) -> ErrorCode {
         var part = OffsetCommitRequest.OffsetCommitRequestPartition()
@@ -129,7 +133,7 @@ extension SimulatedClient {
     }
 
     /// What is committed for some partitions of a topic; nil where the group cannot be asked now.
-    func committed(
+    package func committed(
         _ group: String, _ topic: String, _ partitions: [Int32]
     ) async throws(ClientFault) -> [(partition: Int32, offset: Offset?)]? {
         var named = OffsetFetchRequest.OffsetFetchRequestTopic()

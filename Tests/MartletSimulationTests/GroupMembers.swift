@@ -2,6 +2,7 @@ import MartletBasics
 import MartletModel
 import MartletReactor
 import MartletSimulation
+import MartletSwarm
 import MartletWire
 
 /// What the members of all groups of one run share. All of it lives on the world's thread.

@@ -3,6 +3,7 @@ import MartletBroker
 import MartletModel
 import MartletReactor
 import MartletSimulation
+import MartletSwarm
 
 /// One broker on a machine that fails, and groups whose members come and go: several lives of the broker on one disk,
 /// each ended as the seed says; then nothing fails any more, every group must settle, and what is committed is read

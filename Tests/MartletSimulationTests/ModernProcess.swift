@@ -2,6 +2,7 @@ import MartletBasics
 import MartletModel
 import MartletReactor
 import MartletSimulation
+import MartletSwarm
 import MartletWire
 
 /// One process of a consumer in a group where both protocols live. It speaks the new one or the classic one, and like

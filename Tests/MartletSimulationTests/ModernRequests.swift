@@ -1,6 +1,7 @@
 import MartletBasics
 import MartletModel
 import MartletSimulation
+import MartletSwarm
 import MartletWire
 
 /// The requests of members of consumer groups.

@@ -1,6 +1,7 @@
 import MartletBasics
 import MartletModel
 import MartletSimulation
+import MartletSwarm
 import MartletWire
 
 /// The versions at which one client speaks of transactions: the first protocol, and KIP-890's.

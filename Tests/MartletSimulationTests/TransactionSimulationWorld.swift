@@ -3,6 +3,7 @@ import MartletBroker
 import MartletModel
 import MartletReactor
 import MartletSimulation
+import MartletSwarm
 
 /// One broker on a machine that fails, and transactional producers that die, sleep and are replaced: several lives of the
 /// broker on one disk, each ended as the seed says. Then nothing fails any more: no transaction may hang, and what is
