@@ -40,6 +40,8 @@ final class FetchUnderway: @unchecked Sendable {
     private var isWarming = false
     private var warmedOnce = false
     private var isTimeUp = false
+    /// A replica is waited for that is being exchanged for its copy in another log directory.
+    private var awaitsExchange = false
 
     init(
         _ request: Request, limits: FetchLimits, usesTopicIDs: Bool, session: FetchSession?, isFull: Bool, targets: [FetchTarget]
@@ -90,6 +92,11 @@ final class FetchUnderway: @unchecked Sendable {
                 return settling.whenDone { [self] in goOn() }
             }
         }
+        if let settling = exchange(round) {
+            responder = request.later()
+            connection.onAbandon = { [self] in abandon() }
+            return goOn(after: settling)
+        }
         let isDone = round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty
         if isDone, isHot(round) { return try conclude(round) }
         responder = request.later()
@@ -104,6 +111,34 @@ final class FetchUnderway: @unchecked Sendable {
         let round = look()
         if round.isEnough(limits) || limits.maxWait <= .zero { answer(round) } else { wait() }
     }
+
+    // MARK: a replica that moves
+
+    /// What is to be waited for where a replica cannot be read only because it is exchanged for its copy just now.
+    private func exchange(_ round: FetchRound) -> Settling? {
+        guard round.hasError, connection.broker.topics.areExchanging else { return nil }
+        let settling = Settling(loop)
+        let closed = round.partitions.compactMap { $0.found.error == .notLeaderOrFollower ? hosted[$0.target] : nil }
+        return settling.begin(exchangesOf: closed, toAppend: false) ? settling : nil
+    }
+
+    private func goOn(after settling: Settling) {
+        awaitsExchange = true
+        settling.whenDone { [self] in
+            awaitsExchange = false
+            guard responder != nil else { return }
+            let round = look()
+            if isTimeUp || round.isEnough(limits) || limits.maxWait <= .zero { return answer(round) }
+            guard timer != nil else { return wait() }
+            // the one that was watched is gone
+            for watched in ownWatches { watched.end() }
+            ownWatches = []
+            watchPartitions()
+            scheduleLook(atAll: true)
+        }
+    }
+
+    // MARK: waiting
 
     private func wait() {
         timer = loop.schedule(after: limits.maxWait) { [self] in
@@ -145,11 +180,11 @@ final class FetchUnderway: @unchecked Sendable {
     func hasNews() { scheduleLook(atAll: false) }
 
     private func scheduleLook(atAll: Bool) {
-        guard !isLookScheduled, responder != nil, !isWarming else { return }
+        guard !isLookScheduled, responder != nil, !isWarming, !awaitsExchange else { return }
         isLookScheduled = true
         loop.atEndOfTurn { [self] in
             isLookScheduled = false
-            guard responder != nil, !isWarming else { return }
+            guard responder != nil, !isWarming, !awaitsExchange else { return }
             let news = watch.takeNews()
             guard atAll || isWorthALook(news) else { return }
             let round = look()
@@ -173,11 +208,12 @@ final class FetchUnderway: @unchecked Sendable {
     }
 
     private func answer() {
-        guard responder != nil, !isWarming else { return }
+        guard responder != nil, !isWarming, !awaitsExchange else { return }
         answer(look())
     }
 
     private func answer(_ round: FetchRound) {
+        if let settling = exchange(round) { return goOn(after: settling) }
         guard isHot(round) else { return warm(round) }
         guard let responder else { return }
         release()

@@ -258,6 +258,7 @@ extension Partition {
         lock.withLock {
             expire(&committedWaiters, now, &effects)
             expire(&durableWaiters, now, &effects)
+            expire(&exchangeWaiters, now, &effects)
         }
         effects.deliver()
     }
