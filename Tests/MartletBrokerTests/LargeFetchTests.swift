@@ -57,15 +57,19 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
             #expect(world.until { writer.frames.count == 2 })
             world.simulated.run(for: .seconds(1))
             let consumers = try (0..<64).map { _ in try world.connect() }
-            let bystander = try Bystander(world)
+            let bystanders = try (0..<8).map { _ in try Bystander(world) }
             for consumer in consumers { consumer.read(false) }
             world.arrivingTogether {
                 for consumer in consumers { consumer.send(fetch("t", maxWaitMs: 0, id: 1)) }
-                bystander.ask()
+                for bystander in bystanders { bystander.ask() }
             }
             #expect(world.until { world.broker.outboxBytes > 4 << 20 }, "seed \(seed): what does not go in a turn waits")
-            #expect(world.until { bystander.goOn(); return world.broker.outboxBytes == 0 })
-            #expect(bystander.answers >= 2, "seed \(seed)")
+            #expect(
+                world.until {
+                    for bystander in bystanders { bystander.goOn() }
+                    return world.broker.outboxBytes == 0
+                })
+            #expect(bystanders.reduce(0) { $0 + $1.answers } > bystanders.count, "seed \(seed): what they asked meanwhile")
             for consumer in consumers { consumer.read(true) }
             #expect(world.until { consumers.allSatisfy { $0.received.count > 1 << 20 } })
             #expect(Set(consumers.map { $0.received.count }).count == 1)
@@ -122,8 +126,8 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
     }
 
     @Test func thatWaitAreWokenByTheLastOfThemAndAnsweredAtTheirTime() throws {
-        for seed: UInt64 in 1...6 {
-            let world = try BrokerWorld(seed: seed, loops: seed > 3 ? 2 : 1)
+        for seed: UInt64 in 1...4 {
+            let world = try BrokerWorld(seed: seed, loops: seed > 2 ? 2 : 1)
             try world.createTopic("wide", partitions: Self.wide)
             let (consumer, producer) = (try world.connect(), try world.connect())
             consumer.send(fetch("wide", wanted(), maxWaitMs: 300, session: (0, 0), id: 0))
@@ -140,12 +144,12 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
     }
 
     @Test func whoseClientGoesOrWhoseTopicGoesEndInOrder() throws {
-        for seed: UInt64 in 1...12 {
+        for seed: UInt64 in 1...4 {
             let world = try BrokerWorld(seed: seed)
             try world.createTopic("wide", partitions: Self.wide)
             let (gone, stays) = (try world.connect(), try world.connect())
             for client in [gone, stays] { client.send(fetch("wide", wanted(), maxWaitMs: 2_000, session: (0, 0), id: 1)) }
-            world.simulated.run(for: .microseconds(Int64(seed) * 40))
+            world.simulated.run(for: .microseconds(Int64(seed) * 120))
             gone.close()
             let cluster = world.broker.cluster
             let id = try #require(cluster.topics.table.topic("wide")).id
