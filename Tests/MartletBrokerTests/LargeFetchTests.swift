@@ -43,7 +43,9 @@ extension BrokerWorld {
     }
 }
 
-private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.flatMap { $0.partitions.map(\.partitionIndex) } }
+private func partitions(of answer: FetchResponse) -> [Int32] {
+    answer.responses.flatMap { $0.partitions.map(\.partitionIndex) }
+}
 
 @Suite struct OthersHaveTheirTurn {
     /// Sixty-four megabytes, a megabyte for each of as many consumers, went out in one turn of the loop: a producer waited
@@ -53,7 +55,7 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
             let world = try quickWorld(seed: seed)
             try world.createTopic("t")
             let writer = try world.connect()
-            writer.send(produce("t", noise(900_000, seed: seed, codec: .none), id: 0) + produce("t", noise(900_000, seed: 9, codec: .none), id: 1))
+            for id: Int32 in 0..<2 { writer.send(produce("t", noise(900_000, seed: UInt64(id), codec: .none), id: id)) }
             #expect(world.until { writer.frames.count == 2 })
             world.simulated.run(for: .seconds(1))
             let consumers = try (0..<64).map { _ in try world.connect() }
@@ -105,7 +107,8 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
         try world.createTopic("wide", partitions: Self.wide)
         let (consumer, producer) = (try world.connect(), try world.connect())
         for partition in stride(from: Int32(0), to: Self.wide, by: 7) {
-            producer.send(produce("wide", noise(20_000, seed: UInt64(partition), codec: .none), partition: partition, id: partition))
+            let records = noise(20_000, seed: UInt64(partition), codec: .none)
+            producer.send(produce("wide", records, partition: partition, id: partition))
         }
         #expect(world.until { producer.frames.count == 43 })
         // other clients' requests come in between
@@ -154,7 +157,8 @@ private func partitions(of answer: FetchResponse) -> [Int32] { answer.responses.
             let cluster = world.broker.cluster
             let id = try #require(cluster.topics.table.topic("wide")).id
             try world.run { _ = await cluster.deleteTopic("wide", id: id) }
-            #expect(world.until(atMost: .seconds(5)) { stays.frames.count == 1 && world.broker.connectionsCount == 1 }, "seed \(seed)")
+            let isOver = world.until(atMost: .seconds(5)) { stays.frames.count == 1 && world.broker.connectionsCount == 1 }
+            #expect(isOver, "seed \(seed)")
             #expect(partitions(of: try stays.answer(FetchResponse.self, 0, version: 11)).sorted() == Array(0..<Self.wide))
         }
     }
