@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 import MartletBroker
 package import MartletChecker
 import MartletModel
@@ -45,8 +45,8 @@ package final class SwarmWorld: @unchecked Sendable {
         package var answersCount: Int { answered.values.reduce(0, +) }
     }
 
-    /// How much virtual time passes before nothing fails any more.
-    private static let span = Interval.seconds(112)
+    /// How much virtual time passes before nothing fails any more, where nobody wants less.
+    package static let spanUsual = Interval.seconds(112)
     /// Virtual time in which clients come to their end.
     private static let patience = Interval.seconds(120)
     private static let startAttemptsLimit = 8
@@ -62,6 +62,7 @@ package final class SwarmWorld: @unchecked Sendable {
     let simulated: SimulatedWorld
     let stage: Stage
     let plan: SwarmPlan
+    private let span: Interval
     let clients: [SimulatedHost]
     let config: BrokerConfig
     private(set) var host: SimulatedHost
@@ -77,7 +78,10 @@ package final class SwarmWorld: @unchecked Sendable {
     var record: Recorder { stage.record }
     var files: SimulatedFileSystem { host.files }
 
-    package init(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws {
+    package init(
+        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+    ) throws {
+        self.span = span
         simulated = SimulatedWorld(seed: seed, keepsLines: keepsLines)
         var random = simulated.makeRandom("script")
         plan = SwarmPlan(&random)
@@ -110,8 +114,10 @@ package final class SwarmWorld: @unchecked Sendable {
     }
 
     /// The whole run of a seed, judged.
-    package static func run(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws -> Report {
-        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines)
+    package static func run(
+        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+    ) throws -> Report {
+        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines, span: span)
         defer { world.simulated.end() }
         world.run()
         for sentence in world.members.ledger.violations { world.record.broken(sentence) }
@@ -130,7 +136,7 @@ package final class SwarmWorld: @unchecked Sendable {
         stage.burstEnd = 1_200_000_000
         startClients()
         guard startBroker() else { return }
-        while simulated.now.nanoseconds < Self.span.nanoseconds {
+        while simulated.now.nanoseconds < span.nanoseconds {
             stage.nextBurst = simulated.now.nanoseconds + Int64(3_000 + random.below(9_000)) * 1_000_000
             stage.burstEnd = stage.nextBurst + Int64(60 + random.below(240)) * 1_000_000
             guard passBurst() else { return }

@@ -27,12 +27,17 @@ private final class Asker {
         self.look = look
     }
 
-    func goOn(isExchanging: Bool) throws {
-        while seen < client.frames.count {
+    func takeAnswers() throws {
+        let count = client.correlationIDs.count
+        while seen < count {
             let error = try look(client, seen)
             if error != .none { errors.append(error) }
             seen += 1
         }
+    }
+
+    func goOn(isExchanging: Bool) throws {
+        try takeAnswers()
         if isExchanging, seen < asked { waited += 1 }
         guard seen == asked else { return }
         asked += 1
@@ -49,8 +54,9 @@ private final class Reading { var offsets: [Offset] = [] }
     private static let directories = ["/data/a", "/data/b"]
 
     private func producer(_ world: BrokerWorld, acks: Int16, _ bytes: Int, codec: CompressionCodec = .none) throws -> Asker {
-        try Asker(world) { id in
-            produce("t", noise(bytes, seed: UInt64(id), codec: codec), acks: acks, id: id)
+        let records = noise(bytes, seed: UInt64(bytes), codec: codec)
+        return try Asker(world) { id in
+            produce("t", records, acks: acks, id: id)
         } _: { client, index in
             try client.answer(ProduceResponse.self, index, version: 9).responses[0].partitionResponses[0].errorCode
         }
@@ -112,10 +118,10 @@ private final class Reading { var offsets: [Offset] = [] }
 
     @Test func keepsThemWaitingForAMomentAndTellsNoneOfThemToLookElsewhere() throws {
         var waited: Set<Int> = []
-        for seed: UInt64 in 1...12 {
+        for seed: UInt64 in 1...8 {
             let world = try BrokerWorld(
                 seed: seed, loops: seed.isMultiple(of: 2) ? 1 : 2,
-                [("log.dirs", Self.directories.joined(separator: ",")), ("log.segment.bytes", "40000")])
+                [("log.dirs", Self.directories.joined(separator: ",")), ("log.segment.bytes", "300000")])
             try world.createTopic("t")
             try world.createTopic("other")
             let first = Reading(), second = Reading()
@@ -127,7 +133,7 @@ private final class Reading { var offsets: [Offset] = [] }
             ] + lookingUp(world)
             var moves = 0
             var target: String?
-            for _ in 0..<4000 where moves < 4 {
+            for _ in 0..<4000 where moves < 3 {
                 let isExchanging = world.broker.cluster.topics.areExchanging
                 for (index, asker) in askers.enumerated() {
                     let before = asker.waited
@@ -144,14 +150,15 @@ private final class Reading { var offsets: [Offset] = [] }
                     #expect(try world.move("t", to: target!) == .none)
                 }
             }
-            #expect(moves == 4, "seed \(seed): the replica does not get anywhere")
+            #expect(moves == 3, "seed \(seed): the replica does not get anywhere")
             #expect(world.until { askers.allSatisfy(\.isIdle) }, "seed \(seed): somebody is never answered")
-            for asker in askers { try asker.goOn(isExchanging: false) }
-            let errors = askers.map(\.errors)
-            #expect(errors.allSatisfy(\.isEmpty), "seed \(seed): \(errors)")
-            let end = world.partition("t")!.logEndOffset
+            for asker in askers { try asker.takeAnswers() }
+            let errors = askers.flatMap(\.errors)
+            #expect(errors.isEmpty, "seed \(seed): \(errors)")
+            let end = world.partition("t")!.highWatermark
             for _ in 0..<100 where first.offsets.count < Int(end) {
                 try askers[3].goOn(isExchanging: false)
+                // nobody produces any more
                 world.simulated.run(for: .milliseconds(10))
             }
             #expect(first.offsets == Array(0..<end), "seed \(seed)")
