@@ -40,6 +40,8 @@ final class FetchUnderway: @unchecked Sendable {
     private var isWarming = false
     private var warmedOnce = false
     private var isTimeUp = false
+    /// A replica is waited for that is being exchanged for its copy in another log directory.
+    private var awaitsExchange = false
     /// A look in steps that is under way, what it is for, and the target that it goes on with.
     private var lookUnderway: (round: FetchRound, purpose: Purpose, next: Int)?
     private var hadNewsMeanwhile = false
@@ -55,6 +57,8 @@ final class FetchUnderway: @unchecked Sendable {
         case begin
         /// The same, when what was acknowledged is there to be read.
         case settled
+        /// The same, when a replica that was exchanged is there again.
+        case exchanged
         /// To answer if there is enough now.
         case news
         case answer
@@ -106,6 +110,10 @@ final class FetchUnderway: @unchecked Sendable {
         }
         let round = look()
         if settle(round, request) { return }
+        if let settling = exchange(round) {
+            promise(request)
+            return goOn(after: settling)
+        }
         let isDone = isEnough(round)
         if isDone, isHot(round) { return try conclude(round) }
         promise(request)
@@ -132,6 +140,35 @@ final class FetchUnderway: @unchecked Sendable {
 
     /// Whether a fetch that begins is answered without waiting.
     private func isEnough(_ round: FetchRound) -> Bool { round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty }
+
+    // MARK: a replica that moves
+
+    /// What is to be waited for where a replica cannot be read only because it is exchanged for its copy just now.
+    private func exchange(_ round: FetchRound) -> Settling? {
+        guard round.hasError, connection.broker.topics.areExchanging else { return nil }
+        let settling = Settling(loop)
+        let closed = round.partitions.compactMap { $0.found.error == .notLeaderOrFollower ? hosted[$0.target] : nil }
+        return settling.begin(exchangesOf: closed, toAppend: false) ? settling : nil
+    }
+
+    private func goOn(after settling: Settling) {
+        awaitsExchange = true
+        settling.whenDone { [self] in
+            awaitsExchange = false
+            if responder != nil { look(for: .exchanged) }
+        }
+    }
+
+    // MARK: waiting
+
+    /// Goes on waiting where a partition that was watched is gone, and another stands for it.
+    private func waitAnew() {
+        guard timer != nil else { return wait() }
+        for watched in ownWatches { watched.end() }
+        ownWatches = []
+        watchPartitions()
+        scheduleLook(atAll: true)
+    }
 
     private func wait() {
         timer = loop.schedule(after: limits.maxWait) { [self] in
@@ -230,6 +267,8 @@ final class FetchUnderway: @unchecked Sendable {
         case .begin where settle(round, nil): break
         case .begin, .settled:
             if isEnough(round) { answer(round) } else { wait() }
+        case .exchanged:
+            if isEnough(round) { answer(round) } else { waitAnew() }
         case .news:
             if round.isEnough(limits) { answer(round) }
         }
@@ -239,12 +278,12 @@ final class FetchUnderway: @unchecked Sendable {
     func hasNews() { scheduleLook(atAll: false) }
 
     private func scheduleLook(atAll: Bool) {
-        guard !isLookScheduled, responder != nil, !isWarming else { return }
+        guard !isLookScheduled, responder != nil, !isWarming, !awaitsExchange else { return }
         guard lookUnderway == nil else { return hadNewsMeanwhile = true }
         isLookScheduled = true
         loop.atEndOfTurn { [self] in
             isLookScheduled = false
-            guard responder != nil, !isWarming else { return }
+            guard responder != nil, !isWarming, !awaitsExchange else { return }
             guard lookUnderway == nil else { return hadNewsMeanwhile = true }
             let news = watch.takeNews()
             if atAll || isWorthALook(news) { look(for: .news) }
@@ -267,11 +306,12 @@ final class FetchUnderway: @unchecked Sendable {
     }
 
     private func answer() {
-        guard responder != nil, !isWarming, lookUnderway == nil else { return }
+        guard responder != nil, !isWarming, !awaitsExchange, lookUnderway == nil else { return }
         look(for: .answer)
     }
 
     private func answer(_ round: FetchRound) {
+        if let settling = exchange(round) { return goOn(after: settling) }
         guard isHot(round) else { return warm(round) }
         guard let responder else { return }
         release()

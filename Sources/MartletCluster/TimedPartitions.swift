@@ -58,6 +58,7 @@ extension Partition {
         let (isFlushDue, stays) = lock.withLock {
             expire(&committedWaiters, now, &effects)
             expire(&durableWaiters, now, &effects)
+            expire(&exchangeWaiters, now, &effects)
             let isFlushDue = takeDueFlush(now: now)
             isTimed = isAnythingTimed
             return (isFlushDue, isTimed)
@@ -78,8 +79,9 @@ extension Partition {
     }
 
     private var isAnythingTimed: Bool {
-        guard offlineReason == nil else { return false }
-        return !committedWaiters.isEmpty || !durableWaiters.isEmpty || isFlushTimed
+        // its log is closed while it is exchanged
+        guard offlineReason == nil else { return !exchangeWaiters.isEmpty }
+        return !exchangeWaiters.isEmpty || !committedWaiters.isEmpty || !durableWaiters.isEmpty || isFlushTimed
     }
 
     /// `flush.ms` runs. Under the lock.
