@@ -202,6 +202,7 @@ package final class LogCleaning: @unchecked Sendable {
     /// Notes the keys of a batch; false where the map is full, and the end lies at the record that found no room.
     private func note(_ header: BatchHeader, _ bytes: UnsafeRawBufferPointer, _ position: Int) throws(LogError) -> Bool {
         guard header.recordCount > 0 else { return true }
+        let overlooksTombstones = plan.planted.contains(.overlookedTombstones)
         opened.reset(keeping: 1 << 20)
         do throws(CleaningFault) {
             let records = try BatchCleaner.open(header, bytes, contexts, &opened)
@@ -210,6 +211,7 @@ package final class LogCleaning: @unchecked Sendable {
                 guard record.offsetDelta >= 0, record.offsetDelta <= header.lastOffsetDelta else { throw .offsets }
                 let offset = header.baseOffset + Int64(record.offsetDelta)
                 guard let key = cursor.bytes(in: record.key), offset >= plan.cleanability.firstDirty else { continue }
+                if overlooksTombstones, !record.hasValue { continue }
                 guard keys.note(key, at: offset) else {
                     endOffset = offset
                     return false
