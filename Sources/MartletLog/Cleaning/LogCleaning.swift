@@ -205,6 +205,7 @@ package final class LogCleaning: @unchecked Sendable {
     private func note(_ header: BatchHeader, _ bytes: UnsafeRawBufferPointer, _ position: Int) throws(LogError) -> Bool {
         guard header.recordCount > 0 else { return true }
         read.removeAll(keepingCapacity: true)
+        let overlooksTombstones = plan.planted.contains(.overlookedTombstones)
         opened.reset(keeping: 1 << 20)
         do throws(CleaningFault) {
             let records = try BatchCleaner.open(header, bytes, contexts, &opened)
@@ -213,6 +214,7 @@ package final class LogCleaning: @unchecked Sendable {
                 guard record.offsetDelta >= 0, record.offsetDelta <= header.lastOffsetDelta else { throw .offsets }
                 let offset = header.baseOffset + Int64(record.offsetDelta)
                 guard let key = cursor.bytes(in: record.key), offset >= plan.cleanability.firstDirty else { continue }
+                if overlooksTombstones, !record.hasValue { continue }
                 read.append((keys.hash(key), offset))
                 if read.count == KeyOffsets.keysAtOnce, !noteRead() { return false }
             }
