@@ -215,7 +215,8 @@ package enum Checks {
             for (index, value) in one.batch.values.enumerated() {
                 let offset = base + Int64(index)
                 let isSentOnce = one.batch.isIdempotent || history.sendings[value]?.count == 1
-                if let there = foundAt[one.batch.place]?[offset], there != value {
+                if let there = foundAt[one.batch.place]?[offset] {
+                    guard there != value else { continue }
                     found.append(
                         Verdict(
                             .inconsistentOffset,
