@@ -134,6 +134,38 @@ import Testing
         }
     }
 
+    @Test("a group whose records tell of the last epoch there is, and of times without measure, goes on all the same")
+    func theEndsOfTheRange() {
+        for (epoch, timestamp) in [(Int32.max, Int64.min), (.max, .max), (.max - 1, .min)] {
+            var world = GroupWorld(GroupWorld.stepwise)
+            world.setTopics(["t": 2])
+            let member = TestMember("m")
+            member.pattern = "t.*"
+            world.beat(member)
+            var known = ConsumerGroupMetadataValue()
+            known.epoch = epoch
+            var target = ConsumerGroupTargetAssignmentMetadataValue()
+            (target.assignmentEpoch, target.assignmentTimestamp) = (epoch - 2, timestamp)
+            var pattern = ConsumerGroupRegularExpressionValue()
+            (pattern.topics, pattern.timestamp) = (["t"], timestamp)
+            var standing = ConsumerGroupCurrentMemberAssignmentValue()
+            (standing.memberEpoch, standing.previousMemberEpoch, standing.state) = (epoch, epoch, 1)
+            world.log += [
+                .consumer(.epoch("g", known)), .consumer(.targetEpoch("g", target)), .consumer(.pattern("g", "t.*", pattern)),
+                .consumer(.current("g", "m", standing)),
+            ]
+            world.readAnew()
+            let newcomer = TestMember("n")
+            newcomer.pattern = "t.*"
+            for _ in 0..<3 { #expect(world.beat(newcomer) != nil, "epoch \(epoch), time \(timestamp)") }
+            world.setTopics(["t": 3])
+            world.pass(2_000)
+            #expect(world.beat(newcomer) != nil && newcomer.epoch > 0)
+            (member.epoch, member.owned) = (epoch, [:])
+            world.beat(member) { $0.owned = [:] }
+        }
+    }
+
     @Test("records that are cut or of no sense make no group, and end nothing")
     func damaged() {
         var random = SeededRandom(seed: 3)

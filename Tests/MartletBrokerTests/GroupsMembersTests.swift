@@ -261,6 +261,18 @@ import Testing
 
     // MARK: Static members
 
+    @Test func staticMembersThatAreAwayAndGiveEachOtherNoTimeHoldUpNobody() {
+        var world = GroupWorld()
+        let (ids, generation) = world.settle(count: 3, rebalance: 0, instances: true)
+        #expect(world.leave("g", .init(id: ids[2], instanceID: "i2")) == [.none])
+        world.pass(5_000)
+        #expect(world.state() == .preparingRebalance)
+        #expect(world.heartbeat(id: ids[0], generation: generation, instance: "i0") == .rebalanceInProgress)
+        let back = world.join(id: ids[0], instance: "i0", rebalance: 0)
+        world.pass(2_000)
+        #expect(world.joined(back).error == .none && world.joined(back).generation > generation)
+    }
+
     @Test("a static member that restarts has its partitions back, and the others notice nothing")
     func staticMembersReturn() {
         var world = GroupWorld()

@@ -68,6 +68,25 @@ import Testing
         #expect(world.add(next, version: 2) == .done)
     }
 
+    @Test func anEndInTheEpochThatAnAbortOfOursHasUsedUpEndsNoBroker() {
+        var world = TransactionWorld()
+        var producer = world.producer()
+        while producer.epoch < Self.lastEpoch { producer = world.producer() }
+        #expect(world.add(producer, version: 2) == .done)
+        world.now += 61_000
+        world.wall += 61_000
+        world.handle(.abortTimedOut)
+        world.deliverMarkers()
+        #expect(world.state() == .completeAbort)
+        // nobody was told of this epoch: only a guess comes with it
+        let guessed = ProducerIdentity(producer.id, .max)
+        #expect(world.add(guessed, version: 2) == .done)
+        guard case .producer(let next)? = world.end(guessed, version: 2) else { return #expect(Bool(false), "it ends") }
+        #expect(next.id != producer.id && next.epoch == 0)
+        world.deliverMarkers()
+        #expect(world.add(next, version: 2) == .done)
+    }
+
     @Test func memoryThatIsUsedUpLetsNobodyNewInAndKeepsWhoIsThere() {
         var world = TransactionWorld()
         let known = world.producer("known")

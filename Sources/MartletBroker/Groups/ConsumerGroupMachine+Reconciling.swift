@@ -22,7 +22,7 @@ extension ConsumerGroupMachine {
             guard !owns(owned, any: member.pendingRevocation) else {
                 return hasChanged ? givingUpUnread(member) : member
             }
-            return next(member, from: member.epoch + 1, owned: owned)
+            return next(member, from: Self.following(member.epoch), owned: owned)
         case .unreleased: return next(member, from: member.epoch, owned: owned)
         case .unknown:
             guard let owned, owned.isEmpty else {

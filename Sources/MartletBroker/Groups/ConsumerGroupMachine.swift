@@ -210,8 +210,11 @@ package struct ConsumerGroupMachine {
         let hash = surroundings.hash(of: group.subscribedTopics)
         guard hasReason || hash != group.metadataHash else { return }
         group.metadataHash = hash
-        group.epoch += 1
+        group.epoch = Self.following(group.epoch)
     }
+
+    /// No group lives to see the last epoch, but a damaged or hostile record can say that it has.
+    static func following(_ epoch: Int32) -> Int32 { epoch < .max ? epoch + 1 : .max }
 
     private mutating func lookForPatterns() {
         guard group.patternCount > 0 else { return }
@@ -219,7 +222,7 @@ package struct ConsumerGroupMachine {
         let isNew = wanted.contains { group.patterns[$0] == nil }
         let isOld =
             group.patternsVersion != surroundings.version
-            && abs(wall - group.patternsTimestamp) >= Self.patternsInterval
+            && (wall &- group.patternsTimestamp).magnitude >= UInt64(Self.patternsInterval)
         guard isNew || isOld else { return }
         search = PatternSearch(group: group.id, patterns: wanted.sorted())
     }
@@ -244,7 +247,7 @@ package struct ConsumerGroupMachine {
     /// Whether partitions may be assigned anew now: not too often, for each time members may move.
     var isTargetDue: Bool {
         guard group.epoch > group.targetEpoch else { return false }
-        let passed = wall - group.targetTimestamp
+        let passed = wall &- group.targetTimestamp
         return group.targets.isEmpty || passed < 0 || passed >= Int64(settings.assignmentIntervalMs)
     }
 

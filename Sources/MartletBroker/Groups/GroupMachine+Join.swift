@@ -283,7 +283,8 @@ extension GroupMachine {
             group.remove(member)
         }
         guard group.members.isEmpty || group.electLeader() else {
-            return begin(.joining, of: group, for: group.rebalanceTimeout)
+            // members that give each other no time at all must not make it stand still
+            return begin(.joining, of: group, for: max(group.rebalanceTimeout, Self.absencePatience))
         }
         group.beginGeneration(at: moment.wallMilliseconds)
         guard group.state == .completingRebalance else {

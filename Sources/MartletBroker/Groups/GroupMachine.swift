@@ -28,6 +28,8 @@ import MartletModel
 package struct GroupMachine: CoordinatorMachine {
     /// How long a member may take to be told its first generation.
     static let newMemberTimeout = Interval.seconds(300)
+    /// While all members are static and away, none of them is looked for more often than this.
+    static let absencePatience = Interval.seconds(1)
     /// Ways of assigning that one member may name. Clients know a handful.
     static let protocolsLimit = 256
     /// Tombstones that are written at a time.

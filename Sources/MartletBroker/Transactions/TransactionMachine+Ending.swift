@@ -59,7 +59,8 @@ extension TransactionMachine {
                 next.nextProducerID = fresh
             }
             next.lastEpoch = next.epoch
-            next.epoch += 1
+            // beyond the last there is none: an abort of our own has used it up, and whoever comes with it is at the end
+            if next.epoch < .max { next.epoch += 1 }
         }
         if next.state != .ongoing { next.startTimestamp = moment.wallMilliseconds }
         next.version = event.version
