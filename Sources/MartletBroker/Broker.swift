@@ -122,6 +122,8 @@ package final class Broker: @unchecked Sendable {
     /// The most bytes that wait to be sent on one connection.
     package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }
+    /// What waits to be sent. For simulated worlds, where one thread has all the loops.
+    package var outboxBytes: Int { shared.reduce(0) { $0 + $1.counts.outboxBytes } }
 
     // MARK: Listening
 

@@ -135,6 +135,7 @@ extension Partition {
             guard isMoving, !isReplaced, toAppend || offlineReason != nil, clock.now < deadline else { return false }
             exchangeWaiters.append(
                 AppendWaiter(owner: owner, token: token, endOffset: 0, deadline: deadline, needsLocalSync: false))
+            beginTimed()
             return true
         }
     }

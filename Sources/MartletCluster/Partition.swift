@@ -55,6 +55,8 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var wasClosedCleanly = false
     /// The log could not hand over what it wrote: the next look asks again.
     var mustRetrySync = false
+    /// It is among the directory's `timed`.
+    var isTimed = false
     /// What was appended here.
     var received = PartitionTraffic()
     let sent = SentCounts()
@@ -105,6 +107,7 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
         lock.withLock {
             self.config = config
             log.config = config
+            if isFlushTimed { beginTimed() }
             // with page-cache durability more may be committed now
             if offlineReason == nil { advanceHighWatermark(&effects) }
         }

@@ -38,6 +38,10 @@ import Testing
         try check(.readsAboveHighWatermark, within: 10, as: [.lostWrite, .broken])
     }
 
+    @Test func aTornEndThatIsNotCutStandsBeforeWhatIsWrittenNext() throws {
+        try check(.forgottenTruncation, within: 10, as: [.lostWrite, .broken])
+    }
+
     @Test func producersThatAreForgottenWriteTwice() throws {
         try check(.forgottenProducers, within: 10, as: [.duplicate, .reordered, .broken])
     }
