@@ -178,10 +178,10 @@ final class ConnectionLoop: @unchecked Sendable {
         sendSmall()
         var budget = Self.largeBudget
         while budget > 0, let connection = large.popFirst() {
-            var share = min(budget, Self.sendBudget)
-            budget -= share
+            // whoever begins has a whole share, beyond the turn's if need be: an answer is not cut for its last bytes
+            var share = Self.sendBudget
             connection.flushNoted(&share)
-            budget += share
+            budget -= Self.sendBudget - share
             // its requests that waited for room may have been answered
             sendSmall()
         }

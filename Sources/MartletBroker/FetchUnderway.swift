@@ -128,9 +128,10 @@ final class FetchUnderway: @unchecked Sendable {
 
     /// Whether what was acknowledged is waited for first. `request`: where no answer is promised yet.
     private func settle(_ round: FetchRound, _ request: Request?) -> Bool {
-        guard round.partitions.contains(where: { $0.found.isUnsettled }) else { return false }
+        let unsettled = round.partitions.compactMap { $0.found.isUnsettled ? hosted[$0.target] : nil }
+        guard !unsettled.isEmpty else { return false }
         let settling = Settling(loop)
-        guard settling.begin(round.partitions.compactMap({ $0.found.isUnsettled ? hosted[$0.target] : nil })) else { return false }
+        guard settling.begin(unsettled) else { return false }
         if let request { promise(request) }
         settling.whenDone { [self] in
             if responder != nil { look(for: .settled) }

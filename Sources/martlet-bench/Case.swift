@@ -64,8 +64,6 @@ struct Case {
     /// What the figure of a case of scale is, and what it is wanted below; nil where nothing is.
     var figure = ""
     var wanted: Double?
-    /// What the limit beside the figure is, where the case measures one.
-    var limit = ""
     /// Settings that its broker needs beside those of all.
     var settings: [(name: String, value: String)] = []
 
@@ -125,7 +123,7 @@ struct Case {
         Case(
             name: "heartbeats", what: "a consumer group (KIP-848) of 1,000 members, a connection each, that has settled",
             durability: .fsync, unit: .scale, load: .scale(.heartbeats(members: 1000, times: 50)),
-            figure: "µs of CPU a heartbeat", wanted: 15, limit: "ApiVersions on the same connections"),
+            figure: "µs of CPU a heartbeat", wanted: 15),
         Case(
             name: "commits", what: "100,000 commits of an offset, 64 connections, synced", durability: .fsync,
             unit: .scale, load: .scale(.commits(100_000, connections: 64)), figure: "s of CPU in all"),
@@ -148,15 +146,14 @@ struct Case {
     ) -> Case {
         Case(
             name: name, what: what, durability: .fsync, unit: .scale,
-            load: .scale(.transactions(producers: producers, spoken)), figure: "transactions a second",
-            limit: "five syncs, or as many plain requests")
+            load: .scale(.transactions(producers: producers, spoken)), figure: "transactions a second")
     }
 
     private static func compaction(_ name: String, _ what: String, _ codec: CompressionCodec) -> Case {
         Case(
             name: name, what: what, durability: .fsync, unit: .scale,
             load: .scale(.compaction(bytes: 256 << 20, codec: codec)), figure: "MB per CPU-second",
-            limit: "checking and rewriting the same files", settings: [("log.cleaner.backoff.ms", "200")])
+            settings: [("log.cleaner.backoff.ms", "200")])
     }
 }
 

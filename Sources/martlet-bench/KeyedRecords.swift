@@ -2,7 +2,8 @@ import MartletBasics
 import MartletModel
 
 /// Batches whose keys come again and again, as in a topic that is compacted: each record has one of half as many keys as
-/// there are records, at random, so that somewhat less than half of them are the last of their key, and no batch stays as it was.
+/// there are records, at random. So somewhat less than half of them are the last of their key, and no batch stays as it
+/// was.
 struct KeyedRecords {
     static let batchBytes = 128 << 10
     /// With key, value and what stands before them.

@@ -46,7 +46,7 @@ enum MartletBench {
             let entry: JSONValue = [
                 "case": .string(one.name), "what": .string(one.what), "durability": .string(one.durability.rawValue),
                 "unit": .string(one.unit.rawValue), "figure": .string(one.figure),
-                "wanted": one.wanted.map { .double($0) } ?? .null, "limit": .string(one.limit),
+                "wanted": one.wanted.map { .double($0) } ?? .null,
                 "writes_much": .bool(one.writesMuch),
                 "settings": .object(JSONObject(one.settings.map { JSONObject.Member($0.name, .string($0.value)) })),
             ]

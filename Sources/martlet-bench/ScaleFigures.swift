@@ -26,22 +26,25 @@ final class ScaleFigures {
         var name: String
         var figure: Double
         var limit: Limit?
-        /// What the limit is.
         var beside = ""
     }
 
     let figure: Double
     let limit: Limit?
+    /// What the limit is.
+    let beside: String
     let seconds: Double
     let cpuSeconds: Double
     let megabytes: Double
     let further: [Further]
 
     init(
-        figure: Double, limit: Limit? = nil, seconds: Double, cpuSeconds: Double, megabytes: Double, further: [Further] = []
+        figure: Double, limit: Limit? = nil, beside: String = "", seconds: Double, cpuSeconds: Double, megabytes: Double,
+        further: [Further] = []
     ) {
         self.figure = figure
         self.limit = limit
+        self.beside = beside
         self.seconds = seconds
         self.cpuSeconds = cpuSeconds
         self.megabytes = megabytes
@@ -51,7 +54,7 @@ final class ScaleFigures {
     var json: JSONValue {
         [
             "figure": .double(figure), "limit": Self.value(limit), "of_limit": Self.share(limit, figure),
-            "seconds": .double(seconds), "server_cpu_seconds": .double(cpuSeconds),
+            "beside": .string(beside), "seconds": .double(seconds), "server_cpu_seconds": .double(cpuSeconds),
             "server_anonymous_megabytes": .double(megabytes),
             "further": .array(
                 further.map { one in

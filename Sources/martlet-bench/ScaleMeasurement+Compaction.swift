@@ -59,12 +59,12 @@ extension ScaleMeasurement {
         let cpu = max(spent.cpu - idle.cpu / idle.seconds * spent.seconds, 0)
         return ScaleFigures(
             figure: cpu > 0 ? Double(size) * share / 1e6 / cpu : 0,
-            limit: ownCPU > 0 ? .most(Double(rewritten) * share / 1e6 / ownCPU) : nil, seconds: spent.seconds,
-            cpuSeconds: spent.cpu, megabytes: held,
+            limit: ownCPU > 0 ? .most(Double(rewritten) * share / 1e6 / ownCPU) : nil,
+            beside: "checking and rewriting the same files", seconds: spent.seconds, cpuSeconds: spent.cpu, megabytes: held,
             further: [
                 ScaleFigures.Further(
                     name: "MB a second by the clock", figure: Double(size) * share / 1e6 / spent.seconds,
-                    limit: .most(Double(rewritten) * share / 1e6 / ownSeconds), beside: "the same"),
+                    limit: .most(Double(rewritten) * share / 1e6 / ownSeconds), beside: "the same, synced as well"),
                 ScaleFigures.Further(name: "% of the bytes stay", figure: Double(left) / Double(size) * 100),
             ])
     }

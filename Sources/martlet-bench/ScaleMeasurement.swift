@@ -90,8 +90,8 @@ struct ScaleMeasurement {
         try await control.delete(topic)
         let each = 1_000_000 / Double(members * times)
         return ScaleFigures(
-            figure: spent.cpu * each, limit: .least(asked.cpu * each), seconds: spent.seconds, cpuSeconds: spent.cpu,
-            megabytes: held)
+            figure: spent.cpu * each, limit: .least(asked.cpu * each), beside: "ApiVersions on the same connections",
+            seconds: spent.seconds, cpuSeconds: spent.cpu, megabytes: held)
     }
 
     /// So many requests on each connection that ask for nothing that must be looked for.

@@ -156,8 +156,10 @@ final class TransactionCrowd {
     private func ended(_ index: Int, _ answer: UnsafeRawBufferPointer) throws(BenchFault) {
         guard spoken == .second else { return }
         let response = try decoded(EndTxnResponse.self, answer, version: SpokenVersion.endTransaction(in: spoken))
-        guard response.producerID >= 0, response.producerEpoch != producers[index].epoch || response.producerID != producers[index].id
-        else { throw BenchFault("EndTxn was answered without a new epoch") }
+        let before = producers[index]
+        guard response.producerID >= 0, response.producerID != before.id || response.producerEpoch != before.epoch else {
+            throw BenchFault("EndTxn was answered without a new epoch")
+        }
         producers[index].id = response.producerID
         producers[index].epoch = response.producerEpoch
         producers[index].sequence = 0

@@ -126,7 +126,7 @@ def killed_between_any_two_calls(client):
         worker = make(who, most=5, stops=STOPS)
         try:
             for place in STOPS:
-                wait_until(worker.stands, 25, what=f"{client} at {place}; {worker.lines()[-5:]}")
+                wait_until(worker.stands, 60, what=f"{client} at {place}; {worker.lines()[-5:]}")
                 if who == "client":
                     worker.kill()
                     worker.start()
@@ -136,7 +136,7 @@ def killed_between_any_two_calls(client):
                     worker.go_on()
             # after the last of them it goes on as if nothing had been
             before = worker.committed()
-            wait_until(lambda: (worker.keep_going(), worker.committed() > before)[1], 25, what=f"{client} going on; {worker.lines()[-5:]}")
+            wait_until(lambda: (worker.keep_going(), worker.committed() > before)[1], 60, what=f"{client} going on; {worker.lines()[-5:]}")
             worker.end()
         finally:
             worker.kill()

@@ -151,7 +151,7 @@ import Testing
         let text = try #require(found.first).text
         let named = "An offset for t-0 belongs to transaction billing-1 of producer \(producer.producerID), which is open"
         #expect(text.contains(named), "\(text)")
-        #expect(text.contains("wait until it ends. It began ") && text.contains("aborted if it is still open in 59 s"), "\(text)")
+        #expect(text.contains("wait until it ends. It began ") && text.contains("is still open in 59 s"), "\(text)")
         #expect(try client.end("billing-1", producer) == .none)
         world.simulated.run(for: .seconds(1))
         #expect(try !world.explain(.group, "g").reasons.contains { $0.code == "offset-in-transaction" })

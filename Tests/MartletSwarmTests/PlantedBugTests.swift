@@ -49,6 +49,14 @@ import Testing
     @Test func aCommitThatIsNotWrittenIsLost() throws {
         try check(.lostCommit, within: 10, as: [.commitLost, .broken])
     }
+
+    @Test func abortsThatAreNotToldAreRead() throws {
+        try check(.untoldAborts, within: 10, as: [.abortedRead])
+    }
+
+    @Test func aTombstoneThatTheCleanerOverlooksRevivesItsKey() throws {
+        try check(.overlookedTombstones, within: 10, as: [.revivedKey])
+    }
 }
 
 @Suite(.serialized) struct OneSeedOneHistory {

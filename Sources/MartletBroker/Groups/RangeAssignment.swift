@@ -46,18 +46,18 @@ struct RangeAssignment {
 
     /// Topics that are read, with those that are like them; each list in order.
     private var alikeTopics: [(Likeness, [UUID])] {
-        var readers: [UUID: [Int]] = [:]
-        for index in members.indices { for topic in members[index].topics { readers[topic, default: []].append(index) } }
-        var alike: [Likeness: [UUID]] = [:]
-        for topic in readers.keys.sorted() {
+        var readersOf: [UUID: [Int]] = [:]
+        for index in members.indices { for topic in members[index].topics { readersOf[topic, default: []].append(index) } }
+        var found: [Likeness: [UUID]] = [:]
+        for topic in readersOf.keys.sorted() {
             guard let count = topics[topic]?.partitionCount, count > 0 else { continue }
-            alike[Likeness(count: Int(count), readers: readers[topic]!), default: []].append(topic)
+            found[Likeness(count: Int(count), readers: readersOf[topic]!), default: []].append(topic)
         }
-        return alike.map { ($0.key, $0.value) }.sorted { $0.1[0] < $1.1[0] }
+        return found.map { ($0.key, $0.value) }.sorted { $0.1[0] < $1.1[0] }
     }
 
-    /// By member, his place among them. Who had something of these topics comes where he was, and the others by their names after
-    /// them. Topics that are shared by racks do not count: what is near to somebody says nothing of his order.
+    /// By member, his place among them. Who had something of these topics comes where he was, and the others by their names
+    /// after them. Topics that are shared by racks do not count: what is near to somebody says nothing of his order.
     private func order(by plain: Set<UUID>) -> [Int] {
         let places = members.map { member in
             member.topics.compactMap { plain.contains($0) ? member.before[$0]?.first : nil }.min() ?? .max
@@ -82,10 +82,12 @@ struct RangeAssignment {
         }
     }
 
+    private func racks(of readers: [Int]) -> [String] { Set(readers.compactMap { members[$0].rack }).sorted() }
+
     /// Nil where racks make no difference: nobody says his, or to each the partitions are all as near as the others.
     private func nearness(_ likeness: Likeness, _ ids: [UUID]) -> Nearness? {
         guard knowsRacks else { return nil }
-        let racks = Set(likeness.readers.compactMap { members[$0].rack }).sorted()
+        let racks = racks(of: likeness.readers)
         let counts = racks.map { rack in
             (0..<likeness.count).map { number in
                 ids.count { id in
@@ -151,7 +153,6 @@ private struct RackedRange {
         // what few can have near is given first
         let choice = owners.indices.map { number in nearness.count { $0[number] > 0 } }
         let order = owners.indices.sorted { a, b in (choice[a], a) < (choice[b], b) }
-        let levels = Set(nearness.joined()).subtracting([0]).sorted(by: >)
         for level in levels {
             keep(order, asNearAs: level)
             for number in order where !isGiven[number] {
@@ -165,6 +166,9 @@ private struct RackedRange {
         precondition(rest.isEmpty, "shares come to all partitions")
         return shares.map { $0.sorted() }
     }
+
+    /// In how many topics a number can be near, the most first.
+    private var levels: [Int] { Set(nearness.joined()).subtracting([0]).sorted(by: >) }
 
     private mutating func keep(_ order: [Int], asNearAs level: Int?) {
         for number in order where !isGiven[number] {

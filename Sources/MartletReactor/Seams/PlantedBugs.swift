@@ -16,6 +16,10 @@ package struct PlantedBugs: OptionSet, Sendable {
     package static let forgottenProducers = PlantedBugs(rawValue: 1 << 4)
     /// Now and then a change of groups is acknowledged and not written.
     package static let lostCommit = PlantedBugs(rawValue: 1 << 5)
+    /// Readers of what is committed are not told what was aborted.
+    package static let untoldAborts = PlantedBugs(rawValue: 1 << 6)
+    /// The cleaner does not see in a tombstone that what came before it is superseded.
+    package static let overlookedTombstones = PlantedBugs(rawValue: 1 << 7)
 }
 
 extension Host {
