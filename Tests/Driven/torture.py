@@ -187,8 +187,8 @@ class Sender(threading.Thread):
             "socket.timeout.ms": 10_000, "retry.backoff.ms": 10, "compression.type": "zstd" if topic == "packed" else "none", **RECOVERS})
 
     def replace(self, topic):
-        """librdkafka gives a producer up when pipelined batches meet a partition that opens between them. What was in flight
-        then is reported as failed, and may be there or not."""
+        """librdkafka gives a producer up when what it knows of its sequences and what the broker knows are apart, which must
+        not be. What was in flight then is reported as failed, and may be there or not."""
         self.given_up += 1
         self.producers[topic].purge()
         self.left += self.producers[topic].flush(30)
@@ -312,8 +312,8 @@ def judge(senders, reader, found, committed):
         failed = collections.defaultdict(set)
         for place, number, _ in sender.failed:
             failed[place].add(number)
-        assert sender.given_up or not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
-        assert sender.given_up <= 2, f"{sender.name}: {sender.given_up} producers were given up: {sender.failed[:3]}"
+        assert not sender.given_up, f"{sender.name}: {sender.given_up} producers were given up: {sender.failed[:3]}"
+        assert not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
         assert sender.left == 0, f"{sender.name}: {sender.left} records were never answered"
         for place in PARTITIONS:
             where, at = f"{sender.name} in {place[0]}-{place[1]}", collections.defaultdict(list)
