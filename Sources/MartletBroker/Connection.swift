@@ -88,6 +88,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     var softwareName = ""
     var softwareVersion = ""
     var topicCache = TopicCache()
+    var refusedSequences = RefusedSequences()
     /// The `TimeoutMs` of the produce request being read.
     var produceTimeoutMs: Int32 = 0
 
@@ -556,6 +557,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         if waitsForMemory != nil { broker.requestMemory.withdraw(self) }
         if let muteTimer { loop.cancel(muteTimer) }
         letGoOfLimits()
+        forgetSequences()
         socket.close()
         onAbandon?()
         onAbandon = nil

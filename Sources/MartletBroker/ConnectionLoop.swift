@@ -41,6 +41,8 @@ final class ConnectionLoop: @unchecked Sendable {
     /// The parts of the produce request being looked at; kept for its memory.
     var produceParts: ContiguousArray<ProducePart> = []
     var validator: BatchValidator
+    /// Of all its connections together.
+    var refusedSequencesCount = 0
 
     private(set) var counts = RequestCounts()
     private var touched: ContiguousArray<Partition> = []

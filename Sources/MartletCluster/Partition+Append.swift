@@ -24,6 +24,9 @@ package struct AppendRequest {
     package var transactions: (any TransactionVerifier)?
     /// A marker of a transaction whose end raises the producer's epoch.
     package var endsInNextEpoch = false
+    /// An earlier batch of the producer was refused and is to come again: where the log does not know the producer, this
+    /// one is not its first.
+    package var needsKnownProducer = false
 
     package init(
         _ acknowledgement: Acknowledgement, owner: (any AppendOwner)?, token: AppendToken, deadline: Instant,
@@ -76,6 +79,9 @@ extension Partition {
             if let verifier = request.transactions {
                 let fault = verify(batches, verifier)
                 guard fault == .none else { return .refused(fault, "the transaction was not found in this partition") }
+            }
+            if request.needsKnownProducer, !log.knowsSequences(of: BatchHeader(UnsafeRawBufferPointer(batches)).producerID) {
+                return .refused(.outOfOrderSequenceNumber, "an earlier batch of its producer was refused, and comes first")
             }
             let isFirst = !log.hasReservations
             do throws(LogError) {

@@ -27,9 +27,6 @@ final class SwarmProducer: @unchecked Sendable {
         var inFlight = 0
         /// Something was not acknowledged: nothing new until all that was sent is answered, and sent again.
         var isStalled = false
-        /// The broker knows the producer in this partition. Before that it takes any sequence for its first, as Kafka
-        /// does, so that a second batch in flight could overtake one that is refused.
-        var isKnown = false
     }
 
     private let stage: Stage
@@ -91,8 +88,7 @@ final class SwarmProducer: @unchecked Sendable {
         guard !stage.isOver else { return }
         for _ in 0...random.below(3) {
             let partition = random.below(streams.count)
-            let limit = isIdempotent && !streams[partition].isKnown ? 1 : Self.inFlightLimit
-            guard !streams[partition].isStalled, streams[partition].inFlight < limit else { continue }
+            guard !streams[partition].isStalled, streams[partition].inFlight < Self.inFlightLimit else { continue }
             let batch = makeBatch(for: partition)
             if isIdempotent { streams[partition].unacknowledged.append(batch) }
             put(batch, on: partition)
@@ -153,7 +149,6 @@ final class SwarmProducer: @unchecked Sendable {
         switch outcome {
         case .appended(let offset):
             if offset < 0 { record.broken("\(batch.names[0].text) was acknowledged at offset \(offset)") }
-            streams[partition].isKnown = true
             acknowledged(batch, operation, on: partition, at: offset < 0 ? nil : offset)
         case .refused(.duplicateSequenceNumber) where isIdempotent:
             acknowledged(batch, operation, on: partition, at: nil)

@@ -41,11 +41,12 @@ def varint(value):
     return bytes(out)
 
 
-def batch(values, timestamp=1_700_000_000_000, producer=(-1, -1, -1), attributes=0):
-    """A record batch of format 2, uncompressed, without keys."""
+def batch(values, timestamp=1_700_000_000_000, producer=(-1, -1, -1), attributes=0, key=None):
+    """A record batch of format 2, uncompressed, without keys or all of one key."""
+    keyed = varint(-1) if key is None else varint(len(key)) + key
     records = bytearray()
     for i, value in enumerate(values):
-        record = b"\0" + varint(0) + varint(i) + varint(-1) + varint(len(value)) + value + varint(0)
+        record = b"\0" + varint(0) + varint(i) + keyed + varint(len(value)) + value + varint(0)
         records += varint(len(record)) + record
     tail = struct.pack(">hiqqqhii", attributes, len(values) - 1, timestamp, timestamp, *producer, len(values)) + records
     return struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail

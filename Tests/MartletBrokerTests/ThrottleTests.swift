@@ -338,6 +338,30 @@ private final class Pumper: @unchecked Sendable {
         #expect(try ask(busy, "busy") == 0)
     }
 
+    @Test func beyondTheLimitOfAListenerTheyWaitForAPlaceAndOtherListenersServe() throws {
+        let world = try BrokerWorld([
+            ("listeners", "INTERNAL://10.0.0.1:9092,EXTERNAL://10.0.0.1:9093"),
+            ("listener.security.protocol.map", "INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT"),
+            ("inter.broker.listener.name", "INTERNAL"), ("listener.name.external.max.connections", "2"),
+        ])
+        func connect(_ port: UInt16) throws -> RawClient {
+            let client = RawClient(world)
+            client.connect(port: port)
+            try #require(world.until { client.isConnected })
+            client.send(metadata(id: 1))
+            world.simulated.run(for: .seconds(2))
+            return client
+        }
+        let outside = try (0..<3).map { _ in try connect(9093) }
+        #expect(outside.map(\.frames.count) == [1, 1, 0])
+        #expect(try (0..<3).allSatisfy { _ in try connect(9092).frames.count == 1 })
+        #expect(outside[2].frames.isEmpty && !outside[2].hasEnded)
+        let told = world.sink.all.filter { $0.contains("listener.name.external.max.connections (2)") }
+        #expect(told.count == 1, "\(told)")
+        outside[0].close()
+        #expect(world.until { outside[2].frames.count == 1 })
+    }
+
     @Test func quotasAreThereAfterARestart() throws {
         let world = try BrokerWorld()
         try world.createTopic("t")

@@ -105,7 +105,10 @@ package enum ActingConfigs {
             "max.connection.creation.rate",
             "The most connections a second; `listener.name.<name>.max.connection.creation.rate` for one listener alone."
         ),
-        ("max.connections", "The most connections at a time."),
+        (
+            "max.connections",
+            "The most connections at a time; `listener.name.<name>.max.connections` for one listener alone. Others wait."
+        ),
         ("max.connections.per.ip", "The most connections at a time from one address."),
         ("max.connections.per.ip.overrides", "Other such limits for some addresses, as `host:count`."),
         ("max.incremental.fetch.session.cache.slots", "The most fetch sessions that are remembered."),
