@@ -1,11 +1,5 @@
 /// What a compacted topic promises: of each key the last record, or after a tombstone none.
 extension Checks {
-    private struct LastOfKey {
-        var offset: Int64
-        var value: String
-        var isTombstone: Bool
-    }
-
     /// Of each key the last record that was acknowledged, or seen by anybody, is there in the end, or a later one; a
     /// tombstone may be gone, but then nothing of its key is there that it had removed. Transactions in compacted topics
     /// are not judged.
@@ -34,35 +28,67 @@ extension Checks {
             guard let base = one.offset else { continue }
             for (index, value) in one.batch.values.enumerated() { known[value] = base + Int64(index) }
         }
-        var last: [String: LastOfKey] = [:]
-        var there: [String: LastOfKey] = [:]
-        // a tombstone of which nobody knows where it is, if it is: it may have removed what was before it, and be gone
-        var doubtful: Set<String> = []
+        var keys: [String: FoundOfKey] = [:]
         for one in sent {
             for (index, value) in one.batch.values.enumerated() {
                 let key = one.batch.keys[index]
                 let isTombstone = one.batch.tombstones.contains(index)
                 guard let offset = known[value] else {
-                    if isTombstone, !one.isRefused { doubtful.insert(key) }
+                    if isTombstone, !one.isRefused { keys[key, default: FoundOfKey()].isDoubtful = true }
                     continue
                 }
-                let record = LastOfKey(offset: offset, value: value, isTombstone: isTombstone)
-                if last[key].map({ $0.offset < offset }) ?? true { last[key] = record }
-                if content.offsets[value] != nil, there[key].map({ $0.offset < offset }) ?? true { there[key] = record }
+                keys[key, default: FoundOfKey()].take(
+                    RecordOfKey(offset: offset, value: value, isTombstone: isTombstone),
+                    isThere: content.offsets[value] != nil)
             }
         }
-        return last.sorted { $0.key < $1.key }.compactMap { key, last in
-            let place = content.whole.place
-            guard last.offset >= content.whole.start, !doubtful.contains(key) else { return nil }
-            let told = "\(last.value) at offset \(last.offset) of \(place)"
-            guard let found = there[key] else {
-                return last.isTombstone
-                    ? nil : Verdict(.lostWrite, "\(told) is the last of the key \(key), and nothing of it is there")
-            }
-            guard found.offset < last.offset else { return nil }
-            return last.isTombstone
-                ? Verdict(.revivedKey, "\(told) had removed the key \(key), which has \(found.value) again")
-                : Verdict(.lostWrite, "\(told) is the last of the key \(key), which has \(found.value) again")
-        }
+        return keys.sorted { $0.key < $1.key }.flatMap { $0.value.verdicts(on: $0.key, content.whole) }
     }
+}
+
+/// What is known of one key, and what of it is there.
+private struct FoundOfKey {
+    /// A tombstone of which nobody knows where it is, if it is: it may have removed what was before it, and be gone.
+    var isDoubtful = false
+    private var last: RecordOfKey?
+    private var newestThere: RecordOfKey?
+    private var oldestThere: RecordOfKey?
+    private var newestGoneTombstone: RecordOfKey?
+
+    mutating func take(_ record: RecordOfKey, isThere: Bool) {
+        if last.map({ $0.offset < record.offset }) ?? true { last = record }
+        guard isThere else {
+            if record.isTombstone, newestGoneTombstone.map({ $0.offset < record.offset }) ?? true {
+                newestGoneTombstone = record
+            }
+            return
+        }
+        if newestThere.map({ $0.offset < record.offset }) ?? true { newestThere = record }
+        if oldestThere.map({ $0.offset > record.offset }) ?? true { oldestThere = record }
+    }
+
+    func verdicts(on key: String, _ whole: RecordedHistory.Whole) -> [Verdict] {
+        var found: [Verdict] = []
+        // a tombstone goes after what it removed, also where the key is written again
+        if let gone = newestGoneTombstone, let left = oldestThere, left.offset < gone.offset, gone.offset >= whole.start {
+            found.append(
+                Verdict(
+                    .revivedKey,
+                    "\(gone.value) at offset \(gone.offset) of \(whole.place) had removed the key \(key), and is gone, and "
+                        + "\(left.value) is there"))
+        }
+        guard !isDoubtful, let last, !last.isTombstone, last.offset >= whole.start else { return found }
+        guard newestThere.map({ $0.offset < last.offset }) ?? true else { return found }
+        let left = newestThere.map { "which has \($0.value) again" } ?? "of which nothing is there"
+        found.append(
+            Verdict(
+                .lostWrite, "\(last.value) at offset \(last.offset) of \(whole.place) is the last of the key \(key), \(left)"))
+        return found
+    }
+}
+
+private struct RecordOfKey {
+    var offset: Int64
+    var value: String
+    var isTombstone: Bool
 }

@@ -10,8 +10,8 @@ final class SwarmProducer: @unchecked Sendable {
     /// As many as the broker remembers of a producer.
     private static let inFlightLimit = 5
 
-    /// Few, so that they are written again and again.
-    private static let keysCount = 12
+    /// So many that most are written again, and that some stay removed.
+    private static let keysCount = 48
 
     private struct Batch {
         var names: [RecordName] = []

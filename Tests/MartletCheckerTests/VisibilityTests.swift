@@ -187,6 +187,17 @@ extension Story {
             } == [.revivedKey])
     }
 
+    @Test func whatATombstoneRemovedDoesNotOutliveItEvenWhereTheKeyIsWrittenAgain() throws {
+        #expect(
+            try verdicts {
+                $0.happened(compacted)
+                $0.wroteKeys(["a"], ["k"], at: 0)
+                $0.wroteKeys(["b"], ["k"], at: 1, tombstones: [0])
+                $0.wroteKeys(["c"], ["k"], at: 2)
+                $0.foundInTheEnd([SeenRecord(0, "a"), SeenRecord(2, "c")], end: 3)
+            } == [.revivedKey])
+    }
+
     @Test func aTombstoneOfWhichNobodyWasToldMayHaveRemovedAKey() throws {
         #expect(
             try verdicts {
