@@ -58,6 +58,7 @@ package final class Broker: @unchecked Sendable {
     let fetchSessions: FetchSessionCache
     package let groups: GroupCoordinator
     package let transactions: TransactionCoordinator
+    package let loggers: Loggers
     let connections: Connections
     let coldReads: any Lane
     let codec: CodecLane
@@ -84,6 +85,7 @@ package final class Broker: @unchecked Sendable {
         self.cluster = cluster
         log = BrokerLog(sink)
         clock = host.clock
+        loggers = Loggers(config.logLevels)
         let bounds = MemoryBounds(config, loops: host.loops.count, memoryBytes: memoryBytes)
         memoryBounds = bounds
         requestMemory = RequestMemory(limit: bounds.requestLimit)
@@ -120,6 +122,10 @@ package final class Broker: @unchecked Sendable {
     /// The most bytes that wait to be sent on one connection.
     package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }
+    /// What waits to be sent. For simulated worlds, where one thread has all the loops.
+    package var outboxBytes: Int { shared.reduce(0) { $0 + $1.counts.outboxBytes } }
+    /// Of refused batches that are awaited. For a world that stands still.
+    package var refusedSequencesCount: Int { shared.reduce(0) { $0 + $1.refusedSequencesCount } }
 
     // MARK: Listening
 
@@ -282,10 +288,11 @@ package final class Broker: @unchecked Sendable {
 
     private func take(_ socket: any StreamSocket, _ listener: Listener) {
         let id: UInt64
-        switch connections.admit(socket.peer) {
+        switch connections.admit(socket.peer, by: listener.name) {
         case .admitted(let given): id = given
         case .refused: return socket.close()
-        case .full: return waitForPlace(socket, listener)
+        case .full: return waitForPlace(socket, listener, pausing: opened)
+        case .listenerFull: return waitForPlace(socket, listener, pausing: opened.filter { $0.listener == listener })
         }
         let home = shared[nextLoop]
         nextLoop = (nextLoop + 1) % shared.count
@@ -296,9 +303,9 @@ package final class Broker: @unchecked Sendable {
 
     /// No place is free (`max.connections`): as in Kafka nobody is turned away, but accepted when one is. The others wait
     /// with the system.
-    private func waitForPlace(_ socket: any StreamSocket, _ listener: Listener) {
+    private func waitForPlace(_ socket: any StreamSocket, _ listener: Listener, pausing full: [OpenListener]) {
         waitingForPlace.append((socket, listener))
-        for open in opened { open.pause(for: Self.fullPause) }
+        for open in full { open.pause(for: Self.fullPause) }
         guard waitingForPlace.count == 1 else { return }
         host.loops[0].schedule(after: Self.fullPause) { [weak self] in
             guard let self else { return }

@@ -11,11 +11,13 @@ final class Connections: @unchecked Sendable {
     // guarded by the lock:
     private var open: [UInt64: Connection] = [:]
     private var perAddress: [String: Int] = [:]
+    private var perListener: [String: Int] = [:]
     private var admitted = 0
     private var nextID: UInt64 = 1
     private var isClosing = false
     /// Somebody waits for a place.
     private var isFull = false
+    private var fullListeners: Set<String> = []
     private var counts = Statistics()
 
     private let running: RunningConfig
@@ -52,10 +54,12 @@ final class Connections: @unchecked Sendable {
         case refused
         /// There is no place for anybody now.
         case full
+        /// There is none for those who come by this listener.
+        case listenerFull
     }
 
-    /// A place for a connection from this address.
-    func admit(_ peer: SocketAddress) -> Admission {
+    /// A place for a connection from this address, by this listener.
+    func admit(_ peer: SocketAddress, by listener: String) -> Admission {
         let config = running.current
         let limit = config.connectionLimitOverrides.first { $0.host == peer.host }?.count ?? config.connectionLimitPerAddress
         let (admission, refusal): (Admission, String?) = lock.withLock {
@@ -69,7 +73,15 @@ final class Connections: @unchecked Sendable {
                 isFull = true
                 return (.full, isNews ? "max.connections (\(config.connectionLimit)) are open: it waits for a place" : nil)
             }
+            let most = config.settings.connectionLimit(ofListener: listener)
+            if let most, perListener[listener, default: 0] >= Int(most) {
+                let isNews = fullListeners.insert(listener).inserted
+                let reason = "listener.name.\(listener.lowercased()).max.connections (\(most)) are open: it waits for a place"
+                return (.listenerFull, isNews ? reason : nil)
+            }
             isFull = false
+            fullListeners.remove(listener)
+            perListener[listener, default: 0] += 1
             perAddress[peer.host, default: 0] += 1
             admitted += 1
             nextID += 1
@@ -92,6 +104,7 @@ final class Connections: @unchecked Sendable {
         let known = lock.withLock {
             let left = perAddress[host, default: 1] - 1
             perAddress[host] = left > 0 ? left : nil
+            perListener[connection.listener.name, default: 1] -= 1
             admitted -= 1
             counts.closed += 1
             return open.removeValue(forKey: connection.id) != nil

@@ -24,6 +24,9 @@ package struct AppendRequest {
     package var transactions: (any TransactionVerifier)?
     /// A marker of a transaction whose end raises the producer's epoch.
     package var endsInNextEpoch = false
+    /// An earlier batch of the producer was refused and is to come again: where the log does not know the producer, this
+    /// one is not its first.
+    package var needsKnownProducer = false
 
     package init(
         _ acknowledgement: Acknowledgement, owner: (any AppendOwner)?, token: AppendToken, deadline: Instant,
@@ -77,6 +80,9 @@ extension Partition {
                 let fault = verify(batches, verifier)
                 guard fault == .none else { return .refused(fault, "the transaction was not found in this partition") }
             }
+            if request.needsKnownProducer, !log.knowsSequences(of: BatchHeader(UnsafeRawBufferPointer(batches)).producerID) {
+                return .refused(.outOfOrderSequenceNumber, "an earlier batch of its producer was refused, and comes first")
+            }
             let isFirst = !log.hasReservations
             do throws(LogError) {
                 let reservation = try log.reserve(
@@ -103,7 +109,12 @@ extension Partition {
         guard let owner = request.owner, request.acknowledgement != .none else { return }
         let waiter = AppendWaiter(
             owner: owner, token: request.token, endOffset: end, deadline: request.deadline, needsLocalSync: false)
-        if request.acknowledgement == .written { writtenWaiters.append(waiter) } else { committedWaiters.append(waiter) }
+        if request.acknowledgement == .written {
+            writtenWaiters.append(waiter)
+        } else {
+            committedWaiters.append(waiter)
+            beginTimed()
+        }
     }
 
     /// A batch that was sent again is answered when its first copy would be; false if that is now.
@@ -156,6 +167,7 @@ extension Partition {
     /// segment is full (its files would else stay open, and recovery begin ever further back).
     func noteUnsynced() -> Bool {
         if unsyncedSince == nil { unsyncedSince = clock.now }
+        if isFlushTimed { beginTimed() }
         let end = log.logEndOffset
         var mustFlush = log.activeSegmentBase != flushedSegmentBase
         flushedSegmentBase = log.activeSegmentBase
@@ -169,6 +181,7 @@ extension Partition {
             writtenWaiters.popFirst()
             if mustFlush, isFlushAwaited {
                 durableWaiters.append(waiter)
+                beginTimed()
             } else {
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
             }
@@ -250,28 +263,5 @@ extension Partition {
         log.abandonReservations()
         fail(&writtenWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
         fail(&committedWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
-    }
-
-    /// Answers those who have waited for the replicas, or for this disk, as long as they wanted. Called now and then.
-    package func expireWaiters(now: Instant) {
-        var effects = PartitionEffects()
-        lock.withLock {
-            expire(&committedWaiters, now, &effects)
-            expire(&durableWaiters, now, &effects)
-        }
-        effects.deliver()
-    }
-
-    private func expire(_ waiters: inout RingQueue<AppendWaiter>, _ now: Instant, _ effects: inout PartitionEffects) {
-        guard (0..<waiters.count).contains(where: { waiters[$0].deadline <= now }) else { return }
-        var kept = RingQueue<AppendWaiter>()
-        while let waiter = waiters.popFirst() {
-            if waiter.deadline <= now {
-                effects.complete(waiter, .requestTimedOut, logStartOffset: -1)
-            } else {
-                kept.append(waiter)
-            }
-        }
-        waiters = kept
     }
 }

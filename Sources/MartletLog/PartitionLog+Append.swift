@@ -241,6 +241,9 @@ extension PartitionLog {
         producers.isInTransaction(producer, epoch)
     }
 
+    /// Whether a batch of this producer is held against what came before it.
+    package func knowsSequences(of producer: ProducerID) -> Bool { producers.knowsSequences(of: producer) }
+
     /// Asks the producers' state. A request has one batch as a rule; of several, all must be new.
     private func checkProducers(
         _ batches: UnsafeMutableRawBufferPointer, _ leaderEpoch: LeaderEpoch, _ origin: AppendOrigin, _ endsInNextEpoch: Bool

@@ -19,6 +19,8 @@ package import MartletModel
 package struct ProducerStateTable: Sendable {
     /// 4 MB a partition at the most, for one that has seen so many producers within `producer.id.expiration.ms`.
     package static let defaultProducerLimit = 20_000
+    /// Of producers whose first batches were not written so many are remembered, those of late.
+    package static let unwrittenLimit = 256
 
     package enum Verdict: Equatable, Sendable {
         case accepted
@@ -41,6 +43,8 @@ package struct ProducerStateTable: Sendable {
 
     var transactions = TransactionList()
     var undo = ProducerUndo()
+    /// Producers that are not known because the write of their first batches failed.
+    var unwritten = UnwrittenProducers()
 
     package init(producerLimit: Int = ProducerStateTable.defaultProducerLimit) {
         precondition(producerLimit > 0, "a partition remembers at least one producer")
@@ -66,6 +70,11 @@ package struct ProducerStateTable: Sendable {
         }
         let isFull = transactions.openCount >= producerLimit
         guard let entry = entry(of: header.producerID) else {
+            if origin == .client, unwritten.precede(header) {
+                return .refused(
+                    .outOfOrderSequenceNumber,
+                    "producer \(header.producerID) sent sequence \(header.baseSequence), but its first batch was not written")
+            }
             return isFull ? noRoom(for: header.producerID) : .accepted
         }
         if origin == .client, entry.epoch == header.producerEpoch,
@@ -84,6 +93,9 @@ package struct ProducerStateTable: Sendable {
         if isFull, header.isTransactional, !entry.isInTransaction { return noRoom(for: header.producerID) }
         return .accepted
     }
+
+    /// Whether a batch of this producer is held against what came before it; else any sequence may be its first.
+    package func knowsSequences(of producer: ProducerID) -> Bool { (entry(of: producer)?.epoch ?? -1) >= 0 }
 
     /// Whether the producer has a transaction open here, in this epoch.
     package func isInTransaction(_ producer: ProducerID, _ epoch: ProducerEpoch) -> Bool {
@@ -279,6 +291,7 @@ package struct ProducerStateTable: Sendable {
             remove(Int(oldestIdle))
         }
         if undo.isRecording { undo.record(producer, nil) }
+        unwritten.remove(producer)
         return insert(ProducerEntry(producer, epoch: epoch, timestamp: timestamp, at: offset))
     }
 

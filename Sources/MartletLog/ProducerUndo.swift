@@ -59,6 +59,37 @@ struct ProducerUndo: Sendable {
     }
 }
 
+/// Producers whose first batches were taken back because their write failed. A log takes any sequence for the first of a
+/// producer that it does not know; of these it knows which batch comes first. Batches that were in flight behind it are
+/// out of order until it has been sent again.
+struct UnwrittenProducers: Sendable {
+    private struct First {
+        var producerID: ProducerID
+        var epoch: ProducerEpoch
+        var sequence: ProducerSequence
+    }
+
+    private var firsts: [First] = []
+
+    func precede(_ header: BatchHeader) -> Bool {
+        firsts.contains {
+            $0.producerID == header.producerID && $0.epoch == header.producerEpoch
+                && ProducerSequence(header.baseSequence).isAfter($0.sequence)
+        }
+    }
+
+    mutating func add(_ producer: ProducerID, _ epoch: ProducerEpoch, firstSequence: Int32) {
+        guard firstSequence >= 0 else { return }
+        remove(producer)
+        if firsts.count == ProducerStateTable.unwrittenLimit { firsts.removeFirst() }
+        firsts.append(First(producerID: producer, epoch: epoch, sequence: ProducerSequence(firstSequence)))
+    }
+
+    mutating func remove(_ producer: ProducerID) {
+        if !firsts.isEmpty { firsts.removeAll { $0.producerID == producer } }
+    }
+}
+
 extension ProducerStateTable {
     /// A moment to come back to: before a write whose offsets are about to be reserved.
     package struct Savepoint: Sendable, Equatable {
@@ -82,7 +113,13 @@ extension ProducerStateTable {
             clear(startingAt: savepoint.nextOffset)
             return false
         }
-        for (producer, before) in undone { put(producer, before) }
+        for (producer, before) in undone {
+            // newest first, so that of a new producer's batches the first is left here
+            if before == nil, let entry = entry(of: producer), entry.batchCount > 0 {
+                unwritten.add(producer, entry.epoch, firstSequence: entry.oldest.firstSequence)
+            }
+            put(producer, before)
+        }
         nextOffset = savepoint.nextOffset
         return true
     }

@@ -10,9 +10,14 @@ final class SwarmProducer: @unchecked Sendable {
     /// As many as the broker remembers of a producer.
     private static let inFlightLimit = 5
 
+    /// So many that most are written again, and that some stay removed.
+    private static let keysCount = 48
+
     private struct Batch {
-        var names: [RecordName]
-        var bytes: [UInt8]
+        var names: [RecordName] = []
+        var bytes: [UInt8] = []
+        var keys: [String] = []
+        var tombstones: [Int] = []
     }
 
     /// What is on its way to one partition.
@@ -22,9 +27,6 @@ final class SwarmProducer: @unchecked Sendable {
         var inFlight = 0
         /// Something was not acknowledged: nothing new until all that was sent is answered, and sent again.
         var isStalled = false
-        /// The broker knows the producer in this partition. Before that it takes any sequence for its first, as Kafka
-        /// does, so that a second batch in flight could overtake one that is refused.
-        var isKnown = false
     }
 
     private let stage: Stage
@@ -86,8 +88,7 @@ final class SwarmProducer: @unchecked Sendable {
         guard !stage.isOver else { return }
         for _ in 0...random.below(3) {
             let partition = random.below(streams.count)
-            let limit = isIdempotent && !streams[partition].isKnown ? 1 : Self.inFlightLimit
-            guard !streams[partition].isStalled, streams[partition].inFlight < limit else { continue }
+            guard !streams[partition].isStalled, streams[partition].inFlight < Self.inFlightLimit else { continue }
             let batch = makeBatch(for: partition)
             if isIdempotent { streams[partition].unacknowledged.append(batch) }
             put(batch, on: partition)
@@ -103,16 +104,29 @@ final class SwarmProducer: @unchecked Sendable {
             streams[partition].nextSequence += Int32(count)
         }
         var builder = BatchBuilder(batchIdentity)
-        var names: [RecordName] = []
-        for _ in 0..<count {
+        var batch = Batch()
+        for index in 0..<count {
             let name = RecordName(producer: number, number: recordsCount)
             recordsCount += 1
-            names.append(name)
-            builder.append(timestamp: client.loop.clock.wallMilliseconds, key: nil, value: name.value)
+            batch.names.append(name)
+            let now = client.loop.clock.wallMilliseconds
+            guard topic.isCompacted else {
+                builder.append(timestamp: now, key: nil, value: name.value)
+                continue
+            }
+            let key = "key-\(random.below(Self.keysCount))"
+            batch.keys.append(key)
+            if random.chance(1, in: 6) {
+                batch.tombstones.append(index)
+                builder.append(timestamp: now, key: Array(key.utf8), value: nil, headers: [RecordHeader([], name.value)])
+            } else {
+                builder.append(timestamp: now, key: Array(key.utf8), value: name.value)
+            }
         }
         var output = ByteBuffer()
         builder.finish(into: &output, codec: codec, contexts: contexts)
-        return Batch(names: names, bytes: output.array)
+        batch.bytes = output.array
+        return batch
     }
 
     private func put(_ batch: Batch, on partition: Int) {
@@ -121,8 +135,8 @@ final class SwarmProducer: @unchecked Sendable {
             .send(
                 SentBatch(
                     operation: operation, producer: "p\(number)", place: Place(topic.name, partition),
-                    values: batch.names.map(\.text),
-                    acks: Int(acks), isIdempotent: isIdempotent)))
+                    values: batch.names.map(\.text), acks: Int(acks), isIdempotent: isIdempotent, keys: batch.keys,
+                    tombstones: batch.tombstones)))
         if acks != 0 { streams[partition].inFlight += 1 }
         client.produce(batch.bytes, to: topic.name, Int32(partition), acks: acks) { [self] outcome in
             streams[partition].inFlight -= 1
@@ -135,7 +149,6 @@ final class SwarmProducer: @unchecked Sendable {
         switch outcome {
         case .appended(let offset):
             if offset < 0 { record.broken("\(batch.names[0].text) was acknowledged at offset \(offset)") }
-            streams[partition].isKnown = true
             acknowledged(batch, operation, on: partition, at: offset < 0 ? nil : offset)
         case .refused(.duplicateSequenceNumber) where isIdempotent:
             acknowledged(batch, operation, on: partition, at: nil)

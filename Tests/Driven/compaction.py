@@ -5,6 +5,8 @@ from confluent import QUIET, admin, create, produce
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import ConfigResource
 from driving import Broker, free_port, seeded, shared, test, wait_until
+from wire import Connection, batch
+from wire import produce as wire_produce
 
 OFTEN = {"log.cleaner.backoff.ms": "50", "log.initial.task.delay.ms": "100"}
 
@@ -145,6 +147,46 @@ def the_cleaner_is_held_to_its_rate():
     assert moved > 60_000, moved
     # the last piece is not waited for
     assert (moved - 25_000) / 50_000 < time.monotonic() - began + 0.5, moved
+
+
+def round_trips(broker, seconds, enough):
+    """What a produce to the partition that is compacted and a fetch of its end take, in seconds, until it is enough."""
+    connection, records, took, end = Connection(broker.port), batch([b"v" * 100], key=b"hot"), [], time.monotonic() + seconds
+    while time.monotonic() < end and not enough():
+        began = time.monotonic()
+        error, offset = connection.produced(connection.ask(wire_produce("t", 0, records, acks=1)))
+        assert error == 0, error
+        assert connection.fetch("t", 0, offset)[0] == 0
+        took.append(time.monotonic() - began)
+        time.sleep(0.002)
+    return sorted(took)
+
+
+@test
+def producers_and_readers_of_a_partition_do_not_wait_for_its_compaction():
+    # without syncs that are waited for: what holds them up is the disk
+    broker = started(log_cleaner_enable="false", martlet_durability="page-cache")
+    create(broker, "t", cleanup_policy="compact", segment_bytes=40_000_000, min_cleanable_dirty_ratio=0.01)
+    value = b"x" * 2000
+    for turn in range(2):
+        told = produce(broker, "t", [{"key": b"k%d" % i, "value": value} for i in range(30_000)], linger_ms=5, queue_buffering_max_kbytes=200_000)
+        assert all(error is None for error, _ in told)
+    alone = round_trips(broker, 2, lambda: False)
+    broker.stop()
+    broker.settings["log.cleaner.enable"] = "true"
+    broker.start()
+    began = time.monotonic()
+    busy = round_trips(broker, 60, lambda: row(broker, "t") > 30_000)
+    seconds = time.monotonic() - began
+    assert row(broker, "t") > 30_000, "it was not compacted"
+    assert len(busy) > 20, f"{len(busy)} round trips beside a compaction of 120 MB"
+    half = lambda took: took[len(took) // 2]
+    # what each would wait for if the loop, or the partition's lock, was held by a piece: all is read twice, by 4 MiB
+    piece = seconds / (2 * 60_000 * len(value) / (4 << 20))
+    print(f"     {len(busy)} round trips beside a compaction of {seconds:.1f} s: half within {half(busy) * 1e3:.1f} ms, alone {half(alone) * 1e3:.1f} ms; "
+          f"the longest {busy[-1] * 1e3:.0f} ms, alone {alone[-1] * 1e3:.0f} ms; a piece took {piece * 1e3:.0f} ms")
+    assert half(busy) <= max(0.01, piece / 2), f"{half(busy):.3f} s, alone {half(alone):.3f} s, a piece {piece:.3f} s"
+    assert busy[-1] < max(1, seconds / 4), f"{busy[-1]:.3f} s, alone {alone[-1]:.3f} s"
 
 
 @test

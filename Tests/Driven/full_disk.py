@@ -1,6 +1,7 @@
 """A disk without room: producers are told, readers go on, and when there is room again so do the producers."""
 import contextlib, os, subprocess, tempfile, threading, time
 from driving import Broker, Skip, test, wait_until
+from torture import FaultyDisk
 from wire import Connection, values_in
 
 KAFKA_STORAGE_ERROR = 56
@@ -81,4 +82,29 @@ def a_full_disk_under_the_keeper_holds_up_changes_of_topics_and_nothing_else():
         broker.kill()
         broker.start()
         assert Connection(broker.port).end_offset("before") == 2
+        broker.stop()
+
+
+@test
+def a_keeper_whose_disk_fails_ends_the_broker_with_a_sentence_and_the_next_one_has_everything():
+    for fault in ({"bad_syncs": 3}, {"bad_writes": 3}):
+        broker = Broker()
+        faulty = FaultyDisk(broker.folder, f"{broker.folder}/keeper/")
+        broker.environment = faulty.environment
+        broker.start()
+        connection = Connection(broker.port)
+        assert connection.create_topic("before") == 0
+        assert connection.produce("before", 0, [b"one", b"two"]) == (0, 0)
+        faulty.set(**fault)
+        with contextlib.suppress(OSError, EOFError, AssertionError):
+            assert Connection(broker.port, timeout=20).create_topic("during") != 0, "it was made on a disk that fails"
+        assert broker.process.wait(20) == 1, f"{fault}: {broker.process.returncode}"
+        assert faulty.injected > 0, fault
+        assert "The keeper can write no more" in broker.log() and "Nothing is served without it" in broker.log(), broker.log()
+        faulty.heal()
+        broker.process = None
+        broker.start()
+        connection = Connection(broker.port)
+        assert connection.end_offset("before") == 2
+        assert connection.create_topic("after") == 0
         broker.stop()

@@ -41,21 +41,22 @@ def varint(value):
     return bytes(out)
 
 
-def batch(values, timestamp=1_700_000_000_000, producer=(-1, -1, -1), attributes=0):
-    """A record batch of format 2, uncompressed, without keys."""
+def batch(values, timestamp=1_700_000_000_000, producer=(-1, -1, -1), attributes=0, key=None):
+    """A record batch of format 2, uncompressed, without keys or all of one key."""
+    keyed = varint(-1) if key is None else varint(len(key)) + key
     records = bytearray()
     for i, value in enumerate(values):
-        record = b"\0" + varint(0) + varint(i) + varint(-1) + varint(len(value)) + value + varint(0)
+        record = b"\0" + varint(0) + varint(i) + keyed + varint(len(value)) + value + varint(0)
         records += varint(len(record)) + record
     tail = struct.pack(">hiqqqhii", attributes, len(values) - 1, timestamp, timestamp, *producer, len(values)) + records
     return struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail
 
 
-def produce(topic, partition, records, acks=-1, timeout=10_000, correlation=1, transactional_id=None):
+def produce(topic, partition, records, acks=-1, timeout=10_000, correlation=1, transactional_id=None, client="driven"):
     ident = struct.pack(">h", -1) if transactional_id is None else string(transactional_id)
     body = ident + struct.pack(">hi", acks, timeout) + struct.pack(">i", 1) + string(topic)
     body += struct.pack(">iii", 1, partition, len(records)) + records
-    return frame(PRODUCE, 3, body, correlation)
+    return frame(PRODUCE, 3, body, correlation, client)
 
 
 def fetch(topic, partition, offset, max_bytes=1 << 20, wait=500, min_bytes=1, correlation=1):

@@ -63,9 +63,19 @@ final class BrokerWorld: @unchecked Sendable {
         try run { await process.stop() }
     }
 
-    /// Stops it in order, and starts it again on the same disk.
-    func restart() throws {
+    /// Stops it in order, and starts it again on the same disk, to which something may be done in between.
+    func restart(_ hurt: (SimulatedFileSystem) -> Void = { _ in }) throws {
         try stop()
+        host.kill()
+        hurt(host.files)
+        host = host.restart()
+        process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: 1 << 30)
+        let process = process
+        try run { try await process.start() }
+    }
+
+    /// Starts it again on the same disk after it was killed.
+    func startAfterKill() throws {
         host.kill()
         host = host.restart()
         process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: 1 << 30)

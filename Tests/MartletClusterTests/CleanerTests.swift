@@ -166,6 +166,28 @@ private final class CompactingBroker: @unchecked Sendable {
         #expect((broker.counts.cleanings > 0) == cleans)
     }
 
+    /// Both, as Kafka does: what is too old goes whole, and of the rest the last record of each key stays.
+    @Test(arguments: [
+        ("compact", "5000", false, true), ("compact,delete", "5000", true, true), ("compact,delete", "86400000", false, true),
+        ("delete", "5000", true, false),
+    ])
+    func aLogThatIsCompactedAndDeletedFromIsBoth(policy: String, retention: String, deletes: Bool, compacts: Bool) throws {
+        let broker = CompactingBroker([
+            ("log.cleanup.policy", policy), ("log.retention.ms", retention), ("log.retention.check.interval.ms", "500"),
+        ])
+        broker.fill()
+        broker.wait(3)
+        let partition = try #require(broker.replicas.topics.partition(TopicPartition("t", 0)))
+        #expect(broker.counts.cleanerDroppedRecords == (compacts ? 90 : 0) && partition.logStartOffset == 0)
+        broker.wait(20)
+        #expect((partition.logStartOffset > 0) == deletes)
+        // what comes later is compacted as before, and stays for its time
+        broker.fill()
+        broker.wait(2)
+        let dropped = broker.counts.cleanerDroppedRecords
+        #expect(compacts ? dropped >= 180 : dropped == 0)
+    }
+
     @Test func whatIsYoungStaysAsItIs() {
         let broker = CompactingBroker([("log.cleaner.min.compaction.lag.ms", "30000")])
         broker.fill()

@@ -260,6 +260,37 @@ import Testing
         #expect(p.send(1, 1) == [0, 1], "not a duplicate: it was never written")
     }
 
+    @Test func theFirstBatchOfAProducerIsAwaitedIfItsWriteFailed() {
+        var p = Partition()
+        let savepoint = p.table.savepoint()
+        #expect(p.send(3, .max - 1, count: 2) == [0, 0])
+        #expect(p.send(3, 0) == [0, 2])
+        #expect(p.send(4, 6, origin: .coordinator) == [0, 3])
+        #expect(p.table.restore(savepoint) == true)
+        #expect(p.send(3, 0) == [Int64(ErrorCode.outOfOrderSequenceNumber.rawValue), -1], "in flight behind it")
+        #expect(p.send(3, 8, epoch: 1) == [0, 0], "another epoch is none of it")
+        #expect(p.send(5, 8) == [0, 1], "nor is another producer")
+        var again = Partition()
+        let before = again.table.savepoint()
+        #expect(again.send(3, 5) == [0, 0])
+        #expect(again.table.restore(before) == true)
+        #expect(again.send(3, 6) == [Int64(ErrorCode.outOfOrderSequenceNumber.rawValue), -1])
+        #expect(again.send(3, 5) == [0, 0])
+        #expect(again.send(3, 6) == [0, 1])
+    }
+
+    @Test func ofFirstBatchesThatAreAwaitedTheOldestIsForgottenAtTheLimit() {
+        var p = Partition()
+        for producer in 0...Int64(ProducerStateTable.unwrittenLimit) {
+            let savepoint = p.table.savepoint()
+            _ = p.send(producer, 0)
+            #expect(p.table.restore(savepoint) == true)
+        }
+        let refused = p.send(1, 1)
+        #expect(refused[0] == Int64(ErrorCode.outOfOrderSequenceNumber.rawValue))
+        #expect(p.send(0, 1) == [0, 0])
+    }
+
     @Test func aFailedMarkerLeavesTheTransactionOpen() {
         var p = Partition()
         _ = p.send(1, 0, transactional: true)

@@ -211,7 +211,7 @@ final class TransactionalProcess: @unchecked Sendable {
         for partition in partitions {
             let batch = batch(tried, partition)
             try await patiently { () async throws(ClientFault) in
-                try await client.produce(batch, to: TransactionStage.output, partition, in: id, versions)
+                try await client.produce(batch, to: TransactionStage.output, partition, in: id, versions).error
             }
             sequences[partition, default: 0] += 1
         }
@@ -239,7 +239,7 @@ final class TransactionalProcess: @unchecked Sendable {
     /// Nil while it cannot be told.
     private func nextStep() async throws -> Offset? {
         do throws(ClientFault) {
-            return try await client.stableOffset(group, TransactionStage.input, 0)
+            return try await client.stableOffset(group, TransactionStage.input, 0).map { max($0, 0) }
         } catch {
             throw Stop.lost
         }

@@ -231,7 +231,7 @@ final class TransactionSimulationWorld: @unchecked Sendable {
                     let group = TransactionStage.group(of: offsets.count)
                     _ = try await reader.findCoordinator(of: group, kind: 0)
                     if let offset = try await reader.stableOffset(group, TransactionStage.input, 0) {
-                        offsets.append(offset)
+                        offsets.append(max(offset, 0))
                     } else {
                         await reader.loop.sleep(for: .milliseconds(20))
                     }

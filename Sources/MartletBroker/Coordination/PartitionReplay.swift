@@ -69,15 +69,25 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
                 chunk.truncate(to: count)
                 try take(chunk.bytes)
             } catch {
+                look(at: slice)
                 return .failed("\(error)")
             }
-            guard next > before else { return .failed("a batch at offset \(next) is cut") }
+            guard next > before else {
+                look(at: slice)
+                return .failed("a batch at offset \(next) is cut")
+            }
         }
         chunk.reset(keeping: 16)
         records.reset(keeping: 16)
         actions = machine!.finishLoading(at: moment())
         summary = machine!.summary
         return .finished
+    }
+
+    /// What could not be taken over is looked at as before it is sent to somebody: what the disk has damaged takes the
+    /// partition offline at once, with the sentence that says what to do. Nothing is coordinated from the part that is sound.
+    private func look(at slice: LogSlice) {
+        if let verdict = slice.check() { partition.noteChecked(verdict) }
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer) throws {

@@ -15,6 +15,7 @@ import MartletWire
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
         let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
+        if waitForExchange(header, frame) { return .answered }
         let acks = head.acks
         produceTimeoutMs = head.timeoutMs
         var transaction: ProduceTransaction?
@@ -55,14 +56,17 @@ extension Connection {
             let topic = findTopic(part, frame, table, &result)
             if let whole {
                 result.error = whole
+                noteSequence(part, frame, result)
                 _ = answer.add(result)
                 continue
             }
             let token = AppendToken(answer: number, index: answer.count)
-            let request = AppendRequest(
+            var request = AppendRequest(
                 acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline,
                 transactions: transaction)
+            request.needsKnownProducer = mustBeKnown(part, frame, result)
             let progress = append(part, topic, frame, request, version: version, checked?[place], &result)
+            noteSequence(part, frame, result)
             appended = appended || progress.refersToFrame
             if progress.isWaiting { answer.pending += 1 }
             _ = answer.add(result)

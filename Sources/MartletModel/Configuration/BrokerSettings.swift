@@ -8,8 +8,8 @@ package struct BrokerSettings: Sendable {
     package private(set) var warnings: [String] = []
     /// How many settings were given that have no effect.
     package private(set) var inertCount = 0
-    /// `max.connection.creation.rate` of single listeners, by their names in small letters.
-    private var listenerConnectionRates: [String: Int32] = [:]
+    /// What is set for single listeners, by the setting and the listener's name in small letters.
+    private var listenerLimits: [ListenerSetting: Int32] = [:]
 
     /// What `--set` gives counts before what the environment gives, and that before what the file gives. Without an
     /// environment none is read.
@@ -103,8 +103,8 @@ package struct BrokerSettings: Sendable {
     private mutating func take(_ name: String, _ text: String) throws(ConfigError) {
         if let definition = ConfigTable.shared.definition(name, for: .broker) {
             given[name] = try definition.parse(text)
-        } else if let listener = Self.listenerOfConnectionRate(name) {
-            listenerConnectionRates[listener] = Int32(try ConfigTable.shared[Self.connectionRate]!.parse(text).integer!)
+        } else if let one = ListenerSetting(name) {
+            listenerLimits[one] = Int32(try ConfigTable.shared[one.setting]!.parse(text).integer!)
         } else if !Self.belongsToPlugin(name) {
             throw ConfigTable.shared.unknownName(name, for: .broker, kind: "broker")
         }
@@ -112,7 +112,7 @@ package struct BrokerSettings: Sendable {
 
     private mutating func warnIfInert(_ name: String) {
         let definition = ConfigTable.shared[name]
-        guard definition?.acts != true, Self.listenerOfConnectionRate(name) == nil else { return }
+        guard definition?.acts != true, ListenerSetting(name) == nil else { return }
         inertCount += 1
         if let instead = Self.replacements.first(where: { $0.old == name })?.current {
             warnings.append("\(name) has no effect: Kafka has long replaced it by \(instead)")
@@ -130,18 +130,15 @@ package struct BrokerSettings: Sendable {
         }
     }
 
-    private static let connectionRate = "max.connection.creation.rate"
-
-    /// `listener.name.internal.max.connection.creation.rate`: the name in it.
-    private static func listenerOfConnectionRate(_ name: String) -> String? {
-        let prefix = "listener.name.", suffix = "." + connectionRate
-        guard name.hasPrefix(prefix), name.hasSuffix(suffix), name.utf8.count > prefix.utf8.count + suffix.utf8.count
-        else { return nil }
-        return name.dropFirst(prefix.count).dropLast(suffix.count).lowercased()
+    /// The most connections a second on one listener, beside what holds for all of them.
+    package func connectionRate(ofListener name: String) -> Int32? {
+        listenerLimits[ListenerSetting(ListenerSetting.connectionRate, of: name)]
     }
 
-    /// The most connections a second on one listener, beside what holds for all of them.
-    package func connectionRate(ofListener name: String) -> Int32? { listenerConnectionRates[name.lowercased()] }
+    /// The most connections at a time on one listener, beside what holds for all of them.
+    package func connectionLimit(ofListener name: String) -> Int32? {
+        listenerLimits.isEmpty ? nil : listenerLimits[ListenerSetting(ListenerSetting.connections, of: name)]
+    }
 
     private static let replacements = [
         (old: "host.name", current: "listeners"), (old: "port", current: "listeners"),
@@ -157,6 +154,32 @@ package struct BrokerSettings: Sendable {
         return ["listener.name.", "config.providers.", "rlmm.config.", "rsm.config."].contains {
             name.hasPrefix($0) && name.utf8.count > $0.utf8.count
         }
+    }
+}
+
+/// A setting that one listener may have for itself: `listener.name.internal.max.connections`.
+private struct ListenerSetting: Hashable {
+    static let connectionRate = "max.connection.creation.rate"
+    static let connections = "max.connections"
+    private static let prefix = "listener.name."
+
+    let setting: String
+    /// In small letters, as such names are written.
+    private let listener: String
+
+    init(_ setting: String, of listener: String) {
+        self.setting = setting
+        self.listener = listener.lowercased()
+    }
+
+    /// Nil where the name is none of such a setting.
+    init?(_ name: String) {
+        guard name.hasPrefix(Self.prefix) else { return nil }
+        let rest = name.dropFirst(Self.prefix.count)
+        guard let setting = [Self.connectionRate, Self.connections].first(where: { rest.hasSuffix("." + $0) }),
+            rest.utf8.count > setting.utf8.count + 1
+        else { return nil }
+        self.init(setting, of: String(rest.dropLast(setting.count + 1)))
     }
 }
 

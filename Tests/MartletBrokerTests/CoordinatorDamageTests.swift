@@ -1,0 +1,33 @@
+import MartletBroker
+import MartletCluster
+import MartletModel
+import MartletSimulation
+import Testing
+
+/// The disk has damaged the log that a coordinator reads its groups from.
+@Suite struct ACoordinatorsDamagedPartition {
+    @Test func isTakenOfflineWhenItIsLoadedAndTheOthersServe() throws {
+        let world = try BrokerWorld([("offsets.topic.num.partitions", "2"), ("offsets.topic.replication.factor", "1")])
+        try world.createTopic("t")
+        let client = try GroupClient(world)
+        // Java's hashes of the names: one in each partition
+        for group in ["a", "b"] { try client.find(group) }
+        #expect(try client.commit("a", "t", 3) == .none)
+        #expect(try client.commit("b", "t", 4) == .none)
+        #expect(world.partition("__consumer_offsets", 1)?.logEndOffset == 1)
+        try world.restart { $0.flipBits("/data/__consumer_offsets-1/00000000000000000000.log", in: 70..<71) }
+
+        #expect(world.until { world.sink.all.contains { $0.contains("partition offline") } }, "\(world.sink.all)")
+        let told = try #require(world.sink.all.first { $0.contains("partition offline") })
+        #expect(told.contains("damaged at offset 0") && told.contains("martlet log verify --repair"), "\(told)")
+        #expect(try #require(world.partition("__consumer_offsets", 1)).hasFailed)
+        #expect(!(try #require(world.partition("__consumer_offsets", 0)).hasFailed))
+        let again = try GroupClient(world)
+        try again.find("b")
+        #expect(try again.offset("b", "t", 0) == 4)
+        world.simulated.run(for: .seconds(5))
+        #expect(try again.commit("a", "t", 5) == .notCoordinator, "nothing is coordinated from a part of it")
+        let attempts = world.sink.all.filter { $0.contains("what a partition coordinates cannot be read") }
+        #expect(attempts.count == 1, "it is not read again and again: \(attempts)")
+    }
+}
