@@ -79,17 +79,7 @@ extension SimulatedClient {
     func produce(
         _ batch: [UInt8], to topic: String, _ partition: Int32, in id: String, _ versions: TransactionVersions
     ) async throws(ClientFault) -> ErrorCode {
-        var part = ProduceRequest.PartitionProduceData()
-        part.index = partition
-        part.records = .owned(batch)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = id
-        request.acks = -1
-        request.timeoutMs = 30_000
-        request.topicData = [data]
+        let request = ProduceRequest(batch, to: topic, partition, acks: -1, transactionalID: id)
         let answer = try await ask(request, version: versions.produce)
         return answer.responses.first?.partitionResponses.first?.errorCode ?? .unknownServerError
     }
