@@ -54,10 +54,8 @@ package final class SwarmWorld: @unchecked Sendable {
     static let roomyBytes: Int64 = 1 << 40
     /// How often the last reader tries to read a topic to its end.
     private static let readAttemptsLimit = 40
-    /// How often it is looked whether the groups have settled, and how many looks in a row must find the same.
+    /// How often it is looked whether the groups have settled.
     private static let look = Interval.milliseconds(500)
-    private static let looksLimit = 240
-    private static let steadyLooks = 8
 
     let simulated: SimulatedWorld
     let stage: Stage
@@ -247,38 +245,13 @@ package final class SwarmWorld: @unchecked Sendable {
             record.broken("the broker gave up when nothing failed any more: \(life.lastWords ?? "it is dead")")
             return false
         }
-        settle()
+        for group in groups { members.settle(group, look: Self.look) { members.believed(group) } }
         stage.isOver = true
         guard simulated.run(atMost: Self.patience, until: { self.stage.running.isEmpty }) else {
             record.broken("these clients do not come to their end: \(stage.running)")
             return false
         }
         return true
-    }
-
-    /// After a while everybody has what is his, and keeps it.
-    private func settle() {
-        for group in groups {
-            var steady = 0
-            var generation: Int32 = -1
-            for _ in 0..<Self.looksLimit where steady < Self.steadyLooks {
-                simulated.run(for: Self.look)
-                let believed = members.believed(group)
-                // the last of them was fenced by one that has left since
-                if believed?.isEmpty == true { break }
-                let isInOrder = believed.map { GroupLedger.unsettled(partitions: group.partitions, $0) == nil } ?? false
-                let current = believed?.first?.generation ?? -1
-                steady = isInOrder && (steady == 0 || current == generation) ? steady + 1 : 0
-                generation = current
-            }
-            guard steady < Self.steadyLooks else { continue }
-            guard let believed = members.believed(group) else {
-                return record.broken("\(group.name) does not settle: a member has nothing")
-            }
-            guard !believed.isEmpty else { continue }
-            let reason = GroupLedger.unsettled(partitions: group.partitions, believed)
-            record.broken("\(group.name) does not settle: \(reason ?? "its generations follow each other, now \(generation)")")
-        }
     }
 
     // MARK: The clients
@@ -350,57 +323,34 @@ package final class SwarmWorld: @unchecked Sendable {
 
     /// A client that was not there before reads all topics from their beginning, and all that is committed.
     private func readEverything(_ name: String) {
-        let isDone = Box(false)
         let client = stage.client(name, on: clients[1])
         let random = simulated.makeRandom(name)
-        let end: @Sendable (String) -> Void = { [record] reason in
-            record.broken("\(name): \(reason)")
-            client.close()
-            isDone.value = true
-        }
-        clients[1].loops[0].spawn { [self] in
-            do throws(ClientFault) {
-                try await client.connect(to: stage.broker)
-                let asked = record.now
-                let found = try await client.metadata()
-                var counts: [String: Int] = [:]
-                for topic in found.topics { counts[topic.name ?? ""] = topic.partitions.count }
-                record.note(.topics(asked: asked, counts))
-                for index in stage.topics.indices {
-                    let last = SwarmConsumer(stage, client, topic: index, manner: .init(), random: random)
-                    var attempts = 0
-                    while try await !last.readToTheEnd() {
-                        attempts += 1
-                        guard attempts < Self.readAttemptsLimit else {
-                            return end("\(stage.topics[index].name) cannot be read")
-                        }
-                        await client.loop.sleep(for: .milliseconds(500))
-                    }
-                }
-                for group in groups { try await readCommits(of: group, client) }
-            } catch {
-                return end("\(error)")
-            }
-            client.close()
-            isDone.value = true
-        }
-        guard simulated.run(atMost: Self.patience, until: { isDone.value }) else {
-            return record.broken("\(name) waits for answers that never come")
-        }
-    }
-
-    private func readCommits(of group: GroupMembers.Group, _ client: SimulatedClient) async throws(ClientFault) {
-        while true {
+        let look: @Sendable () async throws -> Void = { [self] in
+            defer { client.close() }
+            try await client.connect(to: stage.broker)
             let asked = record.now
-            if let found = try await client.committed(group.name, group.topic, Array(0..<group.partitions)) {
-                for one in found {
-                    record.note(
-                        .committed(
-                            group: group.name, place: Place(group.topic, Int(one.partition)), asked: asked, offset: one.offset))
+            let found = try await client.metadata()
+            var counts: [String: Int] = [:]
+            for topic in found.topics { counts[topic.name ?? ""] = topic.partitions.count }
+            record.note(.topics(asked: asked, counts))
+            for index in stage.topics.indices {
+                let last = SwarmConsumer(stage, client, topic: index, manner: .init(), random: random)
+                var attempts = 0
+                while try await !last.readToTheEnd() {
+                    attempts += 1
+                    guard attempts < Self.readAttemptsLimit else {
+                        return record.broken("\(name): \(stage.topics[index].name) cannot be read")
+                    }
+                    await client.loop.sleep(for: .milliseconds(500))
                 }
-                return
             }
-            await client.loop.sleep(for: .milliseconds(20))
+            for group in groups { try await members.readAll(of: group, by: client) }
+        }
+        do {
+            let hasEnded = try clients[1].run(atMost: Self.patience, look)
+            if !hasEnded { record.broken("\(name) waits for answers that never come") }
+        } catch {
+            record.broken("\(name): \(error)")
         }
     }
 }
