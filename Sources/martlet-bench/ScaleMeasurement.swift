@@ -69,7 +69,7 @@ struct ScaleMeasurement {
     private func rebalance(members: Int, times: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let group = "bench-\(host.randomBytes(4).map { String($0, radix: 16) }.joined())"
+        let group = "bench-\(host.freshSuffix())"
         try await control.findCoordinator(of: group)
         let swarm = try await Swarm(members, host: host, address: address)
         defer { swarm.close() }
@@ -88,7 +88,7 @@ struct ScaleMeasurement {
     private func heartbeats(members: Int, times: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let suffix = host.randomBytes(4).map { String($0, radix: 16) }.joined()
+        let suffix = host.freshSuffix()
         let (group, topic) = ("bench-\(suffix)", "bench-heartbeats-\(suffix)")
         try await control.create(topic, partitions: 100)
         try await control.findCoordinator(of: group)
@@ -108,7 +108,7 @@ struct ScaleMeasurement {
     private func commits(_ count: Int, connections: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let suffix = host.randomBytes(4).map { String($0, radix: 16) }.joined()
+        let suffix = host.freshSuffix()
         let (group, topic) = ("bench-\(suffix)", "bench-commits-\(suffix)")
         try await control.create(topic, partitions: 100)
         try await control.findCoordinator(of: group)
