@@ -61,7 +61,7 @@ tidy: ## the rules that no compiler checks: imports, banned calls, lengths, word
 	@swift test $(QUIETLY) --filter TidyTests 2>&1 | grep --invert-match --extended-regexp '^(Test Suite|.*Executed 0 tests)'; exit $${PIPESTATUS[0]}
 
 simulate: ## run new seeds of the swarm (SEEDS=1000, MINUTES=10), or SEED=n to see one again
-	@scripts/prepare build
+	@scripts/prepare tools
 	@swift build $(QUIETLY) $(TESTED) --product martlet-simulate
 	@scripts/simulate $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
@@ -69,12 +69,12 @@ fuzz: fuzzer ## fuzz what reads bytes from outside (MINUTES=60 in all, TARGET=ba
 	@scripts/fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(TARGET),--target $(TARGET)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
 
 sanitize: ## run the Swift tests under the address sanitizer, and those of what threads share under the thread sanitizer
-	@scripts/prepare build
+	@scripts/prepare tools
 	@scripts/sanitize
 
 .PHONY: fuzzer
 fuzzer:
-	@scripts/prepare build
+	@scripts/prepare tools
 	@MARTLET_FUZZ=1 swift build $(QUIETLY) $(FUZZED) --product martlet-fuzz
 
 .PHONY: bench-programs

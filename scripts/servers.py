@@ -50,10 +50,14 @@ def kserve(folder):
     return path
 
 
-def martlet_command(path, port, folder, durability):
+def logs(folder):
+    return f"{folder}/log"
+
+
+def martlet_command(path, port, folder, durability, further=None):
     settings = {
         "listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "log.dirs": f"{folder}/log",
+        "log.dirs": logs(folder),
         "martlet.keeper.dir": f"{folder}/keeper",
         "martlet.cut.dir": f"{folder}/cut",
         # topics come and go by the gigabyte: what is deleted has to leave the page cache and the disk
@@ -64,6 +68,7 @@ def martlet_command(path, port, folder, durability):
     }
     if durability == PAGE_CACHE:
         settings["martlet.durability"] = "page-cache"
+    settings.update(further or {})
     command = [str(path), "server"]
     for name, value in settings.items():
         command += ["--set", f"{name}={value}"]

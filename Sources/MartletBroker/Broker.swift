@@ -58,6 +58,7 @@ package final class Broker: @unchecked Sendable {
     let fetchSessions: FetchSessionCache
     package let groups: GroupCoordinator
     package let transactions: TransactionCoordinator
+    package let loggers: Loggers
     let connections: Connections
     let coldReads: any Lane
     let codec: CodecLane
@@ -84,6 +85,7 @@ package final class Broker: @unchecked Sendable {
         self.cluster = cluster
         log = BrokerLog(sink)
         clock = host.clock
+        loggers = Loggers(config.logLevels)
         let bounds = MemoryBounds(config, loops: host.loops.count, memoryBytes: memoryBytes)
         memoryBounds = bounds
         requestMemory = RequestMemory(limit: bounds.requestLimit)
@@ -120,6 +122,8 @@ package final class Broker: @unchecked Sendable {
     /// The most bytes that wait to be sent on one connection.
     package var largestOutbox: Int { connections.largestOutbox }
     package var requestBytesInUse: Int { requestMemory.inUse }
+    /// What waits to be sent. For simulated worlds, where one thread has all the loops.
+    package var outboxBytes: Int { shared.reduce(0) { $0 + $1.counts.outboxBytes } }
 
     // MARK: Listening
 

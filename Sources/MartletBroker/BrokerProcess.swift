@@ -28,6 +28,8 @@ package final class BrokerProcess: @unchecked Sendable {
     private var isStopping = false
     /// Called once when the broker cannot go on (the keeper's disk failed), with a sentence.
     package var onFatal: (@Sendable (String) -> Void)?
+    /// Called with the levels of the log that count, from the start on and whenever they are altered.
+    package var onLogLevels: (@Sendable (LogLevels) -> Void)?
 
     /// `memoryBytes`: the memory of the machine, from which bounds follow that the settings leave open. `topicSettings`: for
     /// the topics of log directories that are taken over.
@@ -63,6 +65,7 @@ package final class BrokerProcess: @unchecked Sendable {
             self.member = member
             let broker = Broker(host: host, config: config, cluster: member, sink: sink, memoryBytes: memoryBytes)
             self.broker = broker
+            if let onLogLevels { broker.loggers.follow(onLogLevels) }
             gathering.broker = broker
             try broker.listen()
             try await member.start(listeners: broker.advertisedEndpoints)

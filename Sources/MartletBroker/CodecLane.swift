@@ -153,6 +153,7 @@ extension Connection {
     }
 
     private func checkedOnLane(_ work: CodecWork) {
+        if awaitExchange(work.parts, work.frame, { [self] in checkedOnLane(work) }) { return }
         if !isClosed {
             produceTimeoutMs = work.timeoutMs
             let appended = appendParts(

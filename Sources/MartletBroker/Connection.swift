@@ -111,7 +111,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     // MARK: readiness
 
     private func ready(_ readiness: Readiness) {
-        if readiness.contains(.writable) { flush() }
+        if readiness.contains(.writable), !outbox.isEmpty { noteUnsent() }
         if readiness.contains(.readable), !isClosed { receive() }
         if readiness.contains(.hungUp), !isClosed { peerHasGone() }
     }
@@ -183,7 +183,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             if intoFrame + intoScratch < min(rest.count + space.count, 64 * 1024) { break }
         }
         if !isClosed { updateInterest() }
-        if shared.holdsMuch { flush() }
+        if shared.holdsMuch, !outbox.isEmpty { sendAtOnce() }
     }
 
     /// A frame that came in pieces is whole. `scratchBusy` bytes lie in the scratch, unprocessed, and must not be
@@ -407,6 +407,38 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         return .answered
     }
 
+    /// A produce request for a replica that is being exchanged for its copy in another log directory waits until that is
+    /// done, as with Kafka, and the connection's later requests with it; false if there is nothing to wait for.
+    func waitForExchange(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer) -> Bool {
+        guard broker.topics.areExchanging else { return false }
+        let settling = Settling(loop)
+        guard settling.begin(exchangesOf: partitions(of: shared.produceParts, frame), toAppend: true) else { return false }
+        let (buffer, bytes) = keepFrame(frame)
+        block(forOwnWork: true)
+        settling.whenDone { [self] in produceAfterExchange(header, buffer, bytes) }
+        return true
+    }
+
+    private func produceAfterExchange(
+        _ header: FrameHeader, _ buffer: FrameBuffer, _ frame: UnsafeMutableRawBufferPointer
+    ) {
+        defer { shared.recycle(buffer) }
+        guard !isClosed else { return }
+        isBlocked = false
+        isProcessing = true
+        frameOwner = buffer
+        do {
+            var reader = ByteReader(UnsafeRawBufferPointer(frame))
+            _ = try FrameHeader(&reader)
+            if case .appended = try produce(header, frame, &reader) { shared.retain(buffer) }
+        } catch {
+            close("a request that cannot be read: \(error)")
+        }
+        frameOwner = nil
+        isProcessing = false
+        resume()
+    }
+
     // MARK: produce answers, in order
 
     /// Queues the answer of a produce request; it is sent when it and all before it are complete.
@@ -457,13 +489,28 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         shared.noteUnsent(self)
     }
 
-    func flush() {
+    /// What would wait with answers of the turn for its end, or with large ones for their turn, does not wait.
+    private func sendAtOnce() {
+        var budget = ConnectionLoop.sendBudget
+        flush(&budget)
+    }
+
+    /// Called by who has noted that it has something to send.
+    func flushNoted(_ budget: inout Int) {
         isNotedUnsent = false
+        flush(&budget)
+    }
+
+    /// Sends at a cost of up to about `budget`, which is lowered by what it was.
+    private func flush(_ budget: inout Int) {
         guard !isClosed, !outbox.isEmpty else { return }
         do {
-            switch try outbox.flush(to: socket, limit: ConnectionLoop.sendBudget) {
+            switch try outbox.flush(to: socket, budget: &budget) {
             case .all: isWritableWatched = false
             case .blocked: isWritableWatched = true
+            case .limited:
+                isWritableWatched = false
+                noteUnsent()
             case .ended: return close("the peer has gone")
             }
             countOutbox()
@@ -483,7 +530,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         countedMemory = now
     }
 
-    private func countOutbox() {
+    func countOutbox() {
         countMemory()
         let pending = outbox.pending
         guard pending != countedOutbox else { return }
@@ -493,10 +540,15 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
 
     // MARK: the end
 
+    private func sendLast() {
+        var budget = Self.outboxLimit
+        _ = try? outbox.flush(to: socket, budget: &budget)
+    }
+
     func close(_ reason: String) {
         guard !isClosed else { return }
         // what was answered before the fault still goes out, as far as the socket takes it at once
-        if !outbox.isEmpty { _ = try? outbox.flush(to: socket, limit: Self.outboxLimit) }
+        if !outbox.isEmpty { sendLast() }
         isClosed = true
         shared.outboxChanged(by: -countedOutbox)
         shared.memoryChanged(by: -countedMemory)

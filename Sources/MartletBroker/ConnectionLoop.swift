@@ -20,6 +20,14 @@ final class ConnectionLoop: @unchecked Sendable {
     /// What one connection may be sent before the others get their turn: an answer with the megabyte that a consumer
     /// asks of a partition goes out whole, as its last bytes would cost as many system calls again in the next turn.
     static let sendBudget = 2 << 20
+    /// A larger answer waits for its turn among those; what is smaller goes out at the end of the turn that brought it.
+    static let smallAnswer = 64 << 10
+    /// What large answers may cost in one turn, whoever they are for: about a millisecond of the loop.
+    static let largeBudget = 4 << 20
+    /// How many partitions are looked at in one turn for fetches of many, and what time that may take: where files must be
+    /// opened, or lie no more in the cache, a few take as long as many.
+    static let looksPerTurn = 256
+    static let looksTime = Interval.microseconds(500)
 
     let loop: any EventLoop
     /// Which of the broker's loops it is.
@@ -38,8 +46,15 @@ final class ConnectionLoop: @unchecked Sendable {
     private var touched: ContiguousArray<Partition> = []
     private var retained: ContiguousArray<FrameBuffer> = []
     private var unsent: ContiguousArray<Connection> = []
+    /// Connections with large answers, and fetches of many partitions, in the order in which they get their share of a turn.
+    private var large = RingQueue<Connection>()
+    private var looks = RingQueue<FetchUnderway>()
     private var endOfTurnScheduled = false
     private var endOfTurn: (() -> Void)!
+    /// Large work of this turn is scheduled, or was done and goes on in the next.
+    private var isLargeScheduled = false
+    private var afterSyncs: (() -> Void)!
+    private var workOff: (() -> Void)!
     private let memory: RequestMemory
     /// What its connections may hold together, of answers that are not taken and of input that waits.
     private let answerBytesLimit: Int
@@ -54,6 +69,8 @@ final class ConnectionLoop: @unchecked Sendable {
         validator = BatchValidator(contexts: CodecContexts(), decompressedBytesLimit: batchBytesLimit)
         scratch = .allocate(byteCount: Self.scratchSize, alignment: 4096)
         endOfTurn = { [unowned self] in finishTurn() }
+        workOff = { [unowned self] in doLargeWork() }
+        afterSyncs = { [unowned self] in self.loop.atEndOfTurn(workOff) }
     }
 
     deinit { scratch.deallocate() }
@@ -115,15 +132,76 @@ final class ConnectionLoop: @unchecked Sendable {
         endOfTurnScheduled = false
         writeAppends()
         scratchUsed = 0
+        sendSmall()
+        if heldBytes > answerBytesLimit { connections?.closeLargest(on: loop, toFree: heldBytes - answerBytesLimit / 4 * 3) }
+        if counts.hasAnswered { counts.endTurn(now: loop.clock.now) }
+        scheduleLargeWork()
+    }
+
+    // MARK: Sending
+
+    /// Sends what is small; what is large gets into line.
+    private func sendSmall() {
         // Completions may add connections while these are flushed: the list is walked by index.
         var index = 0
         while index < unsent.count {
-            unsent[index].flush()
+            let connection = unsent[index]
             index += 1
+            if connection.outbox.pending > Self.smallAnswer {
+                connection.countOutbox()
+                large.append(connection)
+            } else {
+                var budget = Self.sendBudget
+                connection.flushNoted(&budget)
+            }
         }
         unsent.removeAll(keepingCapacity: true)
-        if heldBytes > answerBytesLimit { connections?.closeLargest(on: loop, toFree: heldBytes - answerBytesLimit / 4 * 3) }
-        if counts.hasAnswered { counts.endTurn(now: loop.clock.now) }
+    }
+
+    /// A fetch of many partitions has to be looked at.
+    func lookLater(_ fetch: FetchUnderway) {
+        looks.append(fetch)
+        scheduleEndOfTurn()
+    }
+
+    /// Behind the syncs that the appends of this turn begin (the syncer puts them off twice): the disk works meanwhile, and
+    /// who waits for it does not wait for this.
+    private func scheduleLargeWork() {
+        guard !isLargeScheduled, !large.isEmpty || !looks.isEmpty else { return }
+        isLargeScheduled = true
+        loop.atEndOfTurn(afterSyncs)
+    }
+
+    /// A turn's share of what takes long. Between two shares the loop has a turn for everybody else.
+    private func doLargeWork() {
+        lookAtMany()
+        sendSmall()
+        var budget = Self.largeBudget
+        while budget > 0, let connection = large.popFirst() {
+            // whoever begins has a whole share, beyond the turn's if need be: an answer is not cut for its last bytes
+            var share = Self.sendBudget
+            connection.flushNoted(&share)
+            budget -= Self.sendBudget - share
+            // its requests that waited for room may have been answered
+            sendSmall()
+        }
+        guard !large.isEmpty || !looks.isEmpty else { return isLargeScheduled = false }
+        loop.execute { [weak self] in
+            guard let self else { return }
+            isLargeScheduled = false
+            // before this turn's own large work its small work is done
+            scheduleEndOfTurn()
+        }
+    }
+
+    private func lookAtMany() {
+        guard !looks.isEmpty else { return }
+        let end = loop.clock.now + Self.looksTime
+        var left = Self.looksPerTurn
+        while left > 0, let fetch = looks.popFirst() {
+            left -= fetch.lookOn(atMost: left, until: end)
+            if loop.clock.now >= end { return }
+        }
     }
 
     // MARK: Counting

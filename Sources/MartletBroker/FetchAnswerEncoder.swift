@@ -13,6 +13,8 @@ import MartletWire
 package struct FetchAnswerEncoder {
     /// Below this a copy into the answer is cheaper than a system call of its own.
     package static let copyLimit = 16 * 1024
+    /// So much of an answer is copied at most. It is written in one go, and is held until its peer takes it.
+    package static let copiedLimit = 512 * 1024
 
     private let header: FrameHeader
     private let version: Int16
@@ -62,7 +64,8 @@ package struct FetchAnswerEncoder {
             }
             outbox.bytes.arrayCount(topic.count, flexible: flexible)
             for index in topic {
-                fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, &outbox)
+                let mayCopy = outbox.bytes.count - start < Self.copiedLimit
+                fileBytes += try encode(partitions[index], targets, readCommitted: readCommitted, mayCopy: mayCopy, &outbox)
             }
             if flexible { outbox.bytes.uvarint(0) }
         }
@@ -90,7 +93,7 @@ package struct FetchAnswerEncoder {
 
     /// Writes one partition; returns how many bytes of its records are sent from a file.
     private func encode(
-        _ partition: FetchedPartition, _ targets: [FetchTarget], readCommitted: Bool, _ outbox: inout Outbox
+        _ partition: FetchedPartition, _ targets: [FetchTarget], readCommitted: Bool, mayCopy: Bool, _ outbox: inout Outbox
     ) throws -> Int {
         let found = partition.found
         outbox.bytes.int32(targets[partition.target].partition)
@@ -100,7 +103,7 @@ package struct FetchAnswerEncoder {
         if version >= 5 { outbox.bytes.int64(found.logStartOffset) }
         encodeAborted(found, readCommitted: readCommitted, &outbox.bytes)
         if version >= 11 { outbox.bytes.int32(-1) }  // preferred read replica
-        let fromFile = try encodeRecords(found.slice, &outbox)
+        let fromFile = try encodeRecords(found.slice, mayCopy: mayCopy, &outbox)
         if flexible { encodeTags(found, &outbox.bytes) }
         return fromFile
     }
@@ -115,10 +118,10 @@ package struct FetchAnswerEncoder {
         }
     }
 
-    private func encodeRecords(_ slice: LogSlice?, _ outbox: inout Outbox) throws -> Int {
+    private func encodeRecords(_ slice: LogSlice?, mayCopy: Bool, _ outbox: inout Outbox) throws -> Int {
         outbox.bytes.arrayCount(slice?.count ?? 0, flexible: flexible)
         guard let slice, let file = slice.file, slice.count > 0 else { return 0 }
-        guard slice.count <= Self.copyLimit else {
+        guard mayCopy, slice.count <= Self.copyLimit else {
             outbox.append(file, at: slice.position, count: slice.count)
             return slice.count
         }

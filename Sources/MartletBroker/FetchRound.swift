@@ -25,29 +25,31 @@ struct FetchRound {
     var hasError = false
     /// Some partition has moved in another way that must be told at once (the log diverged).
     var isUrgent = false
+    /// Of a look in steps: whose records are to be read or checked on the lane for cold reads, as places in `partitions`.
+    /// Nil where nobody has asked yet.
+    var cold: [Int]?
 
-    /// Reads the targets in order within the limits. Only the first partition that has data may exceed them. What is
-    /// not here is answered behind what is, unknown ids before unknown partitions, as in Kafka. `failed`: targets whose replica
-    /// here could not be opened.
-    static func look(
-        _ targets: [FetchTarget], partitions hosted: [Partition?], failed: Set<Int>, _ limits: FetchLimits, usesTopicIDs: Bool
-    ) -> FetchRound {
-        var round = FetchRound()
-        round.partitions.reserveCapacity(targets.count)
-        for (index, target) in targets.enumerated() {
+    /// Reads targets that follow those it has read, within the limits. Only the first partition that has data may exceed
+    /// them.
+    mutating func look(at range: Range<Int>, of targets: [FetchTarget], _ hosted: [Partition?], _ limits: FetchLimits) {
+        for index in range {
             guard let partition = hosted[index] else { continue }
-            let left = max(0, limits.maxBytes - round.bytes)
-            round.add(index, partition.fetch(question(target, limits, left: left, firstBatchWhole: round.bytes == 0)))
+            let left = max(0, limits.maxBytes - bytes)
+            add(index, partition.fetch(Self.question(targets[index], limits, left: left, firstBatchWhole: bytes == 0)))
         }
-        guard round.partitions.count < targets.count else { return round }
-        for index in failed.sorted() { round.add(index, PartitionFetch(error: .kafkaStorageError)) }
+    }
+
+    /// What is not here is answered behind what is, unknown ids before unknown partitions, as in Kafka. `failed`: targets
+    /// whose replica here could not be opened.
+    mutating func addMissing(_ targets: [FetchTarget], _ hosted: [Partition?], failed: Set<Int>, usesTopicIDs: Bool) {
+        guard partitions.count < targets.count else { return }
+        for index in failed.sorted() { add(index, PartitionFetch(error: .kafkaStorageError)) }
         for error in [ErrorCode.unknownTopicID, .unknownTopicOrPartition] {
             for (index, target) in targets.enumerated() where hosted[index] == nil && !failed.contains(index) {
                 let isUnknownID = usesTopicIDs && target.topicName.isEmpty
-                if isUnknownID == (error == .unknownTopicID) { round.add(index, PartitionFetch(error: error)) }
+                if isUnknownID == (error == .unknownTopicID) { add(index, PartitionFetch(error: error)) }
             }
         }
-        return round
     }
 
     static func question(_ target: FetchTarget, _ limits: FetchLimits, left: Int, firstBatchWhole: Bool) -> PartitionFetchRequest {

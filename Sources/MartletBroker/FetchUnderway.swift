@@ -40,6 +40,29 @@ final class FetchUnderway: @unchecked Sendable {
     private var isWarming = false
     private var warmedOnce = false
     private var isTimeUp = false
+    /// A replica is waited for that is being exchanged for its copy in another log directory.
+    private var awaitsExchange = false
+    /// A look in steps that is under way, what it is for, and the target that it goes on with.
+    private var lookUnderway: (round: FetchRound, purpose: Purpose, next: Int)?
+    private var hadNewsMeanwhile = false
+
+    /// A fetch of more partitions than these looks at them in steps, between which others have their turn.
+    static let stepLimit = 128
+    /// So many are looked at between two looks at the clock.
+    private static let piece = 16
+
+    /// What a look is for.
+    private enum Purpose {
+        /// To answer at once, or else to wait.
+        case begin
+        /// The same, when what was acknowledged is there to be read.
+        case settled
+        /// The same, when a replica that was exchanged is there again.
+        case exchanged
+        /// To answer if there is enough now.
+        case news
+        case answer
+    }
 
     init(
         _ request: Request, limits: FetchLimits, usesTopicIDs: Bool, session: FetchSession?, isFull: Bool, targets: [FetchTarget]
@@ -81,28 +104,71 @@ final class FetchUnderway: @unchecked Sendable {
 
     /// Answers now if it can, else waits.
     func begin(_ request: Request) throws {
-        let round = look()
-        if round.partitions.contains(where: { $0.found.isUnsettled }) {
-            let settling = Settling(loop)
-            if settling.begin(round.partitions.compactMap { $0.found.isUnsettled ? hosted[$0.target] : nil }) {
-                responder = request.later()
-                connection.onAbandon = { [self] in abandon() }
-                return settling.whenDone { [self] in goOn() }
-            }
+        guard targets.count <= Self.stepLimit else {
+            promise(request)
+            return look(for: .begin)
         }
-        let isDone = round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty
+        let round = look()
+        if settle(round, request) { return }
+        if let settling = exchange(round) {
+            promise(request)
+            return goOn(after: settling)
+        }
+        let isDone = isEnough(round)
         if isDone, isHot(round) { return try conclude(round) }
-        responder = request.later()
-        connection.onAbandon = { [self] in abandon() }
+        promise(request)
         if isDone { return warm(round) }
         wait()
     }
 
-    /// What was acknowledged is there to be read now.
-    private func goOn() {
-        guard responder != nil else { return }
-        let round = look()
-        if round.isEnough(limits) || limits.maxWait <= .zero { answer(round) } else { wait() }
+    private func promise(_ request: Request) {
+        responder = request.later()
+        connection.onAbandon = { [self] in abandon() }
+    }
+
+    /// Whether what was acknowledged is waited for first. `request`: where no answer is promised yet.
+    private func settle(_ round: FetchRound, _ request: Request?) -> Bool {
+        let unsettled = round.partitions.compactMap { $0.found.isUnsettled ? hosted[$0.target] : nil }
+        guard !unsettled.isEmpty else { return false }
+        let settling = Settling(loop)
+        guard settling.begin(unsettled) else { return false }
+        if let request { promise(request) }
+        settling.whenDone { [self] in
+            if responder != nil { look(for: .settled) }
+        }
+        return true
+    }
+
+    /// Whether a fetch that begins is answered without waiting.
+    private func isEnough(_ round: FetchRound) -> Bool { round.isEnough(limits) || limits.maxWait <= .zero || targets.isEmpty }
+
+    // MARK: a replica that moves
+
+    /// What is to be waited for where a replica cannot be read only because it is exchanged for its copy just now.
+    private func exchange(_ round: FetchRound) -> Settling? {
+        guard round.hasError, connection.broker.topics.areExchanging else { return nil }
+        let settling = Settling(loop)
+        let closed = round.partitions.compactMap { $0.found.error == .notLeaderOrFollower ? hosted[$0.target] : nil }
+        return settling.begin(exchangesOf: closed, toAppend: false) ? settling : nil
+    }
+
+    private func goOn(after settling: Settling) {
+        awaitsExchange = true
+        settling.whenDone { [self] in
+            awaitsExchange = false
+            if responder != nil { look(for: .exchanged) }
+        }
+    }
+
+    // MARK: waiting
+
+    /// Goes on waiting where a partition that was watched is gone, and another stands for it.
+    private func waitAnew() {
+        guard timer != nil else { return wait() }
+        for watched in ownWatches { watched.end() }
+        ownWatches = []
+        watchPartitions()
+        scheduleLook(atAll: true)
     }
 
     private func wait() {
@@ -131,29 +197,97 @@ final class FetchUnderway: @unchecked Sendable {
         session.targets = targets
     }
 
+    // MARK: looks
+
+    private func look(for purpose: Purpose) {
+        guard targets.count > Self.stepLimit else { return decide(purpose, look()) }
+        prepareLook()
+        var round = FetchRound()
+        round.partitions.reserveCapacity(targets.count)
+        round.cold = []
+        lookUnderway = (round, purpose, 0)
+        connection.shared.lookLater(self)
+    }
+
     private func look() -> FetchRound {
-        // a topic may have been deleted, or made anew
+        prepareLook()
+        var round = FetchRound()
+        round.partitions.reserveCapacity(targets.count)
+        round.look(at: 0..<targets.count, of: targets, hosted, limits)
+        complete(&round)
+        return round
+    }
+
+    /// A topic may have been deleted, or made anew.
+    private func prepareLook() {
         if connection.broker.topics.table.generation != tableGeneration { resolve() }
-        let round = FetchRound.look(targets, partitions: hosted, failed: failed, limits, usesTopicIDs: usesTopicIDs)
+    }
+
+    private func complete(_ round: inout FetchRound) {
+        round.addMissing(targets, hosted, failed: failed, usesTopicIDs: usesTopicIDs)
         foundBytes = [Int](repeating: 0, count: targets.count)
         for partition in round.partitions { foundBytes[partition.target] = partition.recordBytes }
         foundBytesSum = round.bytes
-        return round
+    }
+
+    /// Goes on with a look in steps, at so many partitions, until a time; how many it were. Partitions that went meanwhile
+    /// say so themselves.
+    func lookOn(atMost count: Int, until end: Instant) -> Int {
+        // the peer may have gone
+        guard responder != nil, var look = lookUnderway else { return 0 }
+        // the round is changed in place
+        lookUnderway = nil
+        let (first, last) = (look.next, min(targets.count, look.next + count))
+        while look.next < last {
+            let known = look.round.partitions.count
+            let piece = look.next..<min(look.next + Self.piece, last)
+            look.round.look(at: piece, of: targets, hosted, limits)
+            look.round.cold! += look.round.partitions[known...].indices.filter { !isHot(look.round.partitions[$0]) }
+            look.next = piece.upperBound
+            if loop.clock.now >= end { break }
+        }
+        guard look.next == targets.count else {
+            lookUnderway = look
+            connection.shared.lookLater(self)
+            return look.next - first
+        }
+        complete(&look.round)
+        decide(look.purpose, look.round)
+        if hadNewsMeanwhile {
+            hadNewsMeanwhile = false
+            scheduleLook(atAll: false)
+        }
+        return look.next - first
+    }
+
+    /// What follows from a look, for a fetch that has promised an answer.
+    private func decide(_ purpose: Purpose, _ round: FetchRound) {
+        switch purpose {
+        case .answer: answer(round)
+        case _ where isTimeUp: answer(round)
+        case .begin where settle(round, nil): break
+        case .begin, .settled:
+            if isEnough(round) { answer(round) } else { wait() }
+        case .exchanged:
+            if isEnough(round) { answer(round) } else { waitAnew() }
+        case .news:
+            if round.isEnough(limits) { answer(round) }
+        }
     }
 
     /// Called by the watch, once until its news are taken.
     func hasNews() { scheduleLook(atAll: false) }
 
     private func scheduleLook(atAll: Bool) {
-        guard !isLookScheduled, responder != nil, !isWarming else { return }
+        guard !isLookScheduled, responder != nil, !isWarming, !awaitsExchange else { return }
+        guard lookUnderway == nil else { return hadNewsMeanwhile = true }
         isLookScheduled = true
         loop.atEndOfTurn { [self] in
             isLookScheduled = false
-            guard responder != nil, !isWarming else { return }
+            guard responder != nil, !isWarming, !awaitsExchange else { return }
+            guard lookUnderway == nil else { return hadNewsMeanwhile = true }
             let news = watch.takeNews()
-            guard atAll || isWorthALook(news) else { return }
-            let round = look()
-            if round.isEnough(limits) { answer(round) }
+            if atAll || isWorthALook(news) { look(for: .news) }
         }
     }
 
@@ -173,11 +307,12 @@ final class FetchUnderway: @unchecked Sendable {
     }
 
     private func answer() {
-        guard responder != nil, !isWarming else { return }
-        answer(look())
+        guard responder != nil, !isWarming, !awaitsExchange, lookUnderway == nil else { return }
+        look(for: .answer)
     }
 
     private func answer(_ round: FetchRound) {
+        if let settling = exchange(round) { return goOn(after: settling) }
         guard isHot(round) else { return warm(round) }
         guard let responder else { return }
         release()
@@ -197,6 +332,7 @@ final class FetchUnderway: @unchecked Sendable {
     private func abandon() {
         release()
         responder = nil
+        lookUnderway = nil
         if let session { connection.broker.fetchSessions.release(session) }
     }
 
@@ -205,11 +341,11 @@ final class FetchUnderway: @unchecked Sendable {
     /// Whether the records were found sound in the life of this process, and lie in the page cache, so that sending them
     /// does not hold up the loop. The latter is asked once a fetch: what was read ahead and is gone again by then would
     /// be gone the next time too.
-    private func isHot(_ round: FetchRound) -> Bool {
-        round.partitions.allSatisfy { partition in
-            guard let slice = partition.found.slice else { return true }
-            return !slice.needsCheck && (warmedOnce || slice.isCached)
-        }
+    private func isHot(_ round: FetchRound) -> Bool { round.cold?.isEmpty ?? round.partitions.allSatisfy(isHot) }
+
+    private func isHot(_ partition: FetchedPartition) -> Bool {
+        guard let slice = partition.found.slice else { return true }
+        return !slice.needsCheck && (warmedOnce || slice.isCached)
     }
 
     /// Reads what is to be sent on the lane for cold reads, so that it lies in the page cache afterwards, and checks what
@@ -217,7 +353,8 @@ final class FetchUnderway: @unchecked Sendable {
     private func warm(_ round: FetchRound) {
         isWarming = true
         warmedOnce = true
-        let slices = round.partitions.compactMap { partition -> (partition: Partition?, slice: LogSlice)? in
+        let cold = round.cold?.map { round.partitions[$0] } ?? round.partitions
+        let slices = cold.compactMap { partition -> (partition: Partition?, slice: LogSlice)? in
             guard let slice = partition.found.slice, slice.needsCheck || !slice.isCached else { return nil }
             return (hosted[partition.target], slice)
         }

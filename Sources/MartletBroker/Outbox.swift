@@ -47,27 +47,33 @@ package struct Outbox: ~Copyable {
 
     package enum Flushed {
         case all
-        /// The socket takes no more now, or had its share of this turn.
+        /// The socket takes no more now.
         case blocked
+        /// It may, but what this may cost is used up.
+        case limited
         /// The connection is gone.
         case ended
     }
 
-    /// Sends what the socket takes, up to about `limit`. Throws where a file cannot be read: the answer cannot be
-    /// completed then. Not while an answer is being written: what was sent of `bytes` may be dropped.
-    package mutating func flush(to socket: any StreamSocket, limit: Int = .max) throws(SystemError) -> Flushed {
-        var left = limit
+    /// What a system call costs beside the bytes that it moves, as bytes: a thousand small pieces cost more than the same
+    /// in one.
+    package static let callCost = 8 * 1024
+
+    /// Sends what the socket takes, at a cost of up to about `budget`, which it lowers. Throws where a file cannot be read:
+    /// the answer cannot be completed then. Not while an answer is being written: what was sent of `bytes` may be dropped.
+    package mutating func flush(to socket: any StreamSocket, budget left: inout Int) throws(SystemError) -> Flushed {
         while true {
             let next = files.first
             let upTo = next?.after ?? bytes.count
             while sent < upTo {
-                guard left > 0 else { return blocked() }
+                guard left > 0 else { return stopped(.limited) }
                 let piece = UnsafeRawBufferPointer(rebasing: bytes.bytes[sent..<upTo])
+                left -= Self.callCost
                 switch socket.send(piece, more: next != nil) {
                 case .moved(let count):
                     sent += count
                     left -= count
-                case .wouldBlock: return blocked()
+                case .wouldBlock: return stopped(.blocked)
                 case .ended: return .ended
                 }
             }
@@ -76,8 +82,10 @@ package struct Outbox: ~Copyable {
                 sent = 0
                 return .all
             }
-            guard left > 0 else { return blocked() }
-            switch try socket.send(next.file, at: next.offset, count: min(next.count, left), more: upTo < bytes.count) {
+            guard left > 0 else { return stopped(.limited) }
+            let most = min(next.count, left)
+            left -= Self.callCost
+            switch try socket.send(next.file, at: next.offset, count: most, more: upTo < bytes.count) {
             case .moved(let count):
                 fileBytes -= count
                 left -= count
@@ -87,21 +95,27 @@ package struct Outbox: ~Copyable {
                     files[0].offset += Int64(count)
                     files[0].count -= count
                 }
-            case .wouldBlock: return blocked()
+            case .wouldBlock: return stopped(.blocked)
             case .ended: return .ended
             }
         }
     }
 
+    /// The same without a bound but the socket's.
+    package mutating func flush(to socket: any StreamSocket) throws(SystemError) -> Flushed {
+        var budget = Int.max
+        return try flush(to: socket, budget: &budget)
+    }
+
     /// A client that always leaves a little unread would else make `bytes` grow for ever.
-    private mutating func blocked() -> Flushed {
+    private mutating func stopped(_ how: Flushed) -> Flushed {
         let rest = bytes.count - sent
-        guard sent >= Self.sentLimit, sent >= rest else { return .blocked }
+        guard sent >= Self.sentLimit, sent >= rest else { return how }
         let all = bytes.mutableBytes
         if rest > 0 { all.baseAddress!.copyMemory(from: all.baseAddress! + sent, byteCount: rest) }
         bytes.truncate(to: rest)
         for index in 0..<files.count { files[index].after -= sent }
         sent = 0
-        return .blocked
+        return how
     }
 }

@@ -113,6 +113,7 @@ extension Connection {
     }
 
     private func goOn(_ waiting: WaitingProduce, _ transaction: ProduceTransaction) {
+        if awaitExchange(waiting.parts, waiting.frame, { [self] in goOn(waiting, transaction) }) { return }
         defer { shared.recycle(waiting.buffer) }
         guard !isClosed else { return }
         produceTimeoutMs = waiting.timeoutMs

@@ -2,8 +2,10 @@ import MartletBasics
 import MartletCluster
 import MartletModel
 import MartletReactor
+import MartletWire
 
-/// Waits until what some partitions hold now is committed, where only a sync is in the way. Confined to its loop.
+/// Waits until what some partitions hold now is committed, where only a sync is in the way, and until none of them is
+/// being exchanged for its copy in another log directory. Confined to its loop.
 final class Settling: AppendOwner, @unchecked Sendable {
     let loop: any EventLoop
     private var waiting = 0
@@ -17,6 +19,13 @@ final class Settling: AppendOwner, @unchecked Sendable {
         return waiting > 0
     }
 
+    /// Only for exchanges; false if nothing has to be waited for.
+    func begin(exchangesOf partitions: [Partition], toAppend: Bool) -> Bool {
+        for partition in partitions
+        where partition.whenExchanged(self, AppendToken(answer: 0, index: 0), toAppend: toAppend) { waiting += 1 }
+        return waiting > 0
+    }
+
     func whenDone(_ then: @escaping () -> Void) { done = then }
 
     /// Also told where the partition was lost meanwhile: the look that follows finds that out.
@@ -25,5 +34,38 @@ final class Settling: AppendOwner, @unchecked Sendable {
         guard waiting == 0, let done else { return }
         self.done = nil
         done()
+    }
+}
+
+extension Connection {
+    /// Calls `then` when none of the partitions of a produce request is being exchanged for its copy; false if none is.
+    func awaitExchange(
+        _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer, _ then: @escaping () -> Void
+    ) -> Bool {
+        guard broker.topics.areExchanging else { return false }
+        let settling = Settling(loop)
+        guard settling.begin(exchangesOf: partitions(of: parts, frame), toAppend: true) else { return false }
+        settling.whenDone(then)
+        return true
+    }
+
+    func partitions(of parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer) -> [Partition] {
+        let table = broker.topics.table
+        var unused = ProduceResult(topicName: "", topicID: .zero, beginsTopic: false, index: 0)
+        return parts.compactMap { findTopic($0, frame, table, &unused)?.partition($0.index) }
+    }
+}
+
+extension Request {
+    /// Answers when none of the partitions is being exchanged for its copy in another log directory.
+    func answer<R: WireResponse>(
+        afterExchangesOf partitions: [Partition], _ response: @escaping () -> R
+    ) throws {
+        let settling = Settling(connection.loop)
+        guard broker.topics.areExchanging, settling.begin(exchangesOf: partitions, toAppend: false) else {
+            return try answer(response())
+        }
+        let responder = later()
+        settling.whenDone { responder.answer(response()) }
     }
 }

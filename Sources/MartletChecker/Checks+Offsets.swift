@@ -10,6 +10,7 @@ extension Checks {
     private struct Looks {
         var ends: [Look] = []
         var starts: [Look] = []
+        var stables: [Look] = []
     }
 
     private static func looks(_ history: RecordedHistory) -> [(Place, Looks)] {
@@ -24,6 +25,10 @@ extension Checks {
                 if let start = part.logStart {
                     all[part.place, default: Looks()].starts.append(
                         Look(asked: part.asked, told: event.time, offset: start, consumer: part.consumer))
+                }
+                if let stable = part.lastStable {
+                    all[part.place, default: Looks()].stables.append(
+                        Look(asked: part.asked, told: event.time, offset: stable, consumer: part.consumer))
                 }
             case .listed(let consumer, let place, let asked, let start, let end):
                 if let end {
@@ -65,15 +70,17 @@ extension Checks {
         }
     }
 
-    /// High watermarks and log starts only rise, and what could be read once stays in range. Partitions whose bytes
-    /// were damaged are excused. A log start may fall with the end of a broker's life, as Kafka's does: what was deleted last
-    /// is there again.
+    /// High watermarks, last stable offsets and log starts only rise, and what could be read once stays in range.
+    /// Partitions whose bytes were damaged are excused. A log start may fall with the end of a broker's life, as Kafka's
+    /// does: what was deleted last is there again.
     package static func offsetsGoneBack(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var risings: [Place: Rising] = [:]
         for (place, looks) in looks(history) where history.damages[place] == nil {
             risings[place] = Rising(looks.ends.map { ($0.told, $0.offset) })
             var kinds = [("high watermark", looks.ends)]
+            // what was deleted may be there again after a crash, with the transactions that were open in it
+            if history.deletedBefore[place] == nil { kinds.append(("last stable offset", looks.stables)) }
             for life in 0...history.ends.count {
                 kinds.append(
                     (

@@ -55,10 +55,14 @@ package struct SentBatch: Hashable, Sendable {
     /// Sequence numbers go with it: sent again or not, each is there once, in order.
     package var isIdempotent: Bool
     package var transaction: String?
+    /// Of each value its key; empty where nobody judges keys.
+    package var keys: [String]
+    /// Which of the values, by index, are tombstones: their names travel beside them.
+    package var tombstones: [Int]
 
     package init(
         operation: Int, producer: String, place: Place, values: [String], acks: Int, isIdempotent: Bool,
-        transaction: String? = nil
+        transaction: String? = nil, keys: [String] = [], tombstones: [Int] = []
     ) {
         self.operation = operation
         self.producer = producer
@@ -67,6 +71,8 @@ package struct SentBatch: Hashable, Sendable {
         self.acks = acks
         self.isIdempotent = isIdempotent
         self.transaction = transaction
+        self.keys = keys
+        self.tombstones = tombstones
     }
 }
 
@@ -81,12 +87,14 @@ package struct SeenPart: Hashable, Sendable {
     /// Nil where the client's library does not tell.
     package var highWatermark: Int64?
     package var logStart: Int64?
+    /// The last stable offset; nil where it was not told.
+    package var lastStable: Int64?
     /// Read with `read_committed`.
     package var isCommitted: Bool
 
     package init(
         consumer: String, place: Place, asked: Int64, from: Int64, records: [SeenRecord], highWatermark: Int64?,
-        logStart: Int64? = nil, isCommitted: Bool = false
+        logStart: Int64? = nil, lastStable: Int64? = nil, isCommitted: Bool = false
     ) {
         self.consumer = consumer
         self.place = place
@@ -95,6 +103,7 @@ package struct SeenPart: Hashable, Sendable {
         self.records = records
         self.highWatermark = highWatermark
         self.logStart = logStart
+        self.lastStable = lastStable
         self.isCommitted = isCommitted
     }
 }
@@ -108,8 +117,8 @@ package struct HistoryEvent: Hashable, Sendable {
         case send(SentBatch)
         case endTransaction(operation: Int, transaction: String, commits: Bool)
         case deleteRecords(operation: Int, place: Place, before: Int64)
-        /// `offset` is nil for a commit that is removed.
-        case commit(operation: Int, group: String, place: Place, offset: Int64?)
+        /// `offset` is nil for a commit that is removed. One of a transaction is carried out by its end.
+        case commit(operation: Int, group: String, place: Place, offset: Int64?, transaction: String? = nil)
         case makeTopic(operation: Int, topic: String, partitions: Int)
         case deleteTopic(operation: Int, topic: String)
         /// What became of the operation with this number.
@@ -128,6 +137,10 @@ package struct HistoryEvent: Hashable, Sendable {
         case ended(LifeEnd)
         /// Stored bytes of this partition were damaged: what it had may be gone, and nothing else may be seen.
         case damaged(Place)
+        /// This topic is compacted from here on: what a later record of its key supersedes may be gone.
+        case compacted(topic: String)
+        /// Each transaction that was begun has been ended by now, or its time is over: none may hold back readers.
+        case transactionsOver
         /// What a client found wrong by itself: an answer that cannot be read, an error that nothing explains.
         case broken(String)
         /// For who reads the history; judged by nobody.

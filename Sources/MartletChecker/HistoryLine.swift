@@ -51,6 +51,36 @@ struct Fields {
         return texts
     }
 
+    /// Texts that may be left out.
+    private func optionalTexts(_ name: String) throws(HistoryFault) -> [String] {
+        guard let value = object[name], value != .null else { return [] }
+        guard let array = value.array else { throw fault(name, "a list of texts, or left out") }
+        let texts = array.compactMap(\.string)
+        guard texts.count == array.count else { throw fault(name, "a list of texts, or left out") }
+        return texts
+    }
+
+    /// Indices of values, which may be left out.
+    private func indices(_ name: String, below count: Int) throws(HistoryFault) -> [Int] {
+        guard let value = object[name], value != .null else { return [] }
+        guard let array = value.array else { throw fault(name, "a list of indices of values, or left out") }
+        let numbers = array.compactMap { $0.integer(Int.self) }
+        guard numbers.count == array.count, numbers.allSatisfy({ $0 >= 0 && $0 < count }) else {
+            throw fault(name, "a list of indices of values, or left out")
+        }
+        return numbers
+    }
+
+    private func send() throws(HistoryFault) -> SentBatch {
+        let values = try values()
+        let keys = try optionalTexts("keys")
+        guard keys.isEmpty || keys.count == values.count else { throw fault("keys", "as many as there are values") }
+        return SentBatch(
+            operation: try small("operation"), producer: try text("producer"), place: try place(), values: values,
+            acks: try small("acks"), isIdempotent: try flag("idempotent"), transaction: object["transaction"]?.string,
+            keys: keys, tombstones: try indices("tombstones", below: values.count))
+    }
+
     private func records() throws(HistoryFault) -> [SeenRecord] {
         guard let array = object["records"]?.array else { throw fault("records", "a list of pairs of an offset and a text") }
         let records = array.compactMap { pair -> SeenRecord? in
@@ -85,6 +115,8 @@ struct Fields {
             guard let how = LifeEnd(rawValue: try text("how")) else { throw fault("how", "stop, kill or powerCut") }
             return .ended(how)
         case "damaged": return .damaged(try place())
+        case "compacted": return .compacted(topic: try text("topic"))
+        case "transactionsOver": return .transactionsOver
         case "broken": return .broken(try text("reason"))
         case "note": return .note(try text("text"))
         default: return try operation(name)
@@ -94,10 +126,7 @@ struct Fields {
     private func operation(_ name: String) throws(HistoryFault) -> HistoryEvent.Kind {
         switch name {
         case "send":
-            return .send(
-                SentBatch(
-                    operation: try small("operation"), producer: try text("producer"), place: try place(), values: try values(),
-                    acks: try small("acks"), isIdempotent: try flag("idempotent"), transaction: object["transaction"]?.string))
+            return .send(try send())
         case "endTransaction":
             return .endTransaction(
                 operation: try small("operation"), transaction: try text("transaction"), commits: try flag("commits"))
@@ -106,7 +135,7 @@ struct Fields {
         case "commit":
             return .commit(
                 operation: try small("operation"), group: try text("group"), place: try place(),
-                offset: try optionalNumber("offset"))
+                offset: try optionalNumber("offset"), transaction: object["transaction"]?.string)
         case "makeTopic":
             return .makeTopic(operation: try small("operation"), topic: try text("topic"), partitions: try small("partitions"))
         case "deleteTopic": return .deleteTopic(operation: try small("operation"), topic: try text("topic"))
@@ -122,6 +151,7 @@ struct Fields {
                     consumer: try text("consumer"), place: try place(), asked: try number("asked"), from: try number("from"),
                     records: try records(), highWatermark: try optionalNumber("highWatermark"),
                     logStart: try optionalNumber("logStart"),
+                    lastStable: try optionalNumber("lastStable"),
                     isCommitted: try flag("committed")))
         case "listed":
             return .listed(
@@ -173,10 +203,11 @@ extension HistoryEvent.Kind {
                 Self.operation(operation) + Self.text("transaction", transaction) + [Member("commits", .bool(commits))])
         case .deleteRecords(let operation, let place, let before):
             return Self.named("deleteRecords", Self.operation(operation) + Self.of(place) + Self.number("before", before))
-        case .commit(let operation, let group, let place, let offset):
+        case .commit(let operation, let group, let place, let offset, let transaction):
             return Self.named(
-                "commit", Self.operation(operation) + Self.text("group", group) + Self.of(place) + Self.number("offset", offset)
-            )
+                "commit",
+                Self.operation(operation) + Self.text("group", group) + Self.of(place) + Self.number("offset", offset)
+                    + (transaction.map { Self.text("transaction", $0) } ?? []))
         case .makeTopic(let operation, let topic, let partitions):
             return Self.named(
                 "makeTopic",
@@ -186,6 +217,8 @@ extension HistoryEvent.Kind {
         case .told(let operation, let outcome): return Self.members(of: outcome, operation)
         case .ended(let how): return Self.named("ended", Self.text("how", how.rawValue))
         case .damaged(let place): return Self.named("damaged", Self.of(place))
+        case .compacted(let topic): return Self.named("compacted", Self.text("topic", topic))
+        case .transactionsOver: return Self.named("transactionsOver", [])
         case .broken(let reason): return Self.named("broken", Self.text("reason", reason))
         case .note(let text): return Self.named("note", Self.text("text", text))
         default: return sightMembers
@@ -193,9 +226,16 @@ extension HistoryEvent.Kind {
     }
 
     private static func members(of batch: SentBatch) -> [Member] {
-        operation(batch.operation) + text("producer", batch.producer) + of(batch.place)
-            + [Member("values", .array(batch.values.map { .string($0) })), Member("acks", .int(Int64(batch.acks)))]
-            + flag("idempotent", batch.isIdempotent) + (batch.transaction.map { text("transaction", $0) } ?? [])
+        var members = operation(batch.operation) + text("producer", batch.producer) + of(batch.place)
+        members.append(Member("values", .array(batch.values.map { .string($0) })))
+        members.append(Member("acks", .int(Int64(batch.acks))))
+        members += flag("idempotent", batch.isIdempotent)
+        if let transaction = batch.transaction { members += text("transaction", transaction) }
+        if !batch.keys.isEmpty { members.append(Member("keys", .array(batch.keys.map { .string($0) }))) }
+        if !batch.tombstones.isEmpty {
+            members.append(Member("tombstones", .array(batch.tombstones.map { .int(Int64($0)) })))
+        }
+        return members
     }
 
     private static func members(of outcome: Outcome, _ number: Int) -> [Member] {
@@ -215,7 +255,7 @@ extension HistoryEvent.Kind {
                 Self.text("consumer", part.consumer) + Self.of(part.place) + Self.number("asked", part.asked)
                     + Self.number("from", part.from) + [Member("records", .array(records))]
                     + Self.number("highWatermark", part.highWatermark) + Self.number("logStart", part.logStart)
-                    + Self.flag("committed", part.isCommitted))
+                    + Self.number("lastStable", part.lastStable) + Self.flag("committed", part.isCommitted))
         case .listed(let consumer, let place, let asked, let start, let end):
             return Self.named(
                 "listed",

@@ -22,6 +22,9 @@ package struct RecordedHistory: Sendable {
         /// When it surely was there, or surely would not be any more.
         var decided: Int64?
         var isRefused = false
+        var transaction: String?
+        /// When it was acknowledged.
+        var told: Int64?
     }
 
     struct TopicChange: Sendable {
@@ -60,6 +63,8 @@ package struct RecordedHistory: Sendable {
     private(set) var deletedBefore: [Place: Int64] = [:]
     /// When bytes of a partition were damaged.
     private(set) var damages: [Place: [Int64]] = [:]
+    /// Topics in which what is superseded may be gone.
+    private(set) var compacted: Set<String> = []
     private(set) var ends: [(time: Int64, how: LifeEnd)] = []
 
     private enum Operation { case send(Int), commit(Int), topic(Int), transaction(String, commits: Bool) }
@@ -86,9 +91,10 @@ package struct RecordedHistory: Sendable {
             }
         case .deleteRecords(_, let place, let before):
             deletedBefore[place] = max(deletedBefore[place] ?? 0, before < 0 ? .max : before)
-        case .commit(let operation, let group, let place, let offset):
+        case .commit(let operation, let group, let place, let offset, let transaction):
             operations[operation] = .commit(commits.count)
-            commits.append(Commit(group: group, place: place, offset: offset, sent: event.time))
+            commits.append(
+                Commit(group: group, place: place, offset: offset, sent: event.time, transaction: transaction))
         case .makeTopic(let operation, let topic, let partitions):
             operations[operation] = .topic(topicChanges.count)
             topicChanges.append(TopicChange(topic: topic, partitions: partitions, sent: event.time))
@@ -107,7 +113,8 @@ package struct RecordedHistory: Sendable {
             // what was on its way to it is there, or never will be
             for index in commits.indices where commits[index].decided == nil { commits[index].decided = event.time }
         case .damaged(let place): damages[place, default: []].append(event.time)
-        case .listed, .outOfRange, .committed, .topics, .broken, .note: break
+        case .compacted(let topic): compacted.insert(topic)
+        case .listed, .outOfRange, .committed, .topics, .transactionsOver, .broken, .note: break
         }
     }
 
@@ -120,6 +127,7 @@ package struct RecordedHistory: Sendable {
             switch outcome {
             case .accepted:
                 commits[index].there = time
+                commits[index].told = time
                 commits[index].decided = min(commits[index].decided ?? time, time)
             case .refused:
                 commits[index].isRefused = true

@@ -14,6 +14,12 @@ package struct Verdict: Hashable, Sendable, CustomStringConvertible {
         case tornWrite
         /// A record of an aborted (or never committed) transaction was given to a reader of what is committed.
         case abortedRead
+        /// Of a committed transaction a part is there for readers of what is committed, and a part is not.
+        case halfVisible
+        /// A transaction that must be over holds back readers of what is committed.
+        case hangingTransaction
+        /// In a compacted topic a key has a value again that a tombstone had removed.
+        case revivedKey
         /// Two values at one offset, or a value at another offset than was told.
         case inconsistentOffset
         /// A high watermark or log start that was told is followed by a smaller one.

@@ -7,14 +7,22 @@ package enum ConfigResource: Sendable, Equatable {
     case broker(BrokerID)
     /// The default of all brokers.
     case cluster
+    /// The levels of a broker's log.
+    case loggers(BrokerID)
 
-    var type: Int8 { if case .topic = self { 2 } else { 4 } }
+    var type: Int8 {
+        switch self {
+        case .topic: 2
+        case .broker, .cluster: 4
+        case .loggers: 8
+        }
+    }
 
     /// As the protocol names it.
     package var name: String {
         switch self {
         case .topic(let name): name
-        case .broker(let id): "\(id)"
+        case .broker(let id), .loggers(let id): "\(id)"
         case .cluster: ""
         }
     }
@@ -25,6 +33,7 @@ package enum ConfigResource: Sendable, Equatable {
         case .topic(let name): "topic \(name)"
         case .broker(let id): "broker \(id)"
         case .cluster: "the cluster"
+        case .loggers(let id): "the loggers of broker \(id)"
         }
     }
 }
@@ -135,6 +144,9 @@ extension Client {
 
     /// A broker knows its own settings best.
     private func route(to resource: ConfigResource) -> Route {
-        if case .broker(let id) = resource { .broker(id) } else { .any }
+        switch resource {
+        case .broker(let id), .loggers(let id): .broker(id)
+        case .topic, .cluster: .any
+        }
     }
 }

@@ -1,5 +1,6 @@
 import MartletBasics
 package import MartletModel
+import Synchronization
 
 /// A topic as this broker serves it: its settings, and those of its partitions that have a replica here.
 package final class LocalTopic: @unchecked Sendable {
@@ -110,7 +111,16 @@ package final class LocalTopics: @unchecked Sendable {
     // guarded by the lock:
     private var current = LocalTopicTable(generation: 1, topics: [])
 
+    /// How many replicas are just being exchanged for their copies in other log directories.
+    private let exchanges = Atomic<Int>(0)
+
     package init() {}
+
+    /// Whether it is worth asking a partition if it is being exchanged: almost never.
+    package var areExchanging: Bool { exchanges.load(ordering: .relaxed) > 0 }
+
+    func exchangeBegins() { exchanges.wrappingAdd(1, ordering: .relaxed) }
+    func exchangeEnds() { exchanges.wrappingSubtract(1, ordering: .relaxed) }
 
     package var table: LocalTopicTable { lock.withLock { current } }
 

@@ -37,6 +37,8 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 
     package let directory: LogDirectory
     package let syncer: Syncer
+    /// Its partitions in which something has its time.
+    package let timed = TimedPartitions()
     private let bulk: any Lane
     private let loop: any EventLoop
     private let logger: Logger

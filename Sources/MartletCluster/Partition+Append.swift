@@ -103,7 +103,12 @@ extension Partition {
         guard let owner = request.owner, request.acknowledgement != .none else { return }
         let waiter = AppendWaiter(
             owner: owner, token: request.token, endOffset: end, deadline: request.deadline, needsLocalSync: false)
-        if request.acknowledgement == .written { writtenWaiters.append(waiter) } else { committedWaiters.append(waiter) }
+        if request.acknowledgement == .written {
+            writtenWaiters.append(waiter)
+        } else {
+            committedWaiters.append(waiter)
+            beginTimed()
+        }
     }
 
     /// A batch that was sent again is answered when its first copy would be; false if that is now.
@@ -156,6 +161,7 @@ extension Partition {
     /// segment is full (its files would else stay open, and recovery begin ever further back).
     func noteUnsynced() -> Bool {
         if unsyncedSince == nil { unsyncedSince = clock.now }
+        if isFlushTimed { beginTimed() }
         let end = log.logEndOffset
         var mustFlush = log.activeSegmentBase != flushedSegmentBase
         flushedSegmentBase = log.activeSegmentBase
@@ -169,6 +175,7 @@ extension Partition {
             writtenWaiters.popFirst()
             if mustFlush, isFlushAwaited {
                 durableWaiters.append(waiter)
+                beginTimed()
             } else {
                 effects.complete(waiter, .none, logStartOffset: log.logStartOffset)
             }
@@ -250,28 +257,5 @@ extension Partition {
         log.abandonReservations()
         fail(&writtenWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
         fail(&committedWaiters, above: log.logEndOffset, .notLeaderOrFollower, &effects)
-    }
-
-    /// Answers those who have waited for the replicas, or for this disk, as long as they wanted. Called now and then.
-    package func expireWaiters(now: Instant) {
-        var effects = PartitionEffects()
-        lock.withLock {
-            expire(&committedWaiters, now, &effects)
-            expire(&durableWaiters, now, &effects)
-        }
-        effects.deliver()
-    }
-
-    private func expire(_ waiters: inout RingQueue<AppendWaiter>, _ now: Instant, _ effects: inout PartitionEffects) {
-        guard (0..<waiters.count).contains(where: { waiters[$0].deadline <= now }) else { return }
-        var kept = RingQueue<AppendWaiter>()
-        while let waiter = waiters.popFirst() {
-            if waiter.deadline <= now {
-                effects.complete(waiter, .requestTimedOut, logStartOffset: -1)
-            } else {
-                kept.append(waiter)
-            }
-        }
-        waiters = kept
     }
 }

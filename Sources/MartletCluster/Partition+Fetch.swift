@@ -148,7 +148,7 @@ extension Partition {
         do throws(LogError) {
             found.slice = try log.read(
                 from: request.offset, maxBytes: request.maxBytes, limit: limit, firstBatchWhole: request.firstBatchWhole)
-            if request.readCommitted, found.slice?.isEmpty == false {
+            if request.readCommitted, found.slice?.isEmpty == false, !log.planted.contains(.untoldAborts) {
                 found.abortedTransactions = try log.abortedTransactions(from: request.offset, upTo: limit)
             }
             return nil

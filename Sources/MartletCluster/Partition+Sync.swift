@@ -1,4 +1,4 @@
-package import MartletBasics
+import MartletBasics
 package import MartletLog
 import MartletModel
 package import MartletReactor
@@ -9,6 +9,7 @@ extension Partition {
             guard offlineReason == nil else { return nil }
             guard let writes = log.takeUnsynced() else {
                 mustRetrySync = log.hasUnsynced
+                if mustRetrySync { beginTimed() }
                 return nil
             }
             unsyncedSince = nil
@@ -54,19 +55,5 @@ extension Partition {
         logger.error("partition offline", ("partition", id.description), ("reason", reason))
         effects.deliver()
         directory.partitionFailed()
-    }
-
-    /// `flush.ms`: asks for a sync if the oldest unsynced append has waited for that long, or the last one could not
-    /// begin. Called now and then.
-    package func flushIfDue(now: Instant) {
-        let isDue = lock.withLock {
-            if mustRetrySync {
-                mustRetrySync = false
-                return true
-            }
-            guard config.flushMs != .max, let since = unsyncedSince else { return false }
-            return now - since >= .milliseconds(config.flushMs)
-        }
-        if isDue { directory.syncer.arm(self, urgent: true) }
     }
 }

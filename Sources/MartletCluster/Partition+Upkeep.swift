@@ -103,12 +103,42 @@ extension Partition {
         lock.withLock {
             guard offlineReason == nil, !log.isExchanging, let assignment = leadership.assignment else { return nil }
             isMoving = true
+            movingSince = clock.now
             return assignment
         }
     }
 
     /// It is not replaced after all; where it was stopped for that, it is a replica that failed.
-    func resume() { lock.withLock { isMoving = false } }
+    func resume() {
+        lock.withLock { isMoving = false }
+        exchangeIsOver()
+    }
+
+    /// Whoever waited looks for the partition again: the copy is in its place, or it is what it was.
+    func exchangeIsOver() {
+        var effects = PartitionEffects()
+        lock.withLock {
+            isReplaced = isMoving
+            while let waiter = exchangeWaiters.popFirst() { effects.complete(waiter, .none, logStartOffset: -1) }
+        }
+        effects.deliver()
+    }
+
+    /// Requests wait so long for an exchange; those that come later, or waited in vain, are told to look again.
+    static let exchangeWaitLimit = Interval.seconds(10)
+
+    /// Calls the owner when the replica has been exchanged for its copy in another log directory, or was not after all;
+    /// false if there is nothing to wait for. Until the log is closed for it, only those who append have to wait.
+    package func whenExchanged(_ owner: any AppendOwner, _ token: AppendToken, toAppend: Bool) -> Bool {
+        lock.withLock {
+            let deadline = movingSince + Self.exchangeWaitLimit
+            guard isMoving, !isReplaced, toAppend || offlineReason != nil, clock.now < deadline else { return false }
+            exchangeWaiters.append(
+                AppendWaiter(owner: owner, token: token, endOffset: 0, deadline: deadline, needsLocalSync: false))
+            beginTimed()
+            return true
+        }
+    }
 
     /// Whether everybody who was promised something has it.
     var isSettled: Bool {

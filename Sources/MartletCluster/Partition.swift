@@ -43,12 +43,20 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
     var flushedSegmentBase: Offset
     /// When the oldest append that is not synced was written.
     var unsyncedSince: Instant?
-    /// It is about to be replaced by its copy in another log directory: nothing is appended, and clients look again.
+    /// It is about to be replaced by its copy in another log directory: nothing is appended.
     var isMoving = false
+    /// It was: who still knows it looks for the other.
+    var isReplaced = false
+    /// Since when it is about to be.
+    var movingSince = Instant(nanoseconds: 0)
+    /// Requests that wait until it is replaced, or is not after all, in the order in which they came.
+    var exchangeWaiters = RingQueue<AppendWaiter>()
     /// It was stopped, and its log closed so that nothing need be recovered.
     var wasClosedCleanly = false
     /// The log could not hand over what it wrote: the next look asks again.
     var mustRetrySync = false
+    /// It is among the directory's `timed`.
+    var isTimed = false
     /// What was appended here.
     var received = PartitionTraffic()
     let sent = SentCounts()
@@ -99,6 +107,7 @@ package final class Partition: SyncParticipant, @unchecked Sendable {
         lock.withLock {
             self.config = config
             log.config = config
+            if isFlushTimed { beginTimed() }
             // with page-cache durability more may be committed now
             if offlineReason == nil { advanceHighWatermark(&effects) }
         }

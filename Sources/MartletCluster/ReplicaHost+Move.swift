@@ -7,9 +7,9 @@ import MartletReactor
 ///
 /// *Waiting*: others are copied first. Can become *copying*.
 /// *Copying*: the files go over, what is appended meanwhile too. Can become *swapping*, when little is left.
-/// *Swapping*: nothing is appended (clients are told to look again, and come back); the log is closed, the rest goes
-/// over and is synced, and two renames make the copy the replica. Can become *copying* again, where what is promised
-/// does not settle.
+/// *Swapping*: nothing is appended (producers wait, and readers once the log is closed); the log is closed, the rest
+/// goes over and is synced, and two renames make the copy the replica. Can become *copying* again, where what is
+/// promised does not settle.
 /// Each can end, *copying* and *waiting* also because somebody wants the replica elsewhere, or
 /// deletes it.
 ///
@@ -211,6 +211,8 @@ extension ReplicaHost {
     private func swap(_ move: ReplicaMove) async throws(LogError) -> Bool {
         await beginChange(of: move.id)
         defer { endChange(of: move.id) }
+        topics.exchangeBegins()
+        defer { topics.exchangeEnds() }
         guard isWanted(move), let assignment = move.partition.pause() else { return false }
         // from here on no cleaning exchanges anything either
         guard move.partition.copyPlan()?.generation == move.generation else {
@@ -272,7 +274,10 @@ extension ReplicaHost {
         let partition = Partition(
             id: move.id, topicID: old.topicID, log: handover.log, brokerID: brokerID, highWatermark: handover.highWatermark,
             directory: unit, durableMark: mark, config: old.topicConfig, clock: clock, logger: logger)
-        try partition.apply(assignment)
+        do throws(LogError) { try partition.apply(assignment) } catch {
+            old.resume()
+            throw error
+        }
         guard let topic = topics.table.topic(move.id.topic) else {
             preconditionFailure("a topic is stopped by one change at a time")
         }
@@ -283,6 +288,7 @@ extension ReplicaHost {
         unit.add(move.live)
         unit.opened(move.id)
         onReplacement?()
+        old.exchangeIsOver()
         guard unit === move.to else { return }
         let (from, id) = (move.from, move.id)
         from.forget(move.live)

@@ -6,15 +6,11 @@ import MartletReactor
 /// What a broker does for its logs beside serving them: retention, checkpoints, the files that wait to be deleted, the
 /// orderly end.
 extension ReplicaHost {
-    private static let waiterCheckInterval = Interval.milliseconds(100)
+    private static let timedCheckInterval = Interval.milliseconds(100)
 
     func startUpkeep() {
-        repeatedly(Self.waiterCheckInterval) { host in
-            let now = host.clock.now
-            for partition in host.topics.table.partitions {
-                partition.expireWaiters(now: now)
-                partition.flushIfDue(now: now)
-            }
+        repeatedly(Self.timedCheckInterval) { host in
+            for unit in host.units { unit.timed.look(now: host.clock.now) }
             if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
         repeatedly(config.retentionCheckInterval, first: min(config.firstTaskDelay, config.retentionCheckInterval)) { host in

@@ -51,8 +51,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         self.config = config
         logger = Logger("log", to: sink)
         clock = host.clock
-        let threads = min(Int(config.recoveryThreadsPerDir) * config.logDirs.count, Self.bulkThreadsLimit)
-        bulk = host.makeLane("bulk", threads: max(1, threads), limit: Self.laneLimit)
+        bulk = host.makeLane("bulk", threads: Self.bulkThreads(config), limit: Self.laneLimit)
         descriptors = DescriptorCache(disk: host.disk, limit: Self.descriptorLimitDefault)
         seeds = SeededRandom(seed: host.randomSeed())
     }
@@ -219,7 +218,15 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
 
     package func configChanged(topic: String, _ config: TopicConfig) { topics.table.topic(topic)?.config = config }
 
-    package func configChanged(_ config: BrokerConfig) { self.config = config }
+    package func configChanged(_ config: BrokerConfig) {
+        let threads = Self.bulkThreads(config)
+        if threads != Self.bulkThreads(self.config) { bulk.resize(threads: threads) }
+        self.config = config
+    }
+
+    private static func bulkThreads(_ config: BrokerConfig) -> Int {
+        max(1, min(Int(config.recoveryThreadsPerDir) * config.logDirs.count, bulkThreadsLimit))
+    }
 
     /// One change of a replica at a time: others wait, and come in their order.
     func beginChange(of partition: TopicPartition) async {

@@ -145,7 +145,7 @@ extension PartitionLog {
                     break scan
                 }
                 let found = try scanner.checksum(header)
-                guard found == header.crc || planted.contains(.forgottenTruncation) else {
+                guard found == header.crc else {
                     fault = .checksum(said: header.crc, found: found)
                     break scan
                 }
@@ -204,9 +204,15 @@ extension PartitionLog {
         let file = try segment.file(files)
         try putAside(file, segment.baseOffset, from: cut.position, to: cut.end, into: recovery.cutDirectory)
         try putAsideSegments(from: index + 1, into: recovery.cutDirectory)
-        try files.truncate(file, to: Int64(cut.position))
-        // what is appended next must not meet the old tail again after another crash
-        try onDisk { () throws(SystemError) in try file.sync() }
+        if planted.contains(.forgottenTruncation) {
+            segment.adopt(size: cut.end, nextOffset: segment.nextOffset, largest: segment.largest)
+            segment.noteWhollyChecked()
+            segment.isLargestConfirmed = true
+        } else {
+            try files.truncate(file, to: Int64(cut.position))
+            // what is appended next must not meet the old tail again after another crash
+            try onDisk { () throws(SystemError) in try file.sync() }
+        }
         if epochs.truncateFromEnd(expected) { epochFile = .changed }
     }
 

@@ -12,6 +12,9 @@ final class SimulatedProcess: @unchecked Sendable {
     var wallOffset: Interval
     /// By how many parts of a million its wall clock runs fast, and since when.
     var wallDrift: (perMillion: Int64, since: Int64) = (0, 0)
+    /// What it has worked, where that takes time, and how much of it between two looks at its clock.
+    private var worked = Interval.zero
+    var workPerLook = Interval.zero
     /// How many more calls of any seam it makes before it is killed.
     var seamCallsLeft: Int?
     /// By open file. Never iterated where the order could be seen.
@@ -27,6 +30,11 @@ final class SimulatedProcess: @unchecked Sendable {
         self.name = name
         self.address = address
         self.wallOffset = wallOffset
+    }
+
+    func lookAtClock() -> Instant {
+        worked = worked + workPerLook
+        return world.now + worked
     }
 
     var wallMilliseconds: Int64 {
@@ -61,7 +69,7 @@ package final class SimulatedClock: Clock, @unchecked Sendable {
 
     init(process: SimulatedProcess) { self.process = process }
 
-    package var now: Instant { process.world.now }
+    package var now: Instant { process.lookAtClock() }
 
     package var wallMilliseconds: Int64 { process.wallMilliseconds }
 }
@@ -123,6 +131,13 @@ package final class SimulatedHost: Host, @unchecked Sendable {
     package var wallDrift: Int64 {
         get { process.wallDrift.perMillion }
         set { process.drift(newValue) }
+    }
+
+    /// How much it works between two looks at its clock, which runs ahead of the world's by as much: for what counts the
+    /// time that requests take. Nothing takes any otherwise.
+    package var workPerLook: Interval {
+        get { process.workPerLook }
+        set { process.workPerLook = newValue }
     }
 
     package func makeLane(_ name: String, threads: Int, limit: Int) -> any Lane {

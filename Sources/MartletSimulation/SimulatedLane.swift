@@ -10,7 +10,9 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
     private let world: SimulatedWorld
     private let limit: Int
     private let subject: Subject
-    private let threads: Int
+    private var threads: Int
+    /// Those there are, which may be more while they are at work.
+    private var aliveCount: Int
     private var counts = LaneStatus()
     /// Each piece gives back what remains to be done on its completion.
     private var queue: [() -> () -> Void] = []
@@ -24,6 +26,7 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         self.name = name
         self.limit = limit
         self.threads = threads
+        aliveCount = threads
         world = process.world
         subject = Subject("\(process.name)/\(name)")
         idle = (0..<threads).map { _ in process.world.takeCallerIndex() }
@@ -32,8 +35,23 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
     package var status: LaneStatus {
         var status = counts
         status.queued = queue.count - head
-        status.running = threads - idle.count
+        status.running = aliveCount - idle.count
         return status
+    }
+
+    package func resize(threads: Int) {
+        precondition(threads > 0, "a lane has a thread")
+        self.threads = threads
+        while aliveCount < threads {
+            idle.append(process.world.takeCallerIndex())
+            aliveCount += 1
+        }
+        endSurplus()
+        for _ in 0..<idle.count { beginNext() }
+    }
+
+    private func endSurplus() {
+        while aliveCount > threads, idle.popLast() != nil { aliveCount -= 1 }
     }
 
     package func submit<R: Sendable>(
@@ -104,6 +122,7 @@ package final class SimulatedLane: Lane, @unchecked Sendable {
         rest()
         world.callerIndex = 0
         idle.append(thread)
+        endSurplus()
         beginNext()
     }
 }

@@ -50,5 +50,5 @@ package enum FaultKind: String, Sendable, CaseIterable, Hashable {
 /// What a client does, for seeds to switch on and off.
 enum Workload: CaseIterable {
     case deleteRecords, topicChurn, morePartitions, configChanges, groups, loneCommits, probes, moves, longPolls, fetchSessions
-    case severalLoops, smallSegments, pageCache
+    case severalLoops, smallSegments, pageCache, transactions, compaction
 }

@@ -27,6 +27,10 @@ package final class Recorder: @unchecked Sendable {
     /// Batches whose bytes a reader found damaged, of partitions that had been damaged.
     package var damageDetectedCount = 0
     private(set) var damaged: Set<Place> = []
+    /// How often a reader found that records of a compacted topic were gone.
+    package var gapsCount = 0
+    /// By how they ended, as far as their producers were told.
+    package private(set) var transactionsCount = (committed: 0, aborted: 0)
 
     init(_ world: SimulatedWorld) { self.world = world }
 
@@ -59,6 +63,10 @@ package final class Recorder: @unchecked Sendable {
     package func operation() -> Int {
         operationsCount += 1
         return operationsCount
+    }
+
+    func transactionEnded(commits: Bool) {
+        if commits { transactionsCount.committed += 1 } else { transactionsCount.aborted += 1 }
     }
 
     func addProducer() -> Int32 {

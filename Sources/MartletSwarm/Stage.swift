@@ -10,6 +10,10 @@ struct StageTopic {
     var partitions: Int32
     /// Its bytes may be damaged: its producers promise themselves nothing.
     var mayRot = false
+    /// Its records have keys, and what is superseded may be gone: the settings that it is made with, where it is so.
+    var compaction: [(name: String, value: String)] = []
+
+    var isCompacted: Bool { !compaction.isEmpty }
 }
 
 /// What the clients of one run share. All of it lives on the world's thread.

@@ -30,7 +30,7 @@ final class SwarmAdministrator: @unchecked Sendable {
     }
 
     func run() async {
-        for topic in stage.topics { await make(topic.name, partitions: topic.partitions) }
+        for topic in stage.topics { await make(topic.name, partitions: topic.partitions, configs: topic.compaction) }
         hasMadeTopics = true
         while !stage.isOver {
             await untilDone { () async throws(ClientFault) in try await self.learn() }
@@ -90,13 +90,14 @@ final class SwarmAdministrator: @unchecked Sendable {
 
     // MARK: Topics
 
-    private func make(_ name: String, partitions: Int32) async {
+    private func make(_ name: String, partitions: Int32, configs: [(name: String, value: String)] = []) async {
+        if !configs.isEmpty { record.note(.compacted(topic: name)) }
         let operation = record.operation()
         record.note(.makeTopic(operation: operation, topic: name, partitions: Int(partitions)))
         var attempts = 0
         await untilDone { () async throws(ClientFault) in
             attempts += 1
-            let error = try await self.client.createTopic(name, partitions: partitions).errorCode
+            let error = try await self.client.createTopic(name, partitions: partitions, configs: configs).errorCode
             if error == .topicAlreadyExists, attempts == 1 { self.record.broken("topic \(name) was there before it was made") }
             return error == .none || error == .topicAlreadyExists
         }
@@ -180,6 +181,8 @@ final class SwarmAdministrator: @unchecked Sendable {
 
     private func deleteRecords() async {
         let topic = stage.topics[random.below(stage.topics.count)]
+        // by its policy, nothing else may be deleted from a compacted one
+        guard !topic.isCompacted else { return }
         let place = Place(topic.name, random.below(Int(topic.partitions)))
         guard let end = record.highWatermarks[place], end > 0 else { return }
         let before = Int64(random.below(Int(end) + 1))

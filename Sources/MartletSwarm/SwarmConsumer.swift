@@ -124,7 +124,7 @@ final class SwarmConsumer: @unchecked Sendable {
             let index = Int(part.partitionIndex)
             guard positions.indices.contains(index) else { throw .malformed("partition \(part.partitionIndex)") }
             switch part.errorCode {
-            case .none: isWhole = take(part, from: from[index], asked: asked) && isWhole
+            case .none: isWhole = try take(part, from: from[index], asked: asked) && isWhole
             case .offsetOutOfRange:
                 isWhole = false
                 record.note(.outOfRange(consumer: name, place: Place(topic.name, index), asked: asked, from: from[index]))
@@ -136,10 +136,13 @@ final class SwarmConsumer: @unchecked Sendable {
     }
 
     /// False where the bytes are damaged.
-    private func take(_ part: FetchResponse.PartitionData, from: Int64, asked: Int64) -> Bool {
+    private func take(
+        _ part: FetchResponse.PartitionData, from: Int64, asked: Int64
+    ) throws(ClientFault) -> Bool {
         let place = Place(topic.name, Int(part.partitionIndex))
         var bytes: [UInt8] = []
         if case .owned(let owned) = part.records { bytes = owned }
+        var aborted = try AbortedTransactions(part.abortedTransactions)
         var seen: [SeenRecord] = []
         var isSound = true
         var position = from
@@ -149,16 +152,11 @@ final class SwarmConsumer: @unchecked Sendable {
                 switch walker.next() {
                 case .batch(let at, let header):
                     guard header.nextOffset > position else { continue }
-                    if header.baseOffset > position, !record.damaged.contains(place) {
-                        record.broken("\(place) was read from \(position), and the next batch begins at \(header.baseOffset)")
-                    }
-                    if header.nextOffset > part.highWatermark {
-                        record.broken(
-                            "\(place) gave offset \(header.lastOffset), with a high watermark of "
-                                + "\(part.highWatermark)")
-                    }
+                    judge(header, after: position, in: part)
                     let whole = UnsafeRawBufferPointer(rebasing: bytes[at..<at + header.totalSize])
-                    if !header.isControl { seen += records(in: whole, header, place).filter { $0.offset >= from } }
+                    if !isHidden(header, whole, &aborted) {
+                        seen += records(in: whole, header, place).filter { $0.offset >= from }
+                    }
                     position = header.nextOffset
                 case .end, .partial: break walk
                 case .corrupt(let fault):
@@ -177,8 +175,41 @@ final class SwarmConsumer: @unchecked Sendable {
             .saw(
                 SeenPart(
                     consumer: name, place: place, asked: asked, from: from, records: seen, highWatermark: part.highWatermark,
-                    logStart: part.logStartOffset, isCommitted: manner.isCommitted)))
+                    logStart: part.logStartOffset, lastStable: manner.isCommitted ? part.lastStableOffset : nil,
+                    isCommitted: manner.isCommitted)))
         return isSound
+    }
+
+    /// Whether a batch may stand here, and be given.
+    private func judge(_ header: BatchHeader, after position: Int64, in part: FetchResponse.PartitionData) {
+        let place = Place(topic.name, Int(part.partitionIndex))
+        if topic.isCompacted {
+            if header.baseOffset > position || header.nextOffset - header.baseOffset > Int64(header.recordCount) {
+                record.gapsCount += 1
+            }
+        } else if header.baseOffset > position, !record.damaged.contains(place) {
+            record.broken("\(place) was read from \(position), and the next batch begins at \(header.baseOffset)")
+        }
+        if header.nextOffset > part.highWatermark {
+            record.broken("\(place) gave offset \(header.lastOffset), with a high watermark of \(part.highWatermark)")
+        }
+        if manner.isCommitted, header.nextOffset > part.lastStableOffset {
+            record.broken(
+                "\(place) gave offset \(header.lastOffset), with a last stable offset of \(part.lastStableOffset)")
+        }
+    }
+
+    /// Whether its records are none that the reader is to see.
+    private func isHidden(
+        _ header: BatchHeader, _ batch: UnsafeRawBufferPointer, _ aborted: inout AbortedTransactions
+    ) -> Bool {
+        guard manner.isCommitted else { return header.isControl }
+        do {
+            return try aborted.hides(header, UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]))
+        } catch {
+            record.broken("a control batch at offset \(header.baseOffset) of \(topic.name) cannot be read: \(error)")
+            return true
+        }
     }
 
     private func records(in batch: UnsafeRawBufferPointer, _ header: BatchHeader, _ place: Place) -> [SeenRecord] {
@@ -190,8 +221,12 @@ final class SwarmConsumer: @unchecked Sendable {
                 UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), codec: codec, into: &output, limit: 1 << 20)
             var cursor = RecordCursor(output.bytes, count: header.recordCount)
             while let one = try cursor.next() {
-                let name = cursor.bytes(in: one.value).flatMap { RecordName($0) }
-                seen.append(SeenRecord(header.baseOffset + Int64(seen.count), name?.text ?? "unreadable"))
+                var name = cursor.bytes(in: one.value).flatMap { RecordName($0) }
+                if !one.hasValue {
+                    // a tombstone has its name beside it
+                    for given in cursor.headers(of: one) { name = cursor.bytes(in: given.value).flatMap { RecordName($0) } }
+                }
+                seen.append(SeenRecord(header.baseOffset + Int64(one.offsetDelta), name?.text ?? "unreadable"))
             }
         } catch {
             record.broken("a batch at offset \(header.baseOffset) of \(place) cannot be read: \(error)")
@@ -245,9 +280,10 @@ final class SwarmConsumer: @unchecked Sendable {
 
     // MARK: The end
 
-    /// Reads all that there is, when nobody writes any more; false while the broker does not serve it all.
+    /// Reads all that there is, when nobody writes any more; false while the broker does not serve it all, or an open
+    /// transaction holds back who reads what is committed.
     func readToTheEnd() async throws(ClientFault) -> Bool {
-        precondition(!manner.keepsSessions && !manner.isCommitted, "the last reader sees all, and asks for all")
+        precondition(!manner.keepsSessions, "the last reader asks for all")
         while positions.count < Int(topic.partitions) { positions.append(0) }
         for partition in positions.indices {
             let place = Place(topic.name, partition)
@@ -266,6 +302,7 @@ final class SwarmConsumer: @unchecked Sendable {
                 }
                 guard isWhole else { return false }
                 if positions[partition] == before {
+                    guard !manner.isCommitted else { return false }
                     record.broken("\(place) ends at offset \(end), and a fetch from \(before) gives nothing")
                     isReadable = false
                 }

@@ -10,9 +10,14 @@ final class SwarmProducer: @unchecked Sendable {
     /// As many as the broker remembers of a producer.
     private static let inFlightLimit = 5
 
+    /// Few, so that they are written again and again.
+    private static let keysCount = 12
+
     private struct Batch {
-        var names: [RecordName]
-        var bytes: [UInt8]
+        var names: [RecordName] = []
+        var bytes: [UInt8] = []
+        var keys: [String] = []
+        var tombstones: [Int] = []
     }
 
     /// What is on its way to one partition.
@@ -103,16 +108,29 @@ final class SwarmProducer: @unchecked Sendable {
             streams[partition].nextSequence += Int32(count)
         }
         var builder = BatchBuilder(batchIdentity)
-        var names: [RecordName] = []
-        for _ in 0..<count {
+        var batch = Batch()
+        for index in 0..<count {
             let name = RecordName(producer: number, number: recordsCount)
             recordsCount += 1
-            names.append(name)
-            builder.append(timestamp: client.loop.clock.wallMilliseconds, key: nil, value: name.value)
+            batch.names.append(name)
+            let now = client.loop.clock.wallMilliseconds
+            guard topic.isCompacted else {
+                builder.append(timestamp: now, key: nil, value: name.value)
+                continue
+            }
+            let key = "key-\(random.below(Self.keysCount))"
+            batch.keys.append(key)
+            if random.chance(1, in: 6) {
+                batch.tombstones.append(index)
+                builder.append(timestamp: now, key: Array(key.utf8), value: nil, headers: [RecordHeader([], name.value)])
+            } else {
+                builder.append(timestamp: now, key: Array(key.utf8), value: name.value)
+            }
         }
         var output = ByteBuffer()
         builder.finish(into: &output, codec: codec, contexts: contexts)
-        return Batch(names: names, bytes: output.array)
+        batch.bytes = output.array
+        return batch
     }
 
     private func put(_ batch: Batch, on partition: Int) {
@@ -121,8 +139,8 @@ final class SwarmProducer: @unchecked Sendable {
             .send(
                 SentBatch(
                     operation: operation, producer: "p\(number)", place: Place(topic.name, partition),
-                    values: batch.names.map(\.text),
-                    acks: Int(acks), isIdempotent: isIdempotent)))
+                    values: batch.names.map(\.text), acks: Int(acks), isIdempotent: isIdempotent, keys: batch.keys,
+                    tombstones: batch.tombstones)))
         if acks != 0 { streams[partition].inFlight += 1 }
         client.produce(batch.bytes, to: topic.name, Int32(partition), acks: acks) { [self] outcome in
             streams[partition].inFlight -= 1

@@ -1,4 +1,4 @@
-import MartletBasics
+package import MartletBasics
 import MartletBroker
 package import MartletChecker
 import MartletModel
@@ -37,6 +37,9 @@ package final class SwarmWorld: @unchecked Sendable {
         package var seenCount: Int
         package var damageDetectedCount: Int
         package var livesCount: Int
+        /// How often a reader found that the cleaner had taken something.
+        package var gapsCount: Int
+        package var transactionsCount: (committed: Int, aborted: Int)
         /// What happened in the world, where that was asked for.
         package var lines: [String]
 
@@ -45,21 +48,20 @@ package final class SwarmWorld: @unchecked Sendable {
         package var answersCount: Int { answered.values.reduce(0, +) }
     }
 
-    /// How much virtual time passes before nothing fails any more.
-    private static let span = Interval.seconds(112)
+    /// How much virtual time passes before nothing fails any more, where nobody wants less.
+    package static let spanUsual = Interval.seconds(112)
     /// Virtual time in which clients come to their end.
-    private static let patience = Interval.seconds(120)
+    static let patience = Interval.seconds(120)
     private static let startAttemptsLimit = 8
     static let port: UInt16 = 9092
     static let roomyBytes: Int64 = 1 << 40
-    /// How often the last reader tries to read a topic to its end.
-    private static let readAttemptsLimit = 40
     /// How often it is looked whether the groups have settled.
     private static let look = Interval.milliseconds(500)
 
     let simulated: SimulatedWorld
     let stage: Stage
     let plan: SwarmPlan
+    private let span: Interval
     let clients: [SimulatedHost]
     let config: BrokerConfig
     private(set) var host: SimulatedHost
@@ -68,14 +70,18 @@ package final class SwarmWorld: @unchecked Sendable {
     private var livesCount = 0
     /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
     var isDiskHurt = false
-    private var groups: [GroupMembers.Group] = []
-    private let members: GroupMembers
+    private(set) var groups: [GroupMembers.Group] = []
+    let members: GroupMembers
+    let transactors: SwarmTransactors
     private let sink: any LogSink
 
     var record: Recorder { stage.record }
     var files: SimulatedFileSystem { host.files }
 
-    package init(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws {
+    package init(
+        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+    ) throws {
+        self.span = span
         simulated = SimulatedWorld(seed: seed, keepsLines: keepsLines)
         var random = simulated.makeRandom("script")
         plan = SwarmPlan(&random)
@@ -85,6 +91,9 @@ package final class SwarmWorld: @unchecked Sendable {
         simulated.network.powerCutSilence = .milliseconds(300)
         stage = Stage(simulated, broker: SocketAddress(host: host.address, port: Self.port))
         members = GroupMembers(stage)
+        // what a coordinator ends by its clock waits for ever where that is turned back
+        let clocks: [FaultKind] = [.clockBack, .clockDrift]
+        transactors = SwarmTransactors(stage, mayAbandon: !plan.faults.contains { clocks.contains($0) })
         sink = keepsLines ? LogNotes(stage.record) : SilentLog()
         var settings = [
             ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
@@ -103,13 +112,24 @@ package final class SwarmWorld: @unchecked Sendable {
                 ("offsets.topic.segment.bytes", "\(2048 << random.below(6))"),
             ]
         }
+        if plan.workload.contains(.transactions) {
+            settings += [
+                ("transaction.state.log.num.partitions", "\(1 + random.below(3))"),
+                ("transaction.abort.timed.out.transaction.cleanup.interval.ms", "500"),
+            ]
+        }
+        if plan.workload.contains(.compaction) {
+            settings += [("log.cleaner.backoff.ms", ["200", "1000", "4000"][random.below(3)])]
+        }
         config = try BrokerConfig.resolve(overrides: settings)
         self.random = random
     }
 
     /// The whole run of a seed, judged.
-    package static func run(seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false) throws -> Report {
-        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines)
+    package static func run(
+        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+    ) throws -> Report {
+        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines, span: span)
         defer { world.simulated.end() }
         world.run()
         for sentence in world.members.ledger.violations { world.record.broken(sentence) }
@@ -120,6 +140,7 @@ package final class SwarmWorld: @unchecked Sendable {
             events: record.events, answered: record.answered, advertised: record.advertised, faults: record.faults,
             acknowledgedCount: record.acknowledgedCount, seenCount: record.seenCount,
             damageDetectedCount: record.damageDetectedCount, livesCount: world.livesCount,
+            gapsCount: record.gapsCount, transactionsCount: record.transactionsCount,
             lines: world.simulated.recorded.lines)
     }
 
@@ -128,16 +149,18 @@ package final class SwarmWorld: @unchecked Sendable {
         stage.burstEnd = 1_200_000_000
         startClients()
         guard startBroker() else { return }
-        while simulated.now.nanoseconds < Self.span.nanoseconds {
+        while simulated.now.nanoseconds < span.nanoseconds {
             stage.nextBurst = simulated.now.nanoseconds + Int64(3_000 + random.below(9_000)) * 1_000_000
             stage.burstEnd = stage.nextBurst + Int64(60 + random.below(240)) * 1_000_000
             guard passBurst() else { return }
         }
         guard comeToRest() else { return }
+        waitForTransactions(transactors.patience)
         readEverything("last")
         let isPowerCut = random.chance(2, in: 3)
         end(isPowerCut ? .powerCut : .kill)
         guard startBroker() else { return }
+        waitForTransactions(.seconds(4))
         readEverything("very-last")
         stopBroker()
     }
@@ -254,6 +277,13 @@ package final class SwarmWorld: @unchecked Sendable {
         return true
     }
 
+    /// No producer is there any more: after a while no transaction is open.
+    private func waitForTransactions(_ patience: Interval) {
+        guard plan.workload.contains(.transactions) else { return }
+        simulated.run(for: patience)
+        record.note(.transactionsOver)
+    }
+
     // MARK: The clients
 
     private func startClients() {
@@ -261,13 +291,17 @@ package final class SwarmWorld: @unchecked Sendable {
             stage.topics.append(StageTopic(name: "topic-\(index)", partitions: Int32(1 + random.below(3))))
         }
         let soundCount = stage.topics.count
+        if plan.workload.contains(.compaction) { stage.topics.append(makeCompacted()) }
         if plan.faults.contains(.bitRot) { stage.topics.append(StageTopic(name: "rotting", partitions: 1, mayRot: true)) }
         let administrator = SwarmAdministrator(
             stage, stage.client("administrator", on: clients[0]), workload: plan.workload,
             random: simulated.makeRandom("administrator"))
         stage.start("administrator", on: clients[0].loops[0]) { await administrator.run() }
         for index in 0..<2 + random.below(3) { startProducer(index, topic: random.below(soundCount)) }
-        if soundCount < stage.topics.count { startProducer(9, topic: soundCount, mustFinish: false) }
+        for index in soundCount..<stage.topics.count {
+            startProducer(7 + index, topic: index, mustFinish: !stage.topics[index].mayRot)
+        }
+        if plan.workload.contains(.transactions) { startTransactors() }
         for index in stage.topics.indices {
             for reader in 0..<1 + random.below(2) { startConsumer("consumer-\(index)-\(reader)", topic: index) }
         }
@@ -278,6 +312,25 @@ package final class SwarmWorld: @unchecked Sendable {
             stage.start("probes", on: clients[1].loops[0]) { await probes.run() }
         }
         if plan.workload.contains(.groups) { startGroups() }
+    }
+
+    /// With settings that have it cleaned again and again.
+    private func makeCompacted() -> StageTopic {
+        StageTopic(
+            name: "compacted", partitions: Int32(1 + random.below(2)),
+            compaction: [
+                ("cleanup.policy", "compact"), ("segment.bytes", "\(1024 << random.below(4))"),
+                ("min.cleanable.dirty.ratio", ["0.0", "0.2", "0.5"][random.below(3)]),
+                ("delete.retention.ms", ["0", "1000", "10000"][random.below(3)]),
+            ])
+    }
+
+    private func startTransactors() {
+        for _ in 0..<1 + random.below(2) {
+            let id = transactors.addID(&random)
+            let versions = TransactionVersions.all[random.below(TransactionVersions.all.count)]
+            transactors.start(id, on: clients[random.below(clients.count)], versions)
+        }
     }
 
     private func startProducer(_ index: Int, topic: Int, mustFinish: Bool = true) {
@@ -296,7 +349,8 @@ package final class SwarmWorld: @unchecked Sendable {
         let host = clients[topic % clients.count]
         let manner = SwarmConsumer.Manner(
             keepsSessions: plan.workload.contains(.fetchSessions) && random.chance(2, in: 3),
-            waitsLong: plan.workload.contains(.longPolls), isCommitted: random.chance(1, in: 3))
+            waitsLong: plan.workload.contains(.longPolls),
+            isCommitted: random.chance(plan.workload.contains(.transactions) ? 2 : 1, in: 3))
         let consumer = SwarmConsumer(
             stage, stage.client(name, on: host), topic: topic, manner: manner, random: simulated.makeRandom(name))
         stage.start(name, on: host.loops[0]) { await consumer.run() }
@@ -318,39 +372,6 @@ package final class SwarmWorld: @unchecked Sendable {
                     group, on: clients[random.below(clients.count)], instance: instance,
                     versions: instance == nil ? versions : .newest)
             }
-        }
-    }
-
-    /// A client that was not there before reads all topics from their beginning, and all that is committed.
-    private func readEverything(_ name: String) {
-        let client = stage.client(name, on: clients[1])
-        let random = simulated.makeRandom(name)
-        let look: @Sendable () async throws -> Void = { [self] in
-            defer { client.close() }
-            try await client.connect(to: stage.broker)
-            let asked = record.now
-            let found = try await client.metadata()
-            var counts: [String: Int] = [:]
-            for topic in found.topics { counts[topic.name ?? ""] = topic.partitions.count }
-            record.note(.topics(asked: asked, counts))
-            for index in stage.topics.indices {
-                let last = SwarmConsumer(stage, client, topic: index, manner: .init(), random: random)
-                var attempts = 0
-                while try await !last.readToTheEnd() {
-                    attempts += 1
-                    guard attempts < Self.readAttemptsLimit else {
-                        return record.broken("\(name): \(stage.topics[index].name) cannot be read")
-                    }
-                    await client.loop.sleep(for: .milliseconds(500))
-                }
-            }
-            for group in groups { try await members.readAll(of: group, by: client) }
-        }
-        do {
-            let hasEnded = try clients[1].run(atMost: Self.patience, look)
-            if !hasEnded { record.broken("\(name) waits for answers that never come") }
-        } catch {
-            record.broken("\(name): \(error)")
         }
     }
 }

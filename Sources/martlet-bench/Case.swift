@@ -16,11 +16,16 @@ struct Case {
         case scale(Scale)
     }
 
-    /// Many of something at a time; one figure, which is wanted below another.
+    /// How clients speak of transactions: since KIP-890 the broker adds the partitions, and every end raises the epoch.
+    enum TransactionProtocol { case first, second }
+
+    /// Many of something at a time; a figure of its own, with one that it is wanted below, or a limit beside it.
     enum Scale {
         case rebalance(members: Int, times: Int)
         case heartbeats(members: Int, times: Int)
         case commits(Int, connections: Int)
+        case transactions(producers: Int, TransactionProtocol)
+        case compaction(bytes: Int, codec: CompressionCodec)
         case metadata(topics: Int, partitions: Int32, milliseconds: Int64)
         case idle(connections: Int)
     }
@@ -59,6 +64,13 @@ struct Case {
     /// What the figure of a case of scale is, and what it is wanted below; nil where nothing is.
     var figure = ""
     var wanted: Double?
+    /// Settings that its broker needs beside those of all.
+    var settings: [(name: String, value: String)] = []
+
+    /// So much is written that the memory of the page cache matters.
+    var writesMuch: Bool {
+        if case .scale(.compaction) = load { true } else { unit == .megabytes }
+    }
 
     static let all: [Case] = pageCached + synced + scaled
 
@@ -122,7 +134,27 @@ struct Case {
             name: "metadata", what: "Metadata of 1,000 topics of 10 partitions", durability: .fsync, unit: .scale,
             load: .scale(.metadata(topics: 1000, partitions: 10, milliseconds: 2000)), figure: "ms of CPU a request",
             wanted: 0.5),
+        transactions("txn1", "transactions of two partitions by 1 producer, synced", 1, .second),
+        transactions("txn100", "the same by 100 producers, a connection each", 100, .second),
+        transactions("txn100old", "the same as clients did before KIP-890", 100, .first),
+        compaction("compaction", "256 MiB of records of 256 bytes, of which nearly half stay", .none),
+        compaction("compactlz4", "the same compressed with lz4, counted before that", .lz4),
     ]
+
+    private static func transactions(
+        _ name: String, _ what: String, _ producers: Int, _ spoken: TransactionProtocol
+    ) -> Case {
+        Case(
+            name: name, what: what, durability: .fsync, unit: .scale,
+            load: .scale(.transactions(producers: producers, spoken)), figure: "transactions a second")
+    }
+
+    private static func compaction(_ name: String, _ what: String, _ codec: CompressionCodec) -> Case {
+        Case(
+            name: name, what: what, durability: .fsync, unit: .scale,
+            load: .scale(.compaction(bytes: 256 << 20, codec: codec)), figure: "MB per CPU-second",
+            settings: [("log.cleaner.backoff.ms", "200")])
+    }
 }
 
 /// How long a measurement takes.

@@ -27,11 +27,19 @@ final class Control: Speaker {
     // MARK: Topics
 
     /// Makes the topic, and comes back when all its partitions have a leader.
-    func create(_ topic: String, partitions: Int32) async throws(BenchFault) {
+    func create(
+        _ topic: String, partitions: Int32, settings: [(name: String, value: String)] = []
+    ) async throws(BenchFault) {
         var wanted = CreateTopicsRequest.CreatableTopic()
         wanted.name = topic
         wanted.numPartitions = partitions
         wanted.replicationFactor = 1
+        wanted.configs = settings.map { setting in
+            var config = CreateTopicsRequest.CreatableTopicConfig()
+            config.name = setting.name
+            config.value = setting.value
+            return config
+        }
         var request = CreateTopicsRequest()
         request.topics = [wanted]
         let response = try await call(request, version: SpokenVersion.createTopics)
@@ -92,6 +100,36 @@ final class Control: Speaker {
             guard loop.clock.now < limit else { throw BenchFault("no coordinator is found: \(served)") }
             await loop.sleep(for: .milliseconds(20))
         }
+    }
+
+    /// Comes back when the transactional id has a coordinator.
+    func findCoordinator(ofTransactional id: String) async throws(BenchFault) {
+        var request = FindCoordinatorRequest()
+        request.key = id
+        request.keyType = 1
+        let limit = loop.clock.now + Self.answerLimit
+        while true {
+            let found = try await call(request, version: SpokenVersion.findCoordinator).errorCode
+            if found == .none { return }
+            guard loop.clock.now < limit else { throw BenchFault("no coordinator of transactions is found: \(found)") }
+            await loop.sleep(for: .milliseconds(20))
+        }
+    }
+
+    /// Sets one setting of a topic.
+    func set(_ name: String, to value: String, of topic: String) async throws(BenchFault) {
+        var config = IncrementalAlterConfigsRequest.AlterableConfig()
+        config.name = name
+        config.value = value
+        var resource = IncrementalAlterConfigsRequest.AlterConfigsResource()
+        resource.resourceType = 2
+        resource.resourceName = topic
+        resource.configs = [config]
+        var request = IncrementalAlterConfigsRequest()
+        request.resources = [resource]
+        let response = try await call(request, version: SpokenVersion.incrementalAlterConfigs)
+        let code = response.responses.first?.errorCode ?? .unknownServerError
+        guard code == .none else { throw BenchFault("\(name) of a topic was not set: \(code)") }
     }
 
     private func isLed(_ topic: String, partitions: Int32) async throws(BenchFault) -> Bool {

@@ -15,6 +15,13 @@ enum SpokenVersion {
     static let syncGroup: Int16 = 3
     static let offsetCommit: Int16 = 7
     static let consumerGroupHeartbeat: Int16 = 1
+    static let incrementalAlterConfigs: Int16 = 1
+    static let initProducerID: Int16 = 4
+    static let addPartitions: Int16 = 3
+
+    /// By its version a client says which of the two protocols of transactions it speaks.
+    static func produce(in spoken: Case.TransactionProtocol) -> Int16 { spoken == .first ? 11 : 12 }
+    static func endTransaction(in spoken: Case.TransactionProtocol) -> Int16 { spoken == .first ? 3 : 5 }
 }
 
 /// A request as it goes over the wire, its size before it. Its bytes stay where they are for as long as it lives, so

@@ -16,6 +16,7 @@ enum MartletBench {
                 .init("host", value: "ADDRESS", "where the broker listens (127.0.0.1)"),
                 .init("port", value: "PORT", "where the broker listens"),
                 .init("pid", value: "PID", "the broker's process, for what it computes and holds"),
+                .init("logs", value: "DIR", "the broker's log directory, for the limit beside a figure"),
                 .init("seconds", value: "S", "how long to measure, after a warm-up (2)"),
                 .init("smoke", "a fraction of a second, to see that the case runs"),
             ]),
@@ -46,6 +47,8 @@ enum MartletBench {
                 "case": .string(one.name), "what": .string(one.what), "durability": .string(one.durability.rawValue),
                 "unit": .string(one.unit.rawValue), "figure": .string(one.figure),
                 "wanted": one.wanted.map { .double($0) } ?? .null,
+                "writes_much": .bool(one.writesMuch),
+                "settings": .object(JSONObject(one.settings.map { JSONObject.Member($0.name, .string($0.value)) })),
             ]
             StandardOutput.say(entry.text)
         }
@@ -74,9 +77,9 @@ enum MartletBench {
         defer { host.stop() }
         let json: JSONValue
         if case .scale(let scale) = measured.load {
-            let divisor = arguments.has("smoke") ? Extent.smoke.bytesDivisor : 1
             let measurement = ScaleMeasurement(
-                host: host, address: address, serverProcess: process, scale: scale, divisor: divisor)
+                host: host, address: address, serverProcess: process, scale: scale, extent: extent,
+                logs: arguments.value("logs"))
             json = try run(host) { () async throws(BenchFault) in try await measurement.run().json }
         } else {
             let measurement = Measurement(

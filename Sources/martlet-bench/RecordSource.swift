@@ -27,8 +27,7 @@ struct RecordSource {
     mutating func batch(bytes limit: Int, codec: CompressionCodec, timestamp: Int64) -> PreparedBatch {
         var builder = BatchBuilder(capacity: limit)
         while builder.isEmpty || builder.uncompressedSize + Self.valueBytes + 16 <= limit {
-            let value = codec == .none ? noise() : text()
-            builder.append(timestamp: timestamp, key: nil, value: value)
+            builder.append(timestamp: timestamp, key: nil, value: value(codec))
         }
         let records = Int(builder.recordCount)
         let uncompressed = builder.uncompressedSize
@@ -48,6 +47,9 @@ struct RecordSource {
         builder.finish(into: &output, contexts: contexts)
         return output.array
     }
+
+    /// A value that this codec has something to do with.
+    mutating func value(_ codec: CompressionCodec) -> [UInt8] { codec == .none ? noise() : text() }
 
     private mutating func noise() -> [UInt8] {
         var value: [UInt8] = []

@@ -3,41 +3,22 @@ import MartletModel
 import MartletReactor
 import MartletWire
 
-/// What a case of scale found: one figure that is wanted small.
-final class ScaleFigures {
-    let figure: Double
-    let seconds: Double
-    let cpuSeconds: Double
-    let megabytes: Double
-
-    init(figure: Double, seconds: Double, cpuSeconds: Double, megabytes: Double) {
-        self.figure = figure
-        self.seconds = seconds
-        self.cpuSeconds = cpuSeconds
-        self.megabytes = megabytes
-    }
-
-    var json: JSONValue {
-        [
-            "figure": .double(figure), "seconds": .double(seconds), "server_cpu_seconds": .double(cpuSeconds),
-            "server_anonymous_megabytes": .double(megabytes),
-        ]
-    }
-}
-
 /// One measurement of a case of scale: many members, topics, connections at a time.
 struct ScaleMeasurement {
     let host: any Host
     let address: SocketAddress
     let serverProcess: String
     let scale: Case.Scale
-    /// Everything is divided by this, to see that the case runs.
-    let divisor: Int
+    let extent: Extent
+    /// Where the broker keeps its logs: there it is seen what the disk can do without one. Nil where nobody has said.
+    let logs: String?
 
     /// What one step of a load may take.
-    private static let patience = Interval.seconds(60)
+    static let patience = Interval.seconds(60)
     private static let topicsPerRequest = 50
-    private var server: ProcessFigures { ProcessFigures(disk: host.disk, process: serverProcess) }
+    /// Everything is divided by this, to see that the case runs.
+    private var divisor: Int { extent.bytesDivisor }
+    var server: ProcessFigures { ProcessFigures(disk: host.disk, process: serverProcess) }
 
     func run() async throws(BenchFault) -> ScaleFigures {
         switch scale {
@@ -51,13 +32,20 @@ struct ScaleMeasurement {
             try await metadata(topics: max(1, topics / divisor), partitions: partitions, milliseconds / Int64(divisor))
         case .idle(let connections):
             try await idle(connections: max(1, connections / divisor))
+        case .transactions(let producers, let spoken):
+            try await transactions(producers: max(min(producers, 4), producers / divisor), spoken)
+        case .compaction(let bytes, let codec):
+            try await compaction(bytes: max(bytes / divisor, 8 << 20), codec)
         }
     }
 
-    private func control() async throws(BenchFault) -> Control { try await Control(host: host, address: address) }
+    func control() async throws(BenchFault) -> Control { try await Control(host: host, address: address) }
+
+    /// For names that no measurement before this one has used.
+    func suffix() -> String { host.freshSuffix() }
 
     /// What the server computes while `body` runs, and how long that takes.
-    private func spent(_ body: () async throws(BenchFault) -> Void) async throws(BenchFault) -> (cpu: Double, seconds: Double) {
+    func spent(_ body: () async throws(BenchFault) -> Void) async throws(BenchFault) -> (cpu: Double, seconds: Double) {
         let (cpu, start) = (try server.cpuSeconds(), host.clock.now)
         try await body()
         return (try server.cpuSeconds() - cpu, Double((host.clock.now - start).nanoseconds) / 1e9)
@@ -69,7 +57,7 @@ struct ScaleMeasurement {
     private func rebalance(members: Int, times: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let group = "bench-\(host.freshSuffix())"
+        let group = "bench-\(suffix())"
         try await control.findCoordinator(of: group)
         let swarm = try await Swarm(members, host: host, address: address)
         defer { swarm.close() }
@@ -88,7 +76,7 @@ struct ScaleMeasurement {
     private func heartbeats(members: Int, times: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let suffix = host.freshSuffix()
+        let suffix = suffix()
         let (group, topic) = ("bench-\(suffix)", "bench-heartbeats-\(suffix)")
         try await control.create(topic, partitions: 100)
         try await control.findCoordinator(of: group)
@@ -98,17 +86,31 @@ struct ScaleMeasurement {
         try await crowd.settle()
         let spent = try await spent { () async throws(BenchFault) in try await crowd.beat(times: times) }
         let held = try server.anonymousMegabytes()
+        let asked = try await self.spent { () async throws(BenchFault) in try await ask(swarm, times: times) }
         try await control.delete(topic)
+        let each = 1_000_000 / Double(members * times)
         return ScaleFigures(
-            figure: spent.cpu / Double(members * times) * 1_000_000, seconds: spent.seconds, cpuSeconds: spent.cpu,
-            megabytes: held)
+            figure: spent.cpu * each, limit: .least(asked.cpu * each), beside: "ApiVersions on the same connections",
+            seconds: spent.seconds, cpuSeconds: spent.cpu, megabytes: held)
+    }
+
+    /// So many requests on each connection that ask for nothing that must be looked for.
+    private func ask(_ swarm: Swarm, times: Int) async throws(BenchFault) {
+        let asked = try Frame(ApiVersionsRequest.bench, version: SpokenVersion.apiVersions, correlationID: 0)
+        var left = Array(repeating: times, count: swarm.count)
+        try await swarm.run(within: Self.patience) { _ in
+            asked
+        } answered: { index, _ in
+            left[index] -= 1
+            return left[index] > 0 ? asked : nil
+        }
     }
 
     /// CPU of so many commits of one offset each.
     private func commits(_ count: Int, connections: Int) async throws(BenchFault) -> ScaleFigures {
         let control = try await control()
         defer { control.close() }
-        let suffix = host.freshSuffix()
+        let suffix = suffix()
         let (group, topic) = ("bench-\(suffix)", "bench-commits-\(suffix)")
         try await control.create(topic, partitions: 100)
         try await control.findCoordinator(of: group)

@@ -51,6 +51,8 @@ import MartletWire
         case "forgottenTruncation": .forgottenTruncation
         case "forgottenProducers": .forgottenProducers
         case "lostCommit": .lostCommit
+        case "untoldAborts": .untoldAborts
+        case "overlookedTombstones": .overlookedTombstones
         default: []
         }
     }
@@ -68,6 +70,9 @@ import MartletWire
             .init("events", .int(Int64(report.events.count))), .init("answers", .int(Int64(report.answersCount))),
             .init("acknowledged", .int(Int64(report.acknowledgedCount))), .init("seen", .int(Int64(report.seenCount))),
             .init("lives", .int(Int64(report.livesCount))), .init("damage", .int(Int64(report.damageDetectedCount))),
+            .init("gaps", .int(Int64(report.gapsCount))),
+            .init("committed", .int(Int64(report.transactionsCount.committed))),
+            .init("aborted", .int(Int64(report.transactionsCount.aborted))),
             .init("verdicts", .array(report.verdicts.map { .string($0.description) })),
             .init("apis", .object(JSONObject(apis))), .init("faults", .object(JSONObject(faults))),
             .init("advertised", .array(report.advertised.map { .string(ApiKey(rawValue: $0)?.name ?? "\($0)") })),

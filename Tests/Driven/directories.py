@@ -1,15 +1,16 @@
 """What lies on disk after many clients wrote, read by a reader that shares no code with the broker."""
-import subprocess, sys, threading, time
+import struct, subprocess, sys, threading, time
 from confluent import admin, create, produce
 from confluent_kafka import TopicPartition
-from driving import Broker, seeded, shared, test
+from driving import Broker, seeded, shared, test, wait_until
+from wire import Connection, frame, string, values_in
 import kafka_python
 
 
-def sound(broker):
+def sound(broker, directory="log"):
     reader = shared("kafka-data", "read_dir.py")
     assert broker.process is None
-    got = subprocess.run([sys.executable, reader, broker.folder / "log"], capture_output=True, text=True, timeout=120)
+    got = subprocess.run([sys.executable, reader, broker.folder / directory], capture_output=True, text=True, timeout=120)
     assert got.returncode == 0 and "sound" in got.stdout, got.stdout[-3000:] + got.stderr[-2000:]
 
 
@@ -90,3 +91,77 @@ def sound_after_kill_9_under_load_and_recovery():
         writing.join()
     broker.stop()
     sound(broker)
+
+
+def move(connection, topic, partition, directory):
+    """AlterReplicaLogDirs 1; the error code."""
+    body = struct.pack(">i", 1) + string(str(directory)) + struct.pack(">i", 1) + string(topic) + struct.pack(">ii", 1, partition)
+    answer = connection.ask(frame(34, 1, body))
+    answer.take("ii")
+    answer.string()
+    return answer.take("iih")[2]
+
+
+@test
+def a_replica_moves_between_directories_under_clients_that_notice_nothing():
+    broker = Broker(settings={"log.segment.bytes": "4194304"})
+    directories = [broker.folder / "a", broker.folder / "b"]
+    broker.settings["log.dirs"] = ",".join(map(str, directories))
+    broker.start()
+    assert Connection(broker.port).create_topic("moved", 1) == 0
+    ended, appended, complaints, read, slowest = threading.Event(), [], [], [], [0.0, 0.0]
+
+    def write(index):
+        # clients would hide an answer that they are to retry: these say what it was
+        connection, number = Connection(broker.port), 0
+        while not ended.is_set():
+            began = time.monotonic()
+            value = b"%d:%d " % (index, number) + b"." * 4_000
+            error, offset = connection.produce("moved", 0, [value], acks=(1, -1)[index])
+            slowest[0] = max(slowest[0], time.monotonic() - began)
+            if error:
+                complaints.append(f"produce: error {error}")
+            appended.append((offset, value[:20]))
+            number += 1
+
+    def follow():
+        connection, offset = Connection(broker.port), 0
+        while not ended.is_set() or offset < len(appended):
+            began = time.monotonic()
+            error, _, records = connection.fetch("moved", 0, offset, wait=100)
+            slowest[1] = max(slowest[1], time.monotonic() - began)
+            if error:
+                complaints.append(f"fetch: error {error}")
+                return
+            for offset, value in values_in(records):
+                read.append((offset, value[:20]))
+            offset = len(read)
+            connection.end_offset("moved", patience=0)
+
+    workers = [threading.Thread(target=write, args=(i,)) for i in range(2)] + [threading.Thread(target=follow)]
+    for worker in workers:
+        worker.start()
+    asking, moves = Connection(broker.port), 0
+
+    def lies_in(directory):
+        return (directory / "moved-0").is_dir() and not list(directory.glob("*-future"))
+
+    try:
+        time.sleep(0.5)
+        here = next(d for d in directories if lies_in(d))
+        for _ in range(6):
+            there = next(d for d in directories if d != here)
+            assert move(asking, "moved", 0, there) == 0
+            wait_until(lambda: lies_in(there) and not lies_in(here), 30, what=f"move {moves + 1}")
+            here, moves = there, moves + 1
+            time.sleep(0.1)
+    finally:
+        ended.set()
+        for worker in workers:
+            worker.join()
+    print(f"note {moves} moves under {len(appended)} records; the slowest produce took {slowest[0] * 1000:.0f} ms, the slowest fetch {slowest[1] * 1000:.0f} ms")
+    assert not complaints, complaints[:5]
+    assert sorted(appended) == read, "what was read is not what was appended"
+    broker.stop()
+    for directory in "ab":
+        sound(broker, directory)

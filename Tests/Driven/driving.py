@@ -53,6 +53,20 @@ def wait_until(probe, seconds=10, every=0.02, what="it"):
         time.sleep(every)
 
 
+_everywhere = {}
+
+
+@contextlib.contextmanager
+def everywhere(settings):
+    """Every broker that is made inside has these settings, unless it is given others."""
+    _everywhere.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings:
+            del _everywhere[name]
+
+
 class Broker:
     """A broker of the built program, on a port and a folder of its own."""
 
@@ -69,6 +83,7 @@ class Broker:
             "martlet.cut.dir": f"{self.folder}/cut",
             # the default is one port for all brokers of a machine
             "martlet.metrics.listener": "",
+            **_everywhere,
             **(settings or {}),
         }
         self.flags = list(flags)

@@ -1,11 +1,13 @@
 """Consumer groups of confluent-kafka (librdkafka): members share, commit, leave, and go on after the broker was killed."""
-import collections, contextlib, json, queue, subprocess, sys, tarfile, threading, time
+import collections, contextlib, json, queue, re, resource, struct, subprocess, sys, tarfile, threading, time
 from confluent import QUIET, create, produce
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
-from driving import Broker, seeded, shared, test, wait_until
+from driving import Broker, free_port, seeded, shared, test, wait_until
+from metrics import Page
+from wire import Connection, frame, string
 
 # No test waits three seconds for members that do not come.
 AT_ONCE = {"group.initial.rebalance.delay.ms": "0"}
@@ -264,3 +266,99 @@ def groups_that_kafka_4_3_wrote_go_on():
 @test
 def groups_that_kafka_3_9_wrote_go_on():
     groups_of_kafka_go_on("zk39-clean")
+
+
+def bytes_of(raw):
+    return struct.pack(">i", len(raw)) + raw
+
+
+def join(group, member=""):
+    """JoinGroup 2 of a consumer whose metadata are as long as those of one topic; five minutes for its session."""
+    return frame(11, 2, string(group) + struct.pack(">ii", 300_000, 300_000) + string(member) + string("consumer")
+                 + struct.pack(">i", 1) + string("range") + bytes_of(struct.pack(">hi", 0, 1) + string("many") + bytes_of(b"")))
+
+
+def joined(answer):
+    """(error, generation, own id, everybody's)."""
+    _, error, generation = answer.take("ihi")
+    answer.string()
+    answer.string()
+    own = answer.string()
+    return error, generation, own, [(answer.string(), answer.bytes())[0] for _ in range(answer.take("i"))]
+
+
+def sync(group, generation, member, shares):
+    """SyncGroup 1."""
+    body = string(group) + struct.pack(">i", generation) + string(member) + struct.pack(">i", len(shares))
+    return frame(14, 1, body + b"".join(string(m) + bytes_of(struct.pack(">hi", 0, 1) + string("many") + struct.pack(">iii", 1, 0, -1)) for m in shares))
+
+
+def heartbeat(group, generation, member):
+    return frame(12, 1, string(group) + struct.pack(">i", generation) + string(member))
+
+
+def commit(group, generation, member):
+    """OffsetCommit 2."""
+    body = string(group) + struct.pack(">i", generation) + string(member) + struct.pack(">qi", -1, 1) + string("many")
+    return frame(8, 2, body + struct.pack(">iiqh", 1, 0, 7, -1))
+
+
+def all_answered(connections, requests):
+    for connection, request in zip(connections, requests):
+        connection.send(request)
+    return [connection.receive()[1] for connection in connections]
+
+
+def settle(connections, groups):
+    """A member for each group: it joins, is given its share, commits and is alive; (group, generation, id) of each."""
+    members = []
+    for group, answer in zip(groups, all_answered(connections, [join(g) for g in groups])):
+        error, generation, own, everybody = joined(answer)
+        assert error == 0 and everybody == [own], (group, error)
+        members.append((group, generation, own))
+    for request, form in ((lambda m: sync(*m, [m[2]]), "ih"), (lambda m: commit(*m), None), (lambda m: heartbeat(*m), "ih")):
+        for member, answer in zip(members, all_answered(connections, [request(m) for m in members])):
+            assert form is None or answer.take(form)[1] == 0, member
+    return members
+
+
+@test
+def ten_thousand_groups_and_a_thousand_members_in_one_are_within_the_memory_that_is_promised():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
+    port = free_port()
+    broker = Broker({"group.initial.rebalance.delay.ms": "1000", "martlet.metrics.listener": f"127.0.0.1:{port}"}).start()
+    create(broker, "many", 1)
+    promised = int(re.search(r"groups (\d+)", broker.output())[1]) << 20
+    connections = [Connection(broker.port, timeout=60) for _ in range(1_000)]
+    # the topic of the offsets is made for the first who asks, and read by its coordinators
+    wait_until(lambda: connections[0].ask(frame(10, 0, string("crowd"))).take("h") == 0, 20, every=0.1, what="a coordinator")
+    time.sleep(1)
+    before = broker.memory()
+
+    # a thousand in one group: who joined is told of all when the leader says who has what
+    members, leaders, crowd = [], [], []
+    for place, answer in enumerate(all_answered(connections, [join("crowd")] * 1_000)):
+        error, generation, own, everybody = joined(answer)
+        assert error == 0, error
+        members.append((own, generation))
+        if everybody:
+            leaders.append(place)
+            crowd = everybody
+    assert len({generation for _, generation in members}) == 1 and len(leaders) == 1 and len(crowd) == 1_000, (leaders, len(crowd))
+    synced = all_answered(connections, [sync("crowd", g, own, crowd if i == leaders[0] else []) for i, (own, g) in enumerate(members)])
+    assert all(answer.take("ih")[1] == 0 for answer in synced)
+
+    alone = []
+    for turn in range(10):
+        alone += settle(connections, [f"group-{turn}-{i}" for i in range(1_000)])
+    grown = broker.memory() - before
+    counted = Page(port).samples[("martlet_group_memory_bytes", ())]
+    print(f"note 10,000 groups and one of 1,000 members: {grown / 1e6:.0f} MB more memory, {counted / 1e6:.0f} MB counted, {promised / 1e6:.0f} MB promised")
+    assert counted < promised and grown < promised, (grown, counted, promised)
+    assert grown < 2 * counted + (16 << 20), "what groups take is not what is counted, and so not what is bounded"
+    for answer in all_answered(connections, [heartbeat("crowd", g, own) for own, g in members]):
+        assert answer.take("ih")[1] == 0, "a member of the crowd was put out"
+    for start in range(0, 10_000, 1_000):
+        for answer in all_answered(connections, [heartbeat(*m) for m in alone[start:start + 1_000]]):
+            assert answer.take("ih")[1] == 0, "a group was disturbed"

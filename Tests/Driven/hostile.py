@@ -14,7 +14,7 @@ class Bystander(threading.Thread):
         super().__init__()
         self.connection, self.topic, self.ended = Connection(broker.port), topic, threading.Event()
         assert self.connection.create_topic(topic) == 0
-        self.waits, self.error = [], None
+        self.waits, self.produced, self.error = [], [], None
 
     def run(self):
         try:
@@ -23,6 +23,7 @@ class Bystander(threading.Thread):
                 started = time.monotonic()
                 error, offset = self.connection.produce(self.topic, 0, [b"%d" % count])
                 assert (error, offset) == (0, count), f"error {error}, offset {offset} for record {count}"
+                self.produced.append(time.monotonic() - started)
                 error, _, batches = self.connection.fetch(self.topic, 0, count)
                 assert error == 0 and values_in(batches) == [(count, b"%d" % count)], (error, batches[:100])
                 self.waits.append(time.monotonic() - started)

@@ -540,3 +540,62 @@ def under_systemd_the_service_starts_by_itself_comes_back_after_a_crash_and_stop
             assert not (machine.root / "var/lib/martlet").exists()
         finally:
             booted.end()
+
+
+class Machine:
+    """A machine of which scripts/prepare sees what it is shown: which packages are there, what apt-get does, which Swift there is."""
+
+    NEEDED = ("bash", "cat", "env", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sort", "tail", "touch")
+
+    def __init__(self, root):
+        self.root, self.programs = root, root / "bin"
+        self.programs.mkdir()
+        for name in self.NEEDED:
+            (self.programs / name).symlink_to(shutil.which(name))
+        shutil.copy(ROOT / "scripts/prepare", root / "prepare")
+        for path in (root, self.programs):
+            path.chmod(0o755)
+        self.has("dpkg-query", "echo installed")
+        self.has("apt-get", f"echo $* >> {root}/asked")
+
+    def has(self, name, text):
+        (self.programs / name).unlink(missing_ok=True)
+        (self.programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (self.programs / name).chmod(0o755)
+
+    def prepare(self, kind, *before):
+        """(exit code, what it said)."""
+        done = subprocess.run([*before, shutil.which("bash"), self.root / "prepare", kind], capture_output=True, text=True, timeout=60, cwd=self.root,
+                              env={"PATH": str(self.programs), "TMPDIR": str(self.root)})
+        return done.returncode, done.stdout + done.stderr
+
+
+@test
+def what_is_missing_to_build_is_installed_or_a_sentence():
+    with folder() as root:
+        machine = Machine(root)
+        code, said = machine.prepare("build")
+        assert code == 1 and said.count("\n") == 1 and "Swift is not installed" in said and "https://www.swift.org" in said, said
+        machine.has("swift", 'echo "Swift version 5.10.1 (swift-5.10.1-RELEASE)"')
+        code, said = machine.prepare("build")
+        assert code == 1 and said.count("\n") == 1 and "this is 5.10" in said, said
+        machine.has("swift", "exit 1")
+        assert "of an unknown version" in machine.prepare("test")[1]
+        machine.has("swift", 'echo "Swift version 6.3.1 (swift-6.3.1-RELEASE)"')
+        for kind in ("build", "tools", "test", "bench", "package"):
+            assert machine.prepare(kind) == (0, ""), kind
+        assert not (root / "asked").exists(), "nothing was missing"
+
+        machine.has("dpkg-query", '[[ ${@: -1} == libuv1-dev ]] && echo not-installed || echo installed')
+        if os.geteuid() == 0:
+            code, said = machine.prepare("build")
+            assert code == 0 and said == "Installing libuv1-dev\n", said
+            assert "install --yes --no-install-recommends libuv1-dev" in (root / "asked").read_text()
+            machine.has("apt-get", "echo E: no such thing >&2; exit 100")
+            code, said = machine.prepare("build")
+            assert code == 1 and "apt-get could not install libuv1-dev" in said, said
+            someone = [shutil.which("setpriv"), "--reuid=65534", "--regid=65534", "--clear-groups"]
+        else:
+            someone = []
+        code, said = machine.prepare("build", *someone)
+        assert code == 1 and said.count("\n") == 1 and "run 'apt-get install libuv1-dev' as root" in said, said

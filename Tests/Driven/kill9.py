@@ -115,6 +115,10 @@ def judge(sender, found, exactly_once):
 
 @test
 def what_was_acknowledged_survives_fifty_kills():
+    kill_again_and_again(KILLS)
+
+
+def kill_again_and_again(kills):
     random = seeded("kill9")
     broker = Broker(settings={"log.segment.bytes": "1048576", "num.partitions": "1"}).start()
     create(broker, "plain", 3)
@@ -135,7 +139,7 @@ def what_was_acknowledged_survives_fifty_kills():
     started, slowest = time.monotonic(), 0
     lives = 0  # those in which a record was acknowledged with acks=all
     try:
-        for _ in range(KILLS):
+        for _ in range(kills):
             before = sum(map(len, senders[2].told.values()))
             time.sleep(random.uniform(0.05, 0.8) if random.random() < 0.8 else random.uniform(0, 0.05))
             lives += sum(map(len, senders[2].told.values())) > before
@@ -152,9 +156,9 @@ def what_was_acknowledged_survives_fifty_kills():
         reader.join()
     found = read_all(broker)
     told = {s.kind: sum(len(t) for t in s.told.values()) for s in senders}
-    print(f"note {KILLS} kills in {time.monotonic() - started:.0f} s, slowest start {slowest * 1000:.0f} ms; acknowledged {told}, of acks=all in {lives} lives; "
+    print(f"note {kills} kills in {time.monotonic() - started:.0f} s, slowest start {slowest * 1000:.0f} ms; acknowledged {told}, of acks=all in {lives} lives; "
           f"{sum(map(len, found.values()))} records in the log")
-    assert told["acks=all"] >= 1000 and lives >= KILLS / 2, "too little was acknowledged to say anything"
+    assert told["acks=all"] >= 100 * kills and lives >= kills / 2, "too little was acknowledged to say anything"
     for sender in senders:
         if sender.kind != "acks=0":  # nothing is promised to it, and its client invents the offsets
             judge(sender, found, exactly_once=sender.kind == "acks=all")

@@ -42,10 +42,11 @@ class Memory(threading.Thread):
 
 
 def figures(name, memory, bystander):
-    waits = sorted(bystander.waits)
-    middle, late = waits[len(waits) // 2] * 1000, waits[int(len(waits) * 0.99)] * 1000
-    print(f"note {name}: {memory.most / MEGABYTE:.0f} of {memory.limit / MEGABYTE:.0f} MB; another's produce and fetch took "
-          f"{middle:.1f} ms, 99 in 100 at most {late:.0f} ms, the worst {waits[-1] * 1000:.0f} ms, of {len(waits)}", flush=True)
+    def told(waits):
+        waits = [wait * 1000 for wait in sorted(waits)]
+        return f"{waits[len(waits) // 2]:.1f} ms, 99 in 100 at most {waits[int(len(waits) * 0.99)]:.0f} ms, the worst {waits[-1]:.0f} ms"
+    print(f"note {name}: {memory.most / MEGABYTE:.0f} of {memory.limit / MEGABYTE:.0f} MB; another's produce took {told(bystander.produced)}; "
+          f"with the fetch of it {told(bystander.waits)}; {len(bystander.waits)} of them", flush=True)
 
 
 def many_descriptors(count):

@@ -1,6 +1,7 @@
 """Quotas, as clients see them: what is set by one and described by another, who is told to wait, and why one waits."""
 import json, socket, struct, threading, time
 from driving import Broker, run_program, test, wait_until
+from wire import Connection, batch, produce as wire_produce
 from confluent_kafka import Consumer, Producer, TopicPartition, OFFSET_BEGINNING
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka.admin import KafkaAdminClient
@@ -136,6 +137,32 @@ def changes_of_topics_beyond_the_quota_wait():
     admin.create_topics([NewTopic("second", 1, 1)], request_timeout=20)["second"].result(20)
     took = time.monotonic() - started
     assert 2.5 < took < 10, took
+
+
+@test
+def a_client_whose_requests_take_too_much_time_is_told_to_wait_and_is_read_no_further():
+    broker = Broker().start()
+    create(broker, "t")
+    # a ten-thousandth of a processor: a hundred microseconds a second, of which ten seconds' worth may come at once
+    config(broker, "set", "client", "busy", "request_percentage=0.01")
+    freely, told = send(broker, "t", "other", 12, 100)
+    assert not told, told
+    held, told = send(broker, "t", "busy", 12, 100)
+    assert told and 0 < max(told) <= 1000, f"it was not told to wait, or for more than a window: {told}"
+    assert held > freely + sum(told) / 1000 / 2, f"{held:.2f} s with the quota and {freely:.2f} s without it, with waits of {sum(told)} ms"
+    # by hand: who does not wait by himself is not read for as long as he was told to wait
+    connection = Connection(broker.port, timeout=20)
+    records, waits = batch([b"x"]), []
+    for _ in range(6):
+        connection.send(wire_produce("t", 0, records, client="busy"))
+        started = time.monotonic()
+        answer = connection.receive()[1]
+        took = time.monotonic() - started
+        if waits and waits[-1] > 100:
+            assert took > waits[-1] / 1000 * 0.9, f"told to wait {waits[-1]} ms, and answered after {took * 1000:.0f}"
+        answer.take("i"), answer.string(), answer.take("iihqq")
+        waits.append(answer.take("i"))
+    assert max(waits) > 100, waits
 
 
 @test

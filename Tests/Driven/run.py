@@ -12,8 +12,8 @@ sys.path.insert(0, str(HERE))
 # In the order in which they run: what says most about the program first.
 SUITES = [
     "start", "settings", "kcat", "confluent", "kafka_python", "aio", "sarama", "groups", "rebalances", "consumer_protocol",
-    "transactions", "compaction", "quotas", "cli", "directories", "takeover", "kill9", "torture", "hostile", "overload",
-    "full_disk", "metrics", "conformance", "install", "simulation", "fuzz", "bench",
+    "transactions", "exactly_once", "loops", "compaction", "quotas", "cli", "directories", "takeover", "kill9", "torture",
+    "hostile", "overload", "full_disk", "metrics", "readme", "conformance", "install", "simulation", "fuzz", "bench",
 ]
 
 

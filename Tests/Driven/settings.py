@@ -1,6 +1,6 @@
 """Settings whose effect is seen from outside: the broker is started with them, and behaves otherwise than without."""
-import ctypes, os, socket, struct, time
-from driving import Broker, free_port, test, wait_until
+import ctypes, json, os, socket, struct, time
+from driving import Broker, free_port, run_program, test, wait_until
 from wire import API_VERSIONS, METADATA, Closed, Connection, batch, create_topic, frame, produce, string, values_in
 
 HOUR = 3_600_000
@@ -139,6 +139,29 @@ def partitions_are_spread_over_the_log_directories():
 
 
 @test
+def the_threads_of_directories_are_as_many_as_was_altered_and_stay_so():
+    broker = Broker()
+    broker.settings["log.dirs"] = f"{broker.folder}/a,{broker.folder}/b"
+    broker.settings["num.recovery.threads.per.data.dir"] = "3"
+    broker.start()
+
+    def altered(*change):
+        got = run_program("config", "set", "cluster", *change, "--bootstrap", broker.address)
+        assert got.returncode == 0, got.stderr
+    assert Connection(broker.port).create_topic("many", 40) == 0
+    wait_until(lambda: threads(broker, "bulk") == 6, 3, what="three threads a directory")
+    altered("num.recovery.threads.per.data.dir=1")
+    wait_until(lambda: threads(broker, "bulk") <= 2, 3, what="the end of the others")
+    broker.kill()
+    broker.start()
+    assert Connection(broker.port).create_topic("more", 40) == 0
+    assert 1 <= threads(broker, "bulk") <= 2, "the file counted at the next start"
+    altered("--delete", "num.recovery.threads.per.data.dir")
+    assert Connection(broker.port).create_topic("most", 40) == 0
+    wait_until(lambda: threads(broker, "bulk") == 6, 3, what="as many as the file says")
+
+
+@test
 def log_dir_counts_where_log_dirs_is_not_set():
     broker = Broker()
     del broker.settings["log.dirs"]
@@ -179,6 +202,43 @@ def loops_and_the_level_of_the_log_are_as_set():
     assert threads(broker, "loop") - threads(few, "loop") == 2, (threads(broker, "loop"), threads(few, "loop"))
     assert few.log() == "", few.log()
     assert all(line.split()[2] == "network" for line in broker.log().splitlines()), broker.log()
+
+
+@test
+def levels_of_loggers_are_altered_while_the_broker_runs_and_no_longer():
+    broker, connection = started(martlet_log_level="error")
+
+    def alter(*changes):
+        body = struct.pack(">i", 1) + b"\x08" + string("1") + struct.pack(">i", len(changes))
+        for name, value in changes:
+            body += string(name) + (b"\0" + string(value) if value else b"\1" + struct.pack(">h", -1))
+        answer = connection.ask(frame(44, 0, body + b"\0"))
+        answer.take("ii")
+        return answer.take("h")
+
+    def said_of_a_connection():
+        before = len(broker.log())
+        Connection(broker.port).close()
+        time.sleep(0.3)
+        return broker.log()[before:]
+    assert said_of_a_connection() == ""
+    assert alter(("network", "DEBUG")) == 0
+    assert "DEBUG network connection opened" in said_of_a_connection()
+    assert alter(("network", None)) == 0
+    assert said_of_a_connection() == ""
+    assert alter(("root", "TRACE"), ("network", "LOUD")) == 40, "INVALID_CONFIG"
+    assert said_of_a_connection() == ""
+    assert alter(("root", "TRACE")) == 0
+    assert "DEBUG network connection opened" in said_of_a_connection()
+    shown = json.loads(run_program("config", "get", "loggers", "1", "network", "root", "--json", "--bootstrap", broker.address).stdout)
+    assert [(c["name"], c["value"]) for c in shown["configs"]] == [("network", "DEBUG"), ("root", "DEBUG")], shown
+    got = run_program("config", "set", "loggers", "1", "network=ERROR", "requests=ERROR", "--bootstrap", broker.address)
+    assert got.returncode == 0, got.stderr
+    assert said_of_a_connection() == ""
+    got = run_program("config", "set", "loggers", "1", "netwerk=INFO", "--bootstrap", broker.address)
+    assert got.returncode == 1 and "There is no logger netwerk" in got.stderr, got
+    broker.restart()
+    assert said_of_a_connection() == "", "it starts with what its file says"
 
 
 # Topics

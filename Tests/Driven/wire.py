@@ -51,11 +51,11 @@ def batch(values, timestamp=1_700_000_000_000, producer=(-1, -1, -1), attributes
     return struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail
 
 
-def produce(topic, partition, records, acks=-1, timeout=10_000, correlation=1, transactional_id=None):
+def produce(topic, partition, records, acks=-1, timeout=10_000, correlation=1, transactional_id=None, client="driven"):
     ident = struct.pack(">h", -1) if transactional_id is None else string(transactional_id)
     body = ident + struct.pack(">hi", acks, timeout) + struct.pack(">i", 1) + string(topic)
     body += struct.pack(">iii", 1, partition, len(records)) + records
-    return frame(PRODUCE, 3, body, correlation)
+    return frame(PRODUCE, 3, body, correlation, client)
 
 
 def fetch(topic, partition, offset, max_bytes=1 << 20, wait=500, min_bytes=1, correlation=1):

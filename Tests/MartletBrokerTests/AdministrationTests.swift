@@ -150,6 +150,61 @@ extension BrokerWorld {
         #expect(world.until { second.frames.count == 1 }, "a place is free")
     }
 
+    @Test func theLevelsOfLoggersAreAlteredAllOrNoneAndOnlyAsLevelsCanBe() throws {
+        let world = try BrokerWorld([("martlet.log.level", "info,keeper:error")])
+        final class Followed: @unchecked Sendable { var levels: [LogLevels] = [] }
+        let followed = Followed()
+        world.broker.loggers.follow { followed.levels.append($0) }
+        func levels() throws -> [String: String] {
+            var request = DescribeConfigsRequest()
+            request.resources = [.init()]
+            request.resources[0].resourceType = 8
+            request.resources[0].resourceName = "1"
+            request.resources[0].configurationKeys = nil
+            let result = try world.ask(request, version: 4).results[0]
+            #expect(result.errorCode == .none && result.configs.allSatisfy { $0.configSource == 6 && !$0.readOnly })
+            return Dictionary(uniqueKeysWithValues: result.configs.map { ($0.name, $0.value ?? "") })
+        }
+        let start = try levels()
+        #expect(start["root"] == "INFO" && start["keeper"] == "ERROR" && start["network"] == "INFO")
+        #expect(start["transactions"] == "INFO" && start["metrics"] == "INFO")
+
+        #expect(try world.alter(8, "1", ("network", "TRACE"), ("root", "WARN"), ("keeper", nil)) == .none)
+        let altered = try levels()
+        #expect(altered["root"] == "WARN" && altered["groups"] == "WARN" && altered["keeper"] == "WARN")
+        #expect(altered["network"] == "DEBUG", "there is no finer level here")
+        let last = try #require(followed.levels.last)
+        #expect(last.general == .warning && last.level(of: "network") == .debug && last.level(of: "keeper") == .warning)
+
+        let refused: [([(String, String?)], ErrorCode)] = [
+            ([("network", "INFO"), ("kafka.server", "INFO")], .invalidConfig), ([("network", "info")], .invalidConfig),
+            ([("network", "LOUD")], .invalidConfig), ([("root", nil)], .invalidRequest),
+            ([("network", "INFO"), ("network", "WARN")], .invalidRequest),
+        ]
+        for (changes, error) in refused {
+            var request = IncrementalAlterConfigsRequest()
+            request.resources = [.init()]
+            request.resources[0].resourceType = 8
+            request.resources[0].resourceName = "1"
+            request.resources[0].configs = changes.map { name, value in
+                var config = IncrementalAlterConfigsRequest.AlterableConfig()
+                (config.name, config.value, config.configOperation) = (name, value, value == nil ? 1 : 0)
+                return config
+            }
+            #expect(try world.ask(request, version: 1).responses[0].errorCode == error, "\(changes)")
+            request.resources[0].configs = [.init()]
+            request.resources[0].configs[0].name = "network"
+            request.resources[0].configs[0].value = "ERROR"
+            request.validateOnly = true
+            #expect(try world.ask(request, version: 1).responses[0].errorCode == .none)
+            request.validateOnly = false
+            request.resources[0].configs[0].configOperation = 2
+            #expect(try world.ask(request, version: 1).responses[0].errorCode == .invalidRequest, "nothing is appended")
+        }
+        #expect(try levels() == altered && followed.levels.count == 2, "what was refused has changed nothing")
+        #expect(try world.alter(8, "2", ("root", "INFO")) == .invalidRequest, "another broker's")
+    }
+
     @Test func aReplicaMovesAsFastAsItMayAndEverythingIsThere() throws {
         let world = try BrokerWorld([("log.dirs", "/data/a,/data/b"), ("log.segment.bytes", "4000")])
         #expect(try world.alter(4, "", ("replica.alter.log.dirs.io.max.bytes.per.second", "2000")) == .none)

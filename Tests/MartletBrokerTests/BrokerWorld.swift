@@ -57,6 +57,15 @@ final class BrokerWorld: @unchecked Sendable {
         try run { try await process.start() }
     }
 
+    /// Starts it again on the same disk after it was killed.
+    func startAfterKill() throws {
+        host.kill()
+        host = host.restart()
+        process = BrokerProcess(host: host, config: config, sink: sink, memoryBytes: 1 << 30)
+        let process = process
+        try run { try await process.start() }
+    }
+
     func createTopic(_ name: String, partitions: Int32 = 1, configs: [(String, String)] = []) throws {
         let cluster = broker.cluster
         let topic = NewTopic(

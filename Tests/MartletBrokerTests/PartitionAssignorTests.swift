@@ -141,6 +141,123 @@ import Testing
         #expect(loads(PartitionAssignor.range.assign(many, topics)) == [1, 1, 1, 1, 1, 0, 0])
     }
 
+    private func near(_ members: [AssignedMember], _ topics: [UUID: AssignedTopic], _ assignment: [PartitionSet]) -> Int {
+        var count = 0
+        for (member, partitions) in zip(members, assignment) {
+            for (topic, numbers) in partitions {
+                count += numbers.count { topics[topic]!.racks[Int($0)].contains(member.rack ?? "nowhere") }
+            }
+        }
+        return count
+    }
+
+    @Test("range: a partition goes to a member in a rack of its replicas, and everybody has as many as without racks")
+    func rangeKnowsRacks() {
+        for racks in [2, 3] {
+            let topics = [
+                topic(1): AssignedTopic(partitionCount: 12, racks: (0..<12).map { ["r\($0 % racks)"] }),
+                topic(2): AssignedTopic(partitionCount: 12, racks: (0..<12).map { ["r\($0 % racks)"] }),
+            ]
+            let group = members(6, [topic(1), topic(2)], racks: racks)
+            let assignment = PartitionAssignor.range.assign(group, topics)
+            check(assignment, group, topics)
+            #expect(loads(assignment) == [4, 4, 4, 4, 4, 4])
+            #expect(near(group, topics, assignment) == 24, "all is read in its own rack")
+            #expect(assignment.allSatisfy { $0[topic(1)] == $0[topic(2)] }, "the same numbers of like topics")
+            let without = members(6, [topic(1), topic(2)])
+            #expect(near(group, topics, PartitionAssignor.range.assign(without, topics)) < 24, "which runs alone would not do")
+        }
+    }
+
+    @Test("range: where racks tell nothing apart it is as without them, and members keep their order")
+    func rangeWithoutADifference() {
+        let everywhere = (0..<5).map { _ in ["r0", "r1"] }
+        let oneRack = (0..<5).map { _ in ["r0"] }
+        let elsewhere = (0..<5).map { ["q\($0)"] }
+        for racks in [everywhere, oneRack, elsewhere, []] {
+            let topics = [topic(1): AssignedTopic(partitionCount: 5, racks: racks)]
+            let assignment = PartitionAssignor.range.assign(members(2, [topic(1)], racks: 2), topics)
+            #expect(assignment == [[topic(1): [0, 1, 2]], [topic(1): [3, 4]]], "\(racks)")
+        }
+        let topics = [topic(1): AssignedTopic(partitionCount: 4, racks: [["r0"], ["r1"], ["r0"], ["r1"]])]
+        let assignment = PartitionAssignor.range.assign(members(2, [topic(1)]), topics)
+        #expect(assignment == [[topic(1): [0, 1]], [topic(1): [2, 3]]], "nobody says where he is")
+    }
+
+    @Test("range: across racks all is given evenly, near where it can be, and stays while nobody comes or goes")
+    func rangeAcrossRacks() {
+        var random = SeededRandom(seed: 3)
+        for _ in 0..<300 {
+            let (racks, replicas) = (2 + random.below(2), 1 + random.below(2))
+            let topics = Dictionary(
+                uniqueKeysWithValues: (0..<1 + random.below(3)).map { number in
+                    let (count, shift) = (1 + random.below(16), random.below(racks))
+                    let placed = (0..<count).map { partition in
+                        (0..<replicas).map { "r\((partition + shift + $0) % racks)" }.sorted()
+                    }
+                    return (topic(number), AssignedTopic(partitionCount: Int32(count), racks: placed))
+                })
+            let ids = topics.keys.sorted { $0.low < $1.low }
+            var group = (0..<1 + random.below(7)).map { index in
+                AssignedMember(id: "m\(index)", rack: random.chance(1, in: 8) ? nil : "r\(random.below(racks))", topics: ids)
+            }
+            for step in 0..<4 {
+                let assignment = PartitionAssignor.range.assign(group, topics)
+                check(assignment, group, topics)
+                var alone = group
+                for index in alone.indices { (alone[index].rack, alone[index].before) = (nil, [:]) }
+                let runs = PartitionAssignor.range.assign(alone, topics)
+                for id in ids {
+                    let sizes = { (one: [PartitionSet]) in one.map { $0[id]?.count ?? 0 }.sorted() }
+                    #expect(sizes(assignment) == sizes(runs), "of each topic as many as without racks")
+                    for other in ids where topics[other]!.partitionCount == topics[id]!.partitionCount {
+                        #expect(assignment.allSatisfy { $0[id] == $0[other] }, "like topics are read together")
+                    }
+                }
+                if ids.count == 1 { expectNearness(group, ids[0], topics, assignment) }
+                group = after(group, assignment)
+                #expect(PartitionAssignor.range.assign(group, topics) == assignment, "nothing changed, and nothing moves")
+                if random.chance(1, in: 2), group.count > 1 {
+                    group.remove(at: random.below(group.count))
+                } else {
+                    group.append(AssignedMember(id: "n\(step)", rack: "r\(random.below(racks))", topics: ids))
+                }
+            }
+        }
+    }
+
+    /// Nobody far has what somebody near would have taken, who has less than the most that anybody may have.
+    private func expectNearness(
+        _ group: [AssignedMember], _ id: UUID, _ topics: [UUID: AssignedTopic], _ assignment: [PartitionSet]
+    ) {
+        func isNear(_ member: AssignedMember, _ number: Int32) -> Bool { near([member], topics, [[id: [number]]]) == 1 }
+        let most = loads(assignment).max()!
+        for (member, partitions) in zip(group, assignment) {
+            for number in partitions[id] ?? [] where !isNear(member, number) {
+                for (other, theirs) in zip(group, assignment) where isNear(other, number) {
+                    #expect(theirs[id]?.count ?? 0 >= most - 1, "\(number) should be \(other.id)'s and is \(member.id)'s")
+                }
+            }
+        }
+    }
+
+    @Test("range: who joins takes what is near to him from nobody who would be left with less than his share")
+    func rangeStaysWithItsRacks() {
+        let topics = [topic(1): AssignedTopic(partitionCount: 12, racks: (0..<12).map { ["r\($0 % 3)"] })]
+        var group = members(3, [topic(1)], racks: 3)
+        let first = PartitionAssignor.range.assign(group, topics)
+        #expect(near(group, topics, first) == 12)
+        group = after(group, first) + [AssignedMember(id: "n", rack: "r1", topics: [topic(1)])]
+        let second = PartitionAssignor.range.assign(group, topics)
+        check(second, group, topics)
+        #expect(loads(second) == [3, 3, 3, 3])
+        #expect(moved(group, second) == 3, "what moves is the newcomer's share")
+        #expect(second[3][topic(1)]!.contains { $0 % 3 == 1 }, "and what of it can be near is")
+        group = Array(after(group, second).dropLast())
+        let third = PartitionAssignor.range.assign(group, topics)
+        #expect(moved(group, third) == 0 && near(group, topics, third) == 12, "when he leaves all is as it was")
+    }
+
     @Test("a thousand members and ten thousand partitions are assigned, and assigned again when one leaves, in no time")
     func large() {
         let topics = Dictionary(uniqueKeysWithValues: (0..<10).map { (topic($0), AssignedTopic(partitionCount: 1_000)) })
@@ -152,6 +269,20 @@ import Testing
             group = Array(after(group, assignment).dropLast())
             let next = PartitionAssignor.uniform.assign(group, topics)
             #expect(moved(group, next) == 0)
+        }
+        #expect(spent < .seconds(10), "\(spent)")
+    }
+
+    @Test("a thousand members in three racks share ten topics by range in no time, too")
+    func largeInRacks() {
+        let racked = (0..<1_000).map { ["r\($0 % 3)", "r\(($0 + 1) % 3)"] }
+        let topics = Dictionary(
+            uniqueKeysWithValues: (0..<10).map { (topic($0), AssignedTopic(partitionCount: 1_000, racks: racked)) })
+        let group = members(1_000, topics.keys.sorted { $0.low < $1.low }, racks: 3)
+        let spent = ContinuousClock().measure {
+            let assignment = PartitionAssignor.range.assign(group, topics)
+            #expect(Set(loads(assignment)) == [10])
+            #expect(near(group, topics, assignment) > 9_900)
         }
         #expect(spent < .seconds(10), "\(spent)")
     }

@@ -293,6 +293,38 @@ private final class Pumper: @unchecked Sendable {
         #expect(world.until(atMost: .seconds(30)) { clients.allSatisfy { !$0.frames.isEmpty } })
     }
 
+    @Test func whoseRequestsTakeMoreTimeThanItMayHaveIsToldToWaitAndReadNoFurtherForSoLong() throws {
+        let world = try BrokerWorld()
+        world.host.workPerLook = .microseconds(500)
+        // a hundredth of a processor, of which ten seconds' worth may come at once
+        #expect(try world.setQuotas([("client-id", "busy")], ("request_percentage", 1)) == .none)
+        let busy = try world.connect(), other = try world.connect()
+        var count = 0
+        func ask(_ client: RawClient, _ name: String) throws -> Int32 {
+            let before = client.frames.count
+            client.send(metadata(id: 1, client: name))
+            try #require(world.until { client.frames.count > before })
+            return try client.answer(MetadataResponse.self, before, version: 9).throttleTimeMs
+        }
+        var wait: Int32 = 0
+        while wait == 0, count < 400 { (wait, count) = (try ask(busy, "busy"), count + 1) }
+        // 100 ms of work, of at least one millisecond and at most five a request
+        #expect((20...101).contains(count), "\(count) requests before it had to wait")
+        #expect((1...1000).contains(wait), "\(wait) ms: a window at most")
+        for _ in 0..<50 { #expect(try ask(other, "other") == 0, "who has no quota never waits") }
+        // beyond it by far the wait is a whole window, and the connection takes nothing for as long
+        for _ in 0..<200 where wait < 1000 { wait = try ask(busy, "busy") }
+        #expect(wait == 1000)
+        let muted = busy.frames.count
+        busy.send(metadata(id: 2, client: "busy"))
+        world.simulated.run(for: .milliseconds(950))
+        #expect(busy.frames.count == muted, "it was read all the same")
+        #expect(world.until(atMost: .milliseconds(200)) { busy.frames.count == muted + 1 })
+        // when all windows are over nothing is owed
+        world.simulated.run(for: .seconds(15))
+        #expect(try ask(busy, "busy") == 0)
+    }
+
     @Test func quotasAreThereAfterARestart() throws {
         let world = try BrokerWorld()
         try world.createTopic("t")

@@ -7,7 +7,7 @@ import MartletWire
 import Testing
 
 /// A client of one request at a time, that speaks of transactions.
-private final class TransactionClient {
+final class TransactionClient {
     let world: BrokerWorld
     private let client: RawClient
     private var count: Int32 = 0
@@ -66,6 +66,34 @@ private final class TransactionClient {
         request.v3AndBelowTopics = [added]
         let answer: AddPartitionsToTxnResponse = try ask(request, version: 3)
         return ErrorCode(rawValue: answer.resultsByTopicV3AndBelow[0].resultsByPartition[0].partitionErrorCode)
+    }
+
+    /// An offset of the first partition of a topic, for a group.
+    func commit(
+        _ id: String, _ producer: InitProducerIdResponse, group: String, _ topic: String, _ offset: Int64
+    ) throws -> ErrorCode {
+        var adding = AddOffsetsToTxnRequest()
+        (adding.transactionalID, adding.producerID, adding.producerEpoch) = (id, producer.producerID, producer.producerEpoch)
+        adding.groupID = group
+        let added: AddOffsetsToTxnResponse = try ask(adding, version: 3)
+        guard added.errorCode == .none else { return added.errorCode }
+        var partition = TxnOffsetCommitRequest.TxnOffsetCommitRequestPartition()
+        partition.committedOffset = offset
+        var committed = TxnOffsetCommitRequest.TxnOffsetCommitRequestTopic()
+        (committed.name, committed.partitions) = (topic, [partition])
+        var request = TxnOffsetCommitRequest()
+        (request.transactionalID, request.producerID, request.producerEpoch) = (id, producer.producerID, producer.producerEpoch)
+        (request.groupID, request.topics) = (group, [committed])
+        let answer: TxnOffsetCommitResponse = try ask(request, version: 3)
+        return answer.topics[0].partitions[0].errorCode
+    }
+
+    func end(_ id: String, _ producer: InitProducerIdResponse, commits: Bool = true) throws -> ErrorCode {
+        var request = EndTxnRequest()
+        (request.transactionalID, request.producerID, request.producerEpoch) = (id, producer.producerID, producer.producerEpoch)
+        request.committed = commits
+        let answer: EndTxnResponse = try ask(request, version: 3)
+        return answer.errorCode
     }
 
     func produce(

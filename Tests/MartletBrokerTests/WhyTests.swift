@@ -5,7 +5,23 @@ import MartletModel
 import MartletWire
 import Testing
 
-/// Each sentence comes from a group or a topic that is really stuck in this way.
+extension BrokerWorld {
+    func explain(_ kind: ExplainRequest.Kind, _ name: String) throws -> ExplainResponse {
+        let client = try connect()
+        defer { client.close() }
+        client.send(frame(ExplainRequest(kind, name), version: 0, id: 1))
+        try #require(until { client.frames.count == 1 })
+        let bytes = client.frames[0]
+        return try bytes.withUnsafeBytes { bytes in
+            var reader = ByteReader(bytes)
+            _ = try reader.int32()
+            return try ExplainResponse.decode(from: &reader, version: 0)
+        }
+    }
+}
+
+/// Each sentence comes from a group or a topic that is really stuck in this way. Those of consumer groups, transactions
+/// and partitions are in `WhyIsItStuckBehind`.
 @Suite struct WhyIsItStuck {
     private func reasons(_ world: GroupWorld, _ group: String = "g") throws -> [Reason] {
         try #require(world.machine.explain(group, at: world.moment)).reasons
@@ -103,16 +119,7 @@ import Testing
     // MARK: A whole broker
 
     private func explain(_ world: BrokerWorld, _ kind: ExplainRequest.Kind, _ name: String) throws -> ExplainResponse {
-        let client = try world.connect()
-        defer { client.close() }
-        client.send(frame(ExplainRequest(kind, name), version: 0, id: 1))
-        try #require(world.until { client.frames.count == 1 })
-        let bytes = client.frames[0]
-        return try bytes.withUnsafeBytes { bytes in
-            var reader = ByteReader(bytes)
-            _ = try reader.int32()
-            return try ExplainResponse.decode(from: &reader, version: 0)
-        }
+        try world.explain(kind, name)
     }
 
     @Test func anOpenTransactionIsNamedWithWhatItHoldsBack() throws {

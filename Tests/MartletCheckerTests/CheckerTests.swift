@@ -3,7 +3,7 @@ import MartletChecker
 import Testing
 
 /// A history that is written down by hand: every event is a moment after the one before it.
-private struct Story {
+struct Story {
     private(set) var events: [HistoryEvent] = []
     private var operations = 0
     private(set) var now: Int64 = 0
@@ -17,15 +17,14 @@ private struct Story {
     @discardableResult
     mutating func send(
         _ values: [String], by producer: String = "p", to place: Place = Story.place, acks: Int = -1, idempotent: Bool = false,
-        in transaction: String? = nil
+        in transaction: String? = nil, keys: [String] = [], tombstones: [Int] = []
     ) -> Int {
         operations += 1
         happened(
             .send(
                 SentBatch(
                     operation: operations, producer: producer, place: place, values: values, acks: acks,
-                    isIdempotent: idempotent,
-                    transaction: transaction)))
+                    isIdempotent: idempotent, transaction: transaction, keys: keys, tombstones: tombstones)))
         return operations
     }
 
@@ -96,7 +95,7 @@ private struct Story {
 }
 
 /// What the checkers say about a story: each kind once. The same must be said when it has been written down and read again.
-private func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
+func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
     var story = Story()
     tell(&story)
     let verdicts = Checks.judge(story.events)

@@ -20,6 +20,12 @@ import Testing
         #expect(fault("{\"at\":1,\"event\":\"sent\"}") == "line 1: no event is called \"sent\"")
         #expect(fault("{\"at\":1.5,\"event\":\"ended\",\"how\":\"kill\"}") == "line 1: \"at\" is to be a whole number")
         #expect(fault("{\"at\":1,")?.hasPrefix("line 1: ") == true)
+        let send = #"{"at":1,"event":"send","operation":1,"producer":"p","topic":"t","partition":0,"values":["a"]"#
+        #expect(fault(send + ",\"acks\":-1,\"keys\":[]}") == nil)
+        #expect(fault(send + ",\"acks\":-1,\"keys\":[\"k\",\"l\"]}") == "line 1: \"keys\" is to be as many as there are values")
+        #expect(
+            fault(send + ",\"acks\":-1,\"keys\":[\"k\"],\"tombstones\":[1]}")
+                == "line 1: \"tombstones\" is to be a list of indices of values, or left out")
         #expect(fault("{\"at\":1,\"event\":\"broken\",\"reason\":\"no answer\"}") == nil)
     }
 

@@ -302,3 +302,63 @@ func answer(
         #expect(broker.partition().isOffline)
     }
 }
+
+@Suite struct IdlePartitions {
+    /// Ten times a second all partitions were looked at for appends that wait and for `flush.ms`: ten thousand idle ones
+    /// took 4 % of a core.
+    @Test func areNotLookedAtAndThoseWithSomethingThatWaitsAre() throws {
+        let (broker, producer) = try leader(replicas: [1, 2])
+        defer { broker.world.end() }
+        for index in 1..<200 as Range<Int32> { try broker.apply(index) }
+        let lazy = smallTopic { ($0.durability, $0.flushMs) = (.pageCache, 5_000) }
+        try broker.apply(topic: "lazy", id: UUID(high: 1, low: 1), config: lazy)
+        broker.world.run(for: .seconds(1))
+        var looks = LookCount(broker)
+        broker.world.run(for: .seconds(10))
+        #expect(looks.more() == 0)
+
+        broker.append(batch(["a"]), .committed, producer, 1, timeout: .seconds(3))
+        broker.world.run(for: .seconds(10))
+        #expect(producer.error(1) == .requestTimedOut)
+        #expect((25...35).contains(looks.more()), "while it waits, and no longer")
+
+        broker.append(batch(["a"]), .written, producer, 2, partition: broker.partition(topic: "lazy"))
+        broker.world.run(for: .seconds(4))
+        #expect(producer.error(2) == ErrorCode.none && broker.partition(topic: "lazy").durableOffset == 0)
+        broker.world.run(for: .seconds(10))
+        #expect(broker.partition(topic: "lazy").durableOffset == 1)
+        #expect((40...60).contains(looks.more()))
+        broker.append(batch(["a"]), .committed, producer, 3, partition: broker.partition(7))
+        broker.world.run(for: .seconds(10))
+        #expect(producer.error(3) == ErrorCode.none)
+        #expect(looks.more() <= 1, "what was over before the next look is looked at once")
+    }
+
+    @Test func thatAreToldOfFlushMsWhileSomethingIsNotSyncedAreFlushedAllTheSame() throws {
+        let (broker, producer) = try leader(config: smallTopic { $0.durability = .pageCache })
+        defer { broker.world.end() }
+        broker.append(batch(["a"]), .written, producer, 1)
+        broker.world.run(for: .seconds(2))
+        #expect(broker.partition().durableOffset == 0)
+        broker.host.files.syncLatency = Latency(.seconds(1), .seconds(1))
+        broker.replicas.configChanged(topic: topicName, smallTopic { ($0.durability, $0.flushMs) = (.pageCache, 200) })
+        broker.append(batch(["b"]), .written, producer, 2)
+        broker.world.run(for: .seconds(4))
+        #expect(broker.partition().durableOffset == 2)
+    }
+}
+
+private struct LookCount {
+    private let unit: LogDirectoryUnit
+    private var before: UInt64
+
+    init(_ broker: Broker) {
+        unit = broker.replicas.units[0]
+        before = unit.timed.lookCount
+    }
+
+    mutating func more() -> UInt64 {
+        defer { before = unit.timed.lookCount }
+        return unit.timed.lookCount - before
+    }
+}

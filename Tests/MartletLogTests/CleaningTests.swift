@@ -243,6 +243,25 @@ private let seeds: ClosedRange<UInt64> = {
         #expect(rounds > 6 && world.cleanedTo == 400)
     }
 
+    @Test func losesNothingWhereTheMapIsFullInTheMiddleOfABatchWithMoreKeysThanAreLookedUpAtOnce() throws {
+        let world = try CleaningWorld(seed: 12)
+        for batch in 0..<2 {
+            try world.append(
+                (0..<600).map { index in
+                    let value = world.random.chance(1, in: 6) ? nil : "\(batch).\(index)"
+                    return ("k\(world.random.below(2000))", value)
+                }, codec: .lz4)
+        }
+        try world.settle()
+        var limits = CleaningLimits()
+        limits.mapBytes = 24 * 530
+        let first = try #require(try world.clean("the first part", limits: limits))
+        #expect((513..<600).contains(first), "\(first)")
+        var rounds = 1
+        while try world.clean("round \(rounds)", limits: limits) != nil, rounds < 10 { rounds += 1 }
+        #expect(rounds == 3 && world.cleanedTo == 1200, "\(rounds)")
+    }
+
     @Test func hasItsSegmentsGroupedUpToTheirSize() throws {
         let world = try CleaningWorld(seed: 7)
         for index in 0..<30 {

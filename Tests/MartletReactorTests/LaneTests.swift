@@ -55,6 +55,34 @@ final class Gate: Sendable {
         }
     }
 
+    @Test func aLaneGrowsForWhatWaitsAndShrinksWhenThatIsDone() async throws {
+        try await withHost { host in
+            let lane = host.makeLane("bulk", threads: 1, limit: 10) as! RealLane
+            let gate = Gate(), running = Atomic<Int>(0)
+            for _ in 0..<4 {
+                #expect(lane.submit({
+                    running.wrappingAdd(1, ordering: .relaxed)
+                    gate.wait()
+                }, on: host.loops[0]) {})
+            }
+            while running.load(ordering: .relaxed) < 1 { await host.loops[0].sleep(for: .milliseconds(1)) }
+            #expect(lane.status.queued == 3)
+            lane.resize(threads: 3)
+            while running.load(ordering: .relaxed) < 3 { await host.loops[0].sleep(for: .milliseconds(1)) }
+            #expect(lane.status.queued == 1)
+            lane.resize(threads: 1)
+            gate.open()
+            while lane.status.completed < 4 { await host.loops[0].sleep(for: .milliseconds(1)) }
+            while lane.threadCount > 1 { await host.loops[0].sleep(for: .milliseconds(1)) }
+            let closed = Gate()
+            for _ in 0..<3 { #expect(lane.submit({ closed.wait() }, on: host.loops[0]) {}) }
+            while lane.status.running == 0 { await host.loops[0].sleep(for: .milliseconds(1)) }
+            #expect(lane.status.running == 1 && lane.status.queued == 2, "one at a time again")
+            closed.open()
+            while lane.status.completed < 7 { await host.loops[0].sleep(for: .milliseconds(1)) }
+        }
+    }
+
     @Test func aBlockedLaneDelaysNoOther() async throws {
         try await withHost { host in
             let slow = host.makeLane("cold-reads", threads: 1, limit: 4)

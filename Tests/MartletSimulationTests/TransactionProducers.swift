@@ -200,7 +200,7 @@ final class TransactionalProcess: @unchecked Sendable {
         for partition in partitions {
             let batch = batch(tried, partition)
             try await patiently { () async throws(ClientFault) in
-                try await client.produce(batch, to: TransactionCast.output, partition, in: id, versions)
+                try await client.produce(batch, to: TransactionCast.output, partition, in: id, versions).error
             }
             sequences[partition, default: 0] += 1
         }
@@ -228,7 +228,7 @@ final class TransactionalProcess: @unchecked Sendable {
     /// Nil while it cannot be told.
     private func nextStep() async throws -> Offset? {
         do throws(ClientFault) {
-            return try await client.stableOffset(group, TransactionCast.input, 0)
+            return try await client.stableOffset(group, TransactionCast.input, 0).map { max($0, 0) }
         } catch {
             throw Stop.lost
         }

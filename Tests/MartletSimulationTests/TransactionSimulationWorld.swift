@@ -66,7 +66,7 @@ final class TransactionSimulationWorld {
                 let group = TransactionCast.group(of: offsets.count)
                 _ = try await reader.findCoordinator(of: group, kind: 0)
                 if let offset = try await reader.stableOffset(group, TransactionCast.input, 0) {
-                    offsets.append(offset)
+                    offsets.append(max(offset, 0))
                 } else {
                     await reader.loop.sleep(for: .milliseconds(20))
                 }

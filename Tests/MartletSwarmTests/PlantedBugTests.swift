@@ -38,12 +38,24 @@ import Testing
         try check(.readsAboveHighWatermark, within: 10, as: [.lostWrite, .broken])
     }
 
+    @Test func aTornEndThatIsNotCutStandsBeforeWhatIsWrittenNext() throws {
+        try check(.forgottenTruncation, within: 10, as: [.lostWrite, .broken])
+    }
+
     @Test func producersThatAreForgottenWriteTwice() throws {
         try check(.forgottenProducers, within: 10, as: [.duplicate, .reordered, .broken])
     }
 
     @Test func aCommitThatIsNotWrittenIsLost() throws {
         try check(.lostCommit, within: 10, as: [.commitLost, .broken])
+    }
+
+    @Test func abortsThatAreNotToldAreRead() throws {
+        try check(.untoldAborts, within: 10, as: [.abortedRead])
+    }
+
+    @Test func aTombstoneThatTheCleanerOverlooksRevivesItsKey() throws {
+        try check(.overlookedTombstones, within: 10, as: [.revivedKey])
     }
 }
 

@@ -65,6 +65,13 @@ struct CommittedOffsets {
         open.isEmpty ? [] : Set(open.values.joined().map(\.id)).sorted()
     }
 
+    /// Those of open transactions, and whose they are: by topic, then partition, then producer id, each once.
+    var openByProducer: [(id: TopicPartition, producer: ProducerID)] {
+        // in any order: sorted below
+        let all = open.flatMap { producer, offsets in Set(offsets.map(\.id)).map { (id: $0, producer: producer) } }
+        return all.sorted { $0.id == $1.id ? $0.producer < $1.producer : $0.id < $1.id }
+    }
+
     func addTopics(to found: inout Set<DeletedTopic>) {
         // in any order: it makes a set
         for (name, partitions) in byTopic {

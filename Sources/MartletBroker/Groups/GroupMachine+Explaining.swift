@@ -6,6 +6,8 @@ package struct GroupExplanation: Sendable {
     package var reasons: [Reason] = []
     /// What it has committed, by partition.
     package var offsets: [(partition: TopicPartition, committed: CommittedOffset)] = []
+    /// What of it belongs to transactions that are open.
+    package var openOffsets: [(partition: TopicPartition, producer: ProducerID)] = []
     /// The client ids of its members, each once, sorted.
     package var clients: [String] = []
 }
@@ -30,12 +32,7 @@ extension GroupMachine {
                     "Its members are of the type \(foreign.type.rawValue), which this broker does not coordinate.")
             ]
         }
-        explanation.reasons += group.offsets.sortedUnstable.map { partition in
-            Reason(
-                "offset-in-transaction", "\(partition)",
-                "An offset for \(partition) belongs to a transaction that is open: members that begin to read this "
-                    + "partition wait until it ends.")
-        }
+        explanation.openOffsets = group.offsets.openByProducer.map { ($0.id, $0.producer) }
         return explanation
     }
 

@@ -39,7 +39,8 @@ package struct AssignedTopic: Sendable {
 /// - `uniform`: nobody has two partitions more than somebody else who could have one of them. What was assigned
 ///   stays where that allows it; what moves goes to a member in the rack of a replica where there is one.
 /// - `range`: of each topic everybody has a run of neighbouring partitions, and of topics with as many partitions and the
-///   same members everybody has the same numbers. Members keep their order, newcomers are last.
+///   same members everybody has the same numbers. Members keep their order, newcomers are last. Where racks tell partitions
+///   apart, everybody has as many as without racks, and of like topics the same numbers, but those that are near to him.
 package enum PartitionAssignor: String, Sendable, CaseIterable {
     case uniform, range
 
@@ -47,40 +48,11 @@ package enum PartitionAssignor: String, Sendable, CaseIterable {
     package func assign(_ members: [AssignedMember], _ topics: [UUID: AssignedTopic]) -> [PartitionSet] {
         guard !members.isEmpty else { return [] }
         switch self {
-        case .range: return RangeAssignment.make(members, topics)
+        case .range: return RangeAssignment(members, topics).make()
         case .uniform:
             var assignment = UniformAssignment(members, topics)
             return assignment.make()
         }
-    }
-}
-
-enum RangeAssignment {
-    static func make(_ members: [AssignedMember], _ topics: [UUID: AssignedTopic]) -> [PartitionSet] {
-        func place(_ member: AssignedMember) -> Int32 {
-            // in any order: it is a minimum
-            member.topics.compactMap { member.before[$0]?.first }.min() ?? .max
-        }
-        let order = members.indices.sorted { one, other in
-            let (a, b) = (members[one], members[other])
-            return (place(a), a.instanceID ?? a.id, a.id) < (place(b), b.instanceID ?? b.id, b.id)
-        }
-        var readers: [UUID: [Int]] = [:]
-        for index in order { for topic in members[index].topics { readers[topic, default: []].append(index) } }
-        var assignment = [PartitionSet](repeating: [:], count: members.count)
-        // in any order: topics have nothing to do with each other
-        for (topic, indexes) in readers {
-            guard let count = topics[topic]?.partitionCount, count > 0 else { continue }
-            let (each, more) = (Int(count) / indexes.count, Int(count) % indexes.count)
-            var first = 0
-            for (position, index) in indexes.enumerated() {
-                let size = each + (position < more ? 1 : 0)
-                guard size > 0 else { break }
-                assignment[index][topic] = (first..<first + size).map(Int32.init)
-                first += size
-            }
-        }
-        return assignment
     }
 }
 

@@ -15,6 +15,7 @@ import MartletWire
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
         let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
+        if waitForExchange(header, frame) { return .answered }
         let acks = head.acks
         produceTimeoutMs = head.timeoutMs
         var transaction: ProduceTransaction?

@@ -20,7 +20,9 @@ enum ListOffsetsHandler {
             topic.partitions.compactMap { table.topic(topic.name)?.partition($0.partitionIndex) }
         }
         let settling = Settling(request.connection.loop)
-        guard settling.begin(partitions) else { return try request.answer(response(asked, request.version, table)) }
+        let waits = settling.begin(partitions)
+        let exchanges = request.broker.topics.areExchanging && settling.begin(exchangesOf: partitions, toAppend: false)
+        guard waits || exchanges else { return try request.answer(response(asked, request.version, table)) }
         let (responder, version) = (request.later(), request.version)
         settling.whenDone { responder.answer(response(asked, version, table)) }
     }

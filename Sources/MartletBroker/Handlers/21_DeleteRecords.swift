@@ -9,6 +9,13 @@ enum DeleteRecordsHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(DeleteRecordsRequest.self)
         let table = request.broker.topics.table
+        let partitions = asked.topics.flatMap { topic in
+            topic.partitions.compactMap { table.topic(topic.name)?.partition($0.partitionIndex) }
+        }
+        try request.answer(afterExchangesOf: partitions) { response(asked, table) }
+    }
+
+    private static func response(_ asked: DeleteRecordsRequest, _ table: LocalTopicTable) -> DeleteRecordsResponse {
         var response = DeleteRecordsResponse()
         for topic in asked.topics {
             var answered = DeleteRecordsResponse.DeleteRecordsTopicResult()
@@ -27,6 +34,6 @@ enum DeleteRecordsHandler {
             }
             response.topics.append(answered)
         }
-        try request.answer(response)
+        return response
     }
 }

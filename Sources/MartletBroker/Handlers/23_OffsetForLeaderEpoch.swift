@@ -8,6 +8,13 @@ enum OffsetForLeaderEpochHandler {
     static func handle(_ request: Request) throws {
         let asked = try request.decode(OffsetForLeaderEpochRequest.self)
         let table = request.broker.topics.table
+        let partitions = asked.topics.flatMap { topic in
+            topic.partitions.compactMap { table.topic(topic.topic)?.partition($0.partition) }
+        }
+        try request.answer(afterExchangesOf: partitions) { response(asked, table) }
+    }
+
+    private static func response(_ asked: OffsetForLeaderEpochRequest, _ table: LocalTopicTable) -> OffsetForLeaderEpochResponse {
         var response = OffsetForLeaderEpochResponse()
         for topic in asked.topics {
             var answered = OffsetForLeaderEpochResponse.OffsetForLeaderTopicResult()
@@ -29,6 +36,6 @@ enum OffsetForLeaderEpochHandler {
             }
             response.topics.append(answered)
         }
-        try request.answer(response)
+        return response
     }
 }

@@ -34,7 +34,7 @@ enum DescribeConfigsHandler {
             type: resource.resourceType, name: resource.resourceName, emptyTopic: .invalidTopicException, broker)
         {
         case .fault(let fault): (result.errorCode, result.errorMessage) = (fault.error, fault.message)
-        case .loggers: result.configs = loggers(broker.config.logLevels)
+        case .loggers: result.configs = loggers(broker.loggers)
         case .settings(let target):
             guard let described = await settings(of: target, broker) else {
                 (result.errorCode, result.errorMessage) = (.unknownServerError, "The coordination service cannot be read now.")
@@ -87,21 +87,16 @@ enum DescribeConfigsHandler {
         return config
     }
 
-    /// What `martlet.log.level` says, as the loggers of this broker.
-    private static func loggers(_ levels: LogLevels) -> [DescribeConfigsResponse.DescribeConfigsResourceResult] {
-        func logger(_ name: String, _ level: LogLevel) -> DescribeConfigsResponse.DescribeConfigsResourceResult {
+    /// The levels of the log that count now.
+    private static func loggers(_ loggers: Loggers) -> [DescribeConfigsResponse.DescribeConfigsResourceResult] {
+        loggers.described.map { name, level in
             var config = DescribeConfigsResponse.DescribeConfigsResourceResult()
             config.name = name
-            config.value = "\(level)".uppercased()
-            config.readOnly = true
+            config.value = level
             config.configSource = ConfigSource.dynamicLogger.rawValue
             config.configType = ConfigType.string.rawValue
             config.documentation = nil
             return config
         }
-        return [logger("root", levels.general)]
-            + LogLevels.subsystems.map { name in
-                logger(name, levels.special.first { $0.subsystem == name }?.level ?? levels.general)
-            }
     }
 }

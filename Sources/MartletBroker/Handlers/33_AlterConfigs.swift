@@ -61,21 +61,25 @@ struct ConfigWish: Sendable {
     private func carryOut(validateOnly: Bool, _ broker: Broker, _ client: String) async -> ConfigFault? {
         switch ConfigResource(type: type, name: name, emptyTopic: .invalidRequest, broker) {
         case .fault(let fault): return fault
+        case .loggers where isWhole:
+            return ConfigFault(.invalidRequest, "The levels of loggers are altered by IncrementalAlterConfigs only.")
         case .loggers:
-            return ConfigFault(
-                .invalidRequest,
-                "The levels of the log are set by martlet.log.level, in the broker's file, and changed by a restart.")
+            let fault = broker.loggers.alter(changes, validateOnly: validateOnly)
+            if fault == nil, !validateOnly { said("brokerLogger(\(name))", broker, client) }
+            return fault
         case .settings(let target):
             let (changes, isWhole) = (changes, isWhole)
             let fault = await broker.cluster.alterConfig(of: target, validateOnly: validateOnly) { alteration, stored in
                 isWhole ? alteration.replacing(stored, by: changes) : alteration.changing(stored, changes)
             }
-            if fault == nil, !validateOnly {
-                broker.log.requests.info(
-                    "settings were altered", ("of", "\(target)"), ("settings", changes.map(\.name).joined(separator: ",")),
-                    ("client", client))
-            }
+            if fault == nil, !validateOnly { said("\(target)", broker, client) }
             return fault
         }
+    }
+
+    private func said(_ target: String, _ broker: Broker, _ client: String) {
+        broker.log.requests.info(
+            "settings were altered", ("of", target), ("settings", changes.map(\.name).joined(separator: ",")),
+            ("client", client))
     }
 }

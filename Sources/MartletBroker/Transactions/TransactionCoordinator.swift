@@ -63,6 +63,14 @@ package final class TransactionCoordinator: @unchecked Sendable {
         }
     }
 
+    /// Of those ids that this broker coordinates, by producer id.
+    func open() -> [ProducerID: OpenTransaction] {
+        allShards.reduce(into: [:]) { all, shard in
+            guard let open = try? shard.read({ $0.open }).get() else { return }
+            all.merge(open) { first, _ in first }
+        }
+    }
+
     /// `transaction.partition.verification.enable`.
     var verifies: Bool { cluster.running.current.settings.bool("transaction.partition.verification.enable") }
 

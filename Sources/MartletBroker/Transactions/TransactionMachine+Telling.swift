@@ -18,6 +18,14 @@ package struct TransactionListing: Equatable, Sendable {
     package var startTimestamp: Int64
 }
 
+/// A transaction that is open, or whose end not all of its partitions know of, as those are told of it who wait for it.
+package struct OpenTransaction: Equatable, Sendable {
+    package var id: String
+    package var state: TransactionState
+    package var startTimestamp: Int64
+    package var timeoutMs: Int32
+}
+
 /// What is asked of transactions without changing them.
 extension TransactionMachine {
     /// Nil where nobody has used the id.
@@ -35,6 +43,19 @@ extension TransactionMachine {
             return TransactionListing(
                 id: id, producerID: known.producerID, state: known.state, startTimestamp: known.startTimestamp)
         }
+    }
+
+    /// By the id of the producer whose transaction it is.
+    package var open: [ProducerID: OpenTransaction] {
+        var open: [ProducerID: OpenTransaction] = [:]
+        // in any order: no two have the same producer id
+        for (id, transaction) in transactions {
+            let known = transaction.metadata
+            guard known.state == .ongoing || known.state.isEnding else { continue }
+            open[known.producerID] = OpenTransaction(
+                id: id, state: known.state, startTimestamp: known.startTimestamp, timeoutMs: known.timeoutMs)
+        }
+        return open
     }
 
     /// How many ids there are in each state, by the state's number.

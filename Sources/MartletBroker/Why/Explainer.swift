@@ -15,11 +15,13 @@ package struct Explainer {
     private let broker: Broker
     private let now: Instant
     private let wall: Int64
+    private let transactions: KnownTransactions
 
     package init(_ broker: Broker) {
         self.broker = broker
         now = broker.clock.now
         wall = broker.clock.wallMilliseconds
+        transactions = KnownTransactions(broker.transactions)
     }
 
     package func group(_ id: String) -> Result<[Reason], ErrorCode> {
@@ -30,6 +32,7 @@ package struct Explainer {
         case .success(let found?):
             var reasons = Reasons()
             reasons.add(found.reasons)
+            for (place, producer) in found.openOffsets { reasons.add(openOffset(place, producer)) }
             for client in found.clients { reasons.add(throttles(of: client)) }
             for (place, committed) in found.offsets {
                 reasons.add(self.reasons(of: place))
@@ -87,16 +90,54 @@ package struct Explainer {
         let held = max(partition.highWatermark - first.transactionStart, 0)
         let others = open.count > 1
             ? " After it \(Spoken.count(Int64(open.count - 1), "other transaction")) must end, too." : ""
+        let known = transactions[first.id]
         let wrote = first.lastTimestamp >= 0
             ? ", which last wrote \(Spoken.span(milliseconds: wall - first.lastTimestamp)) ago," : ""
         return [
             Reason(
                 "open-transaction", "\(partition.id)",
-                "\(partition.id): a transaction of producer \(first.id) (epoch \(first.epoch))\(wrote) is open since offset "
-                    + "\(first.transactionStart): \(Spoken.count(held, "record")) from there on cannot be read with "
-                    + "isolation.level=read_committed before it ends.\(others)",
-                since: first.lastTimestamp >= 0 ? first.lastTimestamp : nil)
+                "\(partition.id): \(Self.name(known)) of producer \(first.id) (epoch \(first.epoch))\(wrote) is open since "
+                    + "offset \(first.transactionStart): \(Spoken.count(held, "record")) from there on cannot be read with "
+                    + "isolation.level=read_committed before it ends.\(Self.end(of: known, wall: wall))\(others)",
+                since: known?.startTimestamp ?? (first.lastTimestamp >= 0 ? first.lastTimestamp : nil),
+                left: Self.left(of: known, wall: wall))
         ]
+    }
+
+    private func openOffset(_ place: TopicPartition, _ producer: ProducerID) -> Reason {
+        let known = transactions[producer]
+        return Reason(
+            "offset-in-transaction", "\(place)",
+            "An offset for \(place) belongs to \(Self.name(known)) of producer \(producer), which is open: members that begin "
+                + "to read this partition wait until it ends.\(Self.end(of: known, wall: wall))",
+            since: known?.startTimestamp, left: Self.left(of: known, wall: wall))
+    }
+
+    // MARK: Transactions
+
+    /// Whose coordinator is another broker, or nobody, has no name here.
+    private static func name(_ transaction: OpenTransaction?) -> String {
+        transaction.map { "transaction \(Spoken.name($0.id))" } ?? "a transaction"
+    }
+
+    /// What is known of how it ends.
+    package static func end(of transaction: OpenTransaction?, wall: Int64) -> String {
+        guard let transaction else { return "" }
+        switch transaction.state {
+        case .prepareCommit: return " It commits: its partitions are being told."
+        case .prepareAbort: return " It is aborted: its partitions are being told."
+        case .ongoing:
+            let began = " It began \(Spoken.span(milliseconds: wall - transaction.startTimestamp)) ago, and"
+            guard let left = left(of: transaction, wall: wall), left > .zero else { return began + " is about to be aborted." }
+            return began + " is aborted if it is still open in \(Spoken.span(left)) (transaction.timeout.ms)."
+        case .empty, .completeCommit, .completeAbort: return ""  // none of these is open
+        }
+    }
+
+    /// Until its coordinator aborts it.
+    private static func left(of transaction: OpenTransaction?, wall: Int64) -> Interval? {
+        guard let transaction, transaction.state == .ongoing else { return nil }
+        return .milliseconds(max(transaction.startTimestamp + Int64(transaction.timeoutMs) - wall, 0))
     }
 
     private func lag(_ place: TopicPartition, _ committed: CommittedOffset, hasMembers: Bool) -> Reason? {
@@ -133,4 +174,14 @@ package struct Explainer {
                 + "\(Spoken.span(waits.left)) more.",
             since: since, left: waits.left)]
     }
+}
+
+/// The open transactions that this broker coordinates: looked for once, and only where somebody waits for one.
+private final class KnownTransactions {
+    private let coordinator: TransactionCoordinator
+    private lazy var open = coordinator.open()
+
+    init(_ coordinator: TransactionCoordinator) { self.coordinator = coordinator }
+
+    subscript(producer: ProducerID) -> OpenTransaction? { open[producer] }
 }

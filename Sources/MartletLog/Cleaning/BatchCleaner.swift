@@ -26,6 +26,15 @@ final class BatchCleaner {
         var written: BatchHeader?
     }
 
+    /// A record that stays if it is the last of its key.
+    private struct Asked {
+        var hash: KeyHash
+        var offset: Offset
+        /// Among the records of its batch.
+        var place: Int
+        var hasValue: Bool
+    }
+
     let keys: KeyOffsets
     /// Records below it have all been looked at; those from it on stay.
     let end: Offset
@@ -37,6 +46,7 @@ final class BatchCleaner {
     private var opened = ByteBuffer()
     private var builder = BatchBuilder()
     private var stays: [Bool] = []
+    private var asked: [Asked] = []
 
     init(
         keys: KeyOffsets, end: Offset, nowMilliseconds: Int64, deleteRetentionMs: Int64,
@@ -103,6 +113,7 @@ final class BatchCleaner {
         _ header: BatchHeader, _ records: UnsafeRawBufferPointer, _ outcome: inout Outcome
     ) throws(CleaningFault) -> Bool {
         stays.removeAll(keepingCapacity: true)
+        asked.removeAll(keepingCapacity: true)
         let horizonIsOver = header.hasDeleteHorizon && header.baseTimestamp <= nowMilliseconds
         var hasTombstone = false
         var last: Int32 = -1
@@ -110,25 +121,35 @@ final class BatchCleaner {
         while let record = try Self.next(&cursor) {
             guard record.offsetDelta > last, record.offsetDelta <= header.lastOffsetDelta else { throw .offsets }
             last = record.offsetDelta
-            let stay =
-                header.isControl
-                || self.stay(header.baseOffset + Int64(record.offsetDelta), record, cursor, horizonIsOver: horizonIsOver)
-            stays.append(stay)
-            if stay {
-                outcome.kept += 1
-                if !record.hasValue { hasTombstone = true }
+            let offset = header.baseOffset + Int64(record.offsetDelta)
+            if header.isControl || offset >= end {
+                stays.append(true)
+                hasTombstone = hasTombstone || !record.hasValue
+            } else if let key = cursor.bytes(in: record.key), record.hasValue || !horizonIsOver {
+                asked.append(Asked(hash: keys.hash(key), offset: offset, place: stays.count, hasValue: record.hasValue))
+                // until the map is asked
+                stays.append(false)
+                if asked.count == KeyOffsets.keysAtOnce { hasTombstone = ask() || hasTombstone }
             } else {
-                outcome.dropped += 1
+                stays.append(false)
             }
         }
+        hasTombstone = ask() || hasTombstone
+        for stay in stays { outcome.kept += stay ? 1 : 0 }
+        outcome.dropped += Int32(stays.count) - outcome.kept
         return hasTombstone
     }
 
-    private func stay(_ offset: Offset, _ record: RecordView, _ cursor: RecordCursor, horizonIsOver: Bool) -> Bool {
-        if offset >= end { return true }
-        guard let key = cursor.bytes(in: record.key) else { return false }
-        guard offset >= keys.lastOffset(of: key) else { return false }
-        return record.hasValue || !horizonIsOver
+    /// Of the records that the map was not asked about yet, those stay that are the last of their key; whether a tombstone
+    /// is among them.
+    private func ask() -> Bool {
+        var hasTombstone = false
+        for one in asked where one.offset >= keys.lastOffset(of: one.hash) {
+            stays[one.place] = true
+            hasTombstone = hasTombstone || !one.hasValue
+        }
+        asked.removeAll(keepingCapacity: true)
+        return hasTombstone
     }
 
     private func rebuild(

@@ -1,4 +1,5 @@
 package import MartletModel
+internal import MartletReactor
 
 /// How much of a log a cleaning would go through, as Kafka reckons it.
 package struct Cleanability: Equatable, Sendable {
@@ -49,6 +50,7 @@ package struct CleaningPlan {
     let laterTransactions: [TransactionIndex]
     let lastOfProducers: [ProducerID: LastOfProducer]
     let nowMilliseconds: Int64
+    let planted: PlantedBugs
 
     /// What must be on the disk of the recovery point before anything is exchanged: recovery takes no gaps above it.
     package var neededRecoveryPoint: Offset { segments.last?.endOffset ?? 0 }
@@ -126,7 +128,7 @@ extension PartitionLog {
             partition: partition, cleanability: cleanability, folder: folder, config: config, files: files,
             generation: generation, segments: planned,
             laterTransactions: segments[count...].map(\.transactions).filter { !$0.isEmpty },
-            lastOfProducers: producers.lastOfProducers, nowMilliseconds: now)
+            lastOfProducers: producers.lastOfProducers, nowMilliseconds: now, planted: planted)
     }
 
     private func countOfSegments(below offset: Offset) -> Int {

@@ -65,6 +65,8 @@ package final class LogCleaning: @unchecked Sendable {
     private var reader: CleaningReader?
     private var mapTransactions = CleaningTransactions()
     private var opened = ByteBuffer()
+    /// Keys that were read, and are to be noted.
+    private var read: [(hash: KeyHash, offset: Offset)] = []
     private var cleaner: BatchCleaner?
     private var groups: [Range<Int>] = []
     private var group: CleanedSegment?
@@ -202,6 +204,8 @@ package final class LogCleaning: @unchecked Sendable {
     /// Notes the keys of a batch; false where the map is full, and the end lies at the record that found no room.
     private func note(_ header: BatchHeader, _ bytes: UnsafeRawBufferPointer, _ position: Int) throws(LogError) -> Bool {
         guard header.recordCount > 0 else { return true }
+        read.removeAll(keepingCapacity: true)
+        let overlooksTombstones = plan.planted.contains(.overlookedTombstones)
         opened.reset(keeping: 1 << 20)
         do throws(CleaningFault) {
             let records = try BatchCleaner.open(header, bytes, contexts, &opened)
@@ -210,14 +214,25 @@ package final class LogCleaning: @unchecked Sendable {
                 guard record.offsetDelta >= 0, record.offsetDelta <= header.lastOffsetDelta else { throw .offsets }
                 let offset = header.baseOffset + Int64(record.offsetDelta)
                 guard let key = cursor.bytes(in: record.key), offset >= plan.cleanability.firstDirty else { continue }
-                guard keys.note(key, at: offset) else {
-                    endOffset = offset
-                    return false
-                }
+                if overlooksTombstones, !record.hasValue { continue }
+                read.append((keys.hash(key), offset))
+                if read.count == KeyOffsets.keysAtOnce, !noteRead() { return false }
             }
         } catch {
             throw reader!.corrupt(error.description, at: position)
         }
+        return noteRead()
+    }
+
+    /// False where the map is full.
+    private func noteRead() -> Bool {
+        for one in read {
+            guard keys.note(one.hash, at: one.offset) else {
+                endOffset = one.offset
+                return false
+            }
+        }
+        read.removeAll(keepingCapacity: true)
         return true
     }
 

@@ -114,7 +114,7 @@ package enum ActingConfigs {
         ("min.insync.replicas", "The in-sync replicas without which `acks=all` is refused; at most all there are."),
         ("node.id", "Stands for `broker.id` where that is not set."),
         ("num.partitions", "The partitions of a topic that is created without saying how many."),
-        ("num.recovery.threads.per.data.dir", "The threads per data directory that check logs at start."),
+        ("num.recovery.threads.per.data.dir", "The threads per data directory that check logs at start, and copy and remove them."),
         ("offset.metadata.max.bytes", "The most characters of metadata that a committed offset may carry."),
         ("offsets.commit.timeout.ms", "How long a commit, or another change of a group, waits to be durable."),
         ("offsets.retention.check.interval.ms", "How often committed offsets are looked through for those that expire."),

@@ -148,6 +148,7 @@ extension BrokerConfig {
         (altered.listeners, altered.advertisedListeners) = try altered.settings.listeners()
         altered.topics = TopicConfigResolver(settings)
         altered.producerIDExpiration = .milliseconds(settings.int64("producer.id.expiration.ms"))
+        altered.recoveryThreadsPerDir = settings.int32("num.recovery.threads.per.data.dir")
         altered.connectionLimit = settings.int32("max.connections")
         altered.connectionLimitPerAddress = settings.int32("max.connections.per.ip")
         altered.connectionLimitOverrides = hostCounts(settings.string("max.connections.per.ip.overrides")) ?? []

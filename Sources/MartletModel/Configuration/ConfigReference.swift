@@ -76,8 +76,7 @@ package enum ConfigReference {
             Three defaults are Martlet's: `log.dirs`, `listeners` (this machine only), and `broker.id`, which is 1 for a
             new broker. *Changes* says whether a value can be changed while the broker runs (IncrementalAlterConfigs, or
             `kafka-configs --alter`): *dynamic* is for one broker or for all, *per broker* for one. What is altered acts
-            when it is answered, and stays after a restart. One that is dynamic in Kafka is taken from the file here:
-            `num.recovery.threads.per.data.dir`, which counts at the start only.
+            when it is answered, and stays after a restart.
 
             This page is written from the table in `Sources/MartletModel/Configuration`, and a test compares the two.
 

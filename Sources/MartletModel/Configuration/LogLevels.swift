@@ -5,7 +5,8 @@ package struct LogLevels: Sendable {
     package static let words = ["debug", "info", "warning", "error"]
     /// What the lines of the log name as where they come from.
     package static let subsystems = [
-        "broker", "cluster", "config", "controller", "groups", "keeper", "log", "network", "requests",
+        "broker", "cluster", "config", "controller", "groups", "keeper", "log", "metrics", "network", "requests",
+        "transactions",
     ]
 
     package private(set) var general = LogLevel.info
@@ -32,6 +33,20 @@ package struct LogLevels: Sendable {
                 special.append((parts[0], level))
             }
         }
+    }
+
+    /// What counts for one subsystem.
+    package func level(of subsystem: String) -> LogLevel {
+        special.first { $0.subsystem == subsystem }?.level ?? general
+    }
+
+    /// A level for all that have none of their own.
+    package mutating func set(_ level: LogLevel) { general = level }
+
+    /// A level for one subsystem; nil, and it has that of all again.
+    package mutating func set(_ level: LogLevel?, of subsystem: String) {
+        special.removeAll { $0.subsystem == subsystem }
+        if let level { special.append((subsystem, level)) }
     }
 
     private static func level(_ word: String) -> LogLevel? {

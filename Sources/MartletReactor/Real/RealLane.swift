@@ -5,7 +5,6 @@ package final class RealLane: Lane, @unchecked Sendable {
     static let stackBytes = 1 << 20
 
     package let name: String
-    private let threadsLimit: Int
     private let limit: Int
     private let monitor = Monitor()
 
@@ -19,7 +18,10 @@ package final class RealLane: Lane, @unchecked Sendable {
     private var ring: [Piece?]
     private var head = 0
     private var count = 0
+    private var threadsLimit: Int
     private var threads: [Thread] = []
+    /// Those of them that have not ended, there being too many.
+    private var aliveCount = 0
     private var idle = 0
     private var isOpen = true
     private var counts = LaneStatus()
@@ -51,6 +53,21 @@ package final class RealLane: Lane, @unchecked Sendable {
         }
     }
 
+    /// Of the threads that have not ended.
+    package var threadCount: Int { monitor.withLock { aliveCount } }
+
+    package func resize(threads: Int) {
+        precondition(threads > 0, "a lane has a thread")
+        monitor.withLock {
+            threadsLimit = threads
+            // what waits needs no further piece of work to bring it a thread
+            var missing = count - idle
+            while missing > 0, aliveCount < threadsLimit, isOpen, startThread() { missing -= 1 }
+            // who has nothing to do ends, where there are too many
+            monitor.broadcast()
+        }
+    }
+
     private func add(_ work: @escaping () -> Void) -> Bool {
         let now = martlet_monotonic_nanoseconds()
         let (isTaken, isAwaited) = monitor.withLock { take(Piece(work: work, submitted: now)) }
@@ -66,7 +83,7 @@ package final class RealLane: Lane, @unchecked Sendable {
             return (false, false)
         }
         // the pieces that wait may already be as many as the threads that were woken for them
-        if idle <= count, threads.count < threadsLimit, !startThread(), threads.isEmpty {
+        if idle <= count, aliveCount < threadsLimit, !startThread(), aliveCount == 0 {
             counts.refused += 1
             return (false, false)
         }
@@ -81,6 +98,7 @@ package final class RealLane: Lane, @unchecked Sendable {
         let thread = try? Thread(name, stackBytes: Self.stackBytes, quiet: true) { [self] in serve() }
         guard let thread else { return false }
         threads.append(thread)
+        aliveCount += 1
         return true
     }
 
@@ -109,12 +127,15 @@ package final class RealLane: Lane, @unchecked Sendable {
 
     private func next() -> Piece? {
         monitor.withLock {
-            while count == 0, isOpen {
+            while count == 0, isOpen, aliveCount <= threadsLimit {
                 idle += 1
                 monitor.wait()
                 idle -= 1
             }
-            guard count > 0 else { return nil }
+            guard count > 0, aliveCount <= threadsLimit || !isOpen else {
+                aliveCount -= 1
+                return nil
+            }
             let piece = ring[head]
             ring[head] = nil
             head = (head + 1) % ring.count

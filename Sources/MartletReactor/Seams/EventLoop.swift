@@ -60,6 +60,9 @@ package protocol Lane: AnyObject, Sendable {
     /// What it is doing now. From any thread.
     var status: LaneStatus { get }
 
+    /// From now on so many threads at most; what runs on others is done first. From any thread.
+    func resize(threads: Int)
+
     /// Runs `work` on a thread of the lane and then hands its result to `completion` on `loop`. From any thread.
     /// False when the queue is full: nothing will run, and the caller decides what that means.
     func submit<R: Sendable>(

@@ -10,12 +10,16 @@ package struct PlantedBugs: OptionSet, Sendable {
     package static let earlyAcknowledgement = PlantedBugs(rawValue: 1 << 1)
     /// Consumers are given what is not committed yet.
     package static let readsAboveHighWatermark = PlantedBugs(rawValue: 1 << 2)
-    /// After a crash a log is taken as it is: nothing is checked, and no torn end is cut.
+    /// After a crash the torn end of a log is left in its file, and what is appended next stands behind it.
     package static let forgottenTruncation = PlantedBugs(rawValue: 1 << 3)
     /// Snapshots of producers' state are written empty.
     package static let forgottenProducers = PlantedBugs(rawValue: 1 << 4)
     /// Now and then a change of groups is acknowledged and not written.
     package static let lostCommit = PlantedBugs(rawValue: 1 << 5)
+    /// Readers of what is committed are not told what was aborted.
+    package static let untoldAborts = PlantedBugs(rawValue: 1 << 6)
+    /// The cleaner does not see in a tombstone that what came before it is superseded.
+    package static let overlookedTombstones = PlantedBugs(rawValue: 1 << 7)
 }
 
 extension Host {

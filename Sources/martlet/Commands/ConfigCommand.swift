@@ -6,7 +6,8 @@ import MartletModel
 enum ConfigCommand: ProgramCommand {
     private static let resourceOperand = CommandLineArguments.Operand(
         "RESOURCE",
-        "'topic' and its name, 'broker' and its id, or 'cluster' for the default of all brokers; for quotas 'user' and a name, "
+        "'topic' and its name, 'broker' and its id, 'cluster' for the default of all brokers, or 'loggers' and a broker's id for the "
+            + "levels of its log; for quotas 'user' and a name, "
             + "'client' and an id, both of them, or 'ip' and an address, where '<default>' stands for every other.")
 
     static let definition = CommandLineArguments.Command(
@@ -48,6 +49,9 @@ enum ConfigCommand: ProgramCommand {
                 ],
                 notes: [
                     #"""
+                    Loggers: root, and one for each subsystem that lines of the log name; DEBUG, INFO, WARN or ERROR, until the
+                    broker stops. --delete, and a logger follows root again.
+
                     Quotas: producer_byte_rate and consumer_byte_rate in bytes a second, request_percentage of one processor,
                     controller_mutation_rate in partitions a second; for addresses connection_creation_rate a second.
 
@@ -59,6 +63,7 @@ enum ConfigCommand: ProgramCommand {
                     "martlet config set topic orders retention.ms=3600000",
                     "martlet config set topic orders --delete retention.ms",
                     "martlet config set cluster log.retention.ms=86400000",
+                    "martlet config set loggers 1 network=DEBUG",
                     "martlet config set client '<default>' producer_byte_rate=1048576",
                 ]),
         ])
@@ -82,22 +87,23 @@ enum ConfigCommand: ProgramCommand {
     private static func resource(
         _ operands: [String]
     ) throws(CommandLineArguments.Fault) -> (resource: ConfigResource, rest: [String]) {
-        let kinds = ["topic", "broker", "cluster"] + QuotaSettings.kinds
+        let kinds = ["topic", "broker", "cluster", "loggers"] + QuotaSettings.kinds
         if operands[0] == "cluster" { return (.cluster, Array(operands.dropFirst())) }
-        guard ["topic", "broker"].contains(operands[0]) else {
+        guard ["topic", "broker", "loggers"].contains(operands[0]) else {
             let nearest = nearestName(to: operands[0], among: kinds).map { "; the nearest is '\($0)'" } ?? ""
             throw CommandLineArguments.Fault(
-                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, "
+                "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, loggers ID, "
                     + "and for quotas user NAME, client ID and ip ADDRESS")
         }
-        guard operands.count > 1 else { throw CommandLineArguments.Fault("which \(operands[0])? Its name follows the word") }
+        guard operands.count > 1 else { throw CommandLineArguments.Fault(
+            operands[0] == "loggers" ? "whose loggers? The id of a broker follows the word" : "which \(operands[0])? Its name follows the word") }
         let name = operands[1], rest = Array(operands.dropFirst(2))
         if operands[0] == "topic" {
             if let fault = TopicName.fault(name) { throw CommandLineArguments.Fault(fault) }
             return (.topic(name), rest)
         }
         guard let id = BrokerID(name), id >= 0 else { throw CommandLineArguments.Fault("'\(name)' is no id of a broker") }
-        return (.broker(id), rest)
+        return (operands[0] == "loggers" ? .loggers(id) : .broker(id), rest)
     }
 
     private static func changes(
@@ -128,6 +134,7 @@ enum ConfigCommand: ProgramCommand {
         case .topic: "topic"
         case .broker: "broker"
         case .cluster: "cluster"
+        case .loggers: "loggers"
         }
     }
 

@@ -41,8 +41,7 @@ enum ServerCommand: ProgramCommand {
             fail("\(error)")
         }
         let sink = StandardErrorLog()
-        sink.setLevel(config.logLevels.general)
-        for (subsystem, level) in config.logLevels.special { sink.setLevel(level, of: subsystem) }
+        sink.follow(config.logLevels)
         for warning in config.warnings { Logger("config", to: sink).warning(warning) }
         let process: ServerProcess
         do {
@@ -107,6 +106,7 @@ final class ServerProcess: @unchecked Sendable {
     /// Returns the exit status.
     func run() -> Int32 {
         host.onSignals([SIGINT, SIGTERM]) { [self] _ in stop() }
+        process.onLogLevels = { [sink] levels in sink.follow(levels) }
         process.onFatal = { [self] sentence in loop.execute { [self] in fail(sentence) } }
         loop.spawn { [self] in
             do throws(StartFault) {
@@ -161,6 +161,15 @@ final class ServerProcess: @unchecked Sendable {
         loop.spawn { [self] in
             await process.stop()
             host.requestStop()
+        }
+    }
+}
+
+extension StandardErrorLog {
+    fileprivate func follow(_ levels: LogLevels) {
+        setLevel(levels.general)
+        for subsystem in LogLevels.subsystems {
+            setLevel(levels.special.first { $0.subsystem == subsystem }?.level, of: subsystem)
         }
     }
 }

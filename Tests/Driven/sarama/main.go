@@ -318,8 +318,13 @@ func aGroupReadsCommitsAndGoesOnWhereItWas() {
 }
 
 func main() {
-	if os.Args[1] == "member" {
+	switch os.Args[1] {
+	case "member":
 		os.Exit(consumeAsMember(os.Args[2:]))
+	case "transform":
+		os.Exit(transform(os.Args[2:]))
+	case "read":
+		os.Exit(readAll(os.Args[2:]))
 	}
 	address = os.Args[1]
 	sarama.MaxRequestSize = 200 * 1024 * 1024

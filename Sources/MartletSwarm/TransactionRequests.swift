@@ -1,38 +1,37 @@
 import MartletBasics
-import MartletModel
-import MartletSimulation
-import MartletSwarm
+package import MartletModel
+package import MartletSimulation
 import MartletWire
 
 /// The versions at which one client speaks of transactions: the first protocol, and KIP-890's.
-struct TransactionVersions {
-    var initialize: Int16
-    var produce: Int16
-    var offsets: Int16
-    var end: Int16
+package struct TransactionVersions: Sendable {
+    package var initialize: Int16
+    package var produce: Int16
+    package var offsets: Int16
+    package var end: Int16
     /// What a transaction writes to is told before it is written.
-    var addsPartitions: Bool
+    package var addsPartitions: Bool
 
-    static let all = [
+    package static let all = [
         TransactionVersions(initialize: 4, produce: 9, offsets: 3, end: 3, addsPartitions: true),
         TransactionVersions(initialize: 5, produce: 12, offsets: 5, end: 5, addsPartitions: false),
     ]
 }
 
 /// A batch as a reader of committed records finds it.
-struct CommittedBatch {
-    var baseOffset: Offset
-    var values: [[UInt8]]
+package struct CommittedBatch {
+    package var baseOffset: Offset
+    package var values: [[UInt8]]
 }
 
 /// What a fetch of committed records was answered.
-struct CommittedFetch {
-    var error: ErrorCode
-    var highWatermark: Offset
-    var lastStableOffset: Offset
+package struct CommittedFetch {
+    package var error: ErrorCode
+    package var highWatermark: Offset
+    package var lastStableOffset: Offset
     /// Where to go on.
-    var nextOffset: Offset
-    var batches: [CommittedBatch]
+    package var nextOffset: Offset
+    package var batches: [CommittedBatch]
 }
 
 /// The requests of transactional producers, and of those who read what they have committed.
@@ -43,14 +42,14 @@ extension SimulatedClient {
     private static let addVersion: Int16 = 3
 
     /// Of a group (0) or a transactional id (1).
-    func findCoordinator(of key: String, kind: Int8) async throws(ClientFault) -> ErrorCode {
+    package func findCoordinator(of key: String, kind: Int8) async throws(ClientFault) -> ErrorCode {
         var request = FindCoordinatorRequest()
         request.coordinatorKeys = [key]
         request.keyType = kind
         return try await ask(request, version: Self.findCoordinatorVersion).coordinators.first?.errorCode ?? .unknownServerError
     }
 
-    func initialize(
+    package func initialize(
         _ id: String, timeoutMs: Int32, _ versions: TransactionVersions
     ) async throws(ClientFault) -> (error: ErrorCode, id: ProducerID, epoch: ProducerEpoch) {
         var request = InitProducerIdRequest()
@@ -60,7 +59,7 @@ extension SimulatedClient {
         return (answer.errorCode, answer.producerID, answer.producerEpoch)
     }
 
-    func add(
+    package func add(
         _ partitions: [Int32], of topic: String, to id: String, _ producer: (id: ProducerID, epoch: ProducerEpoch)
     ) async throws(ClientFault) -> ErrorCode {
         var added = AddPartitionsToTxnRequest.AddPartitionsToTxnTopic()
@@ -76,15 +75,18 @@ extension SimulatedClient {
         return ErrorCode(rawValue: codes.first { $0 != 0 } ?? 0)
     }
 
-    func produce(
+    package func produce(
         _ batch: [UInt8], to topic: String, _ partition: Int32, in id: String, _ versions: TransactionVersions
-    ) async throws(ClientFault) -> ErrorCode {
+    ) async throws(ClientFault) -> (error: ErrorCode, offset: Offset) {
         let request = ProduceRequest(batch, to: topic, partition, acks: -1, transactionalID: id)
-        let answer = try await ask(request, version: versions.produce)
-        return answer.responses.first?.partitionResponses.first?.errorCode ?? .unknownServerError
+        let response = try await ask(request, version: versions.produce)
+        guard let answer = response.responses.first?.partitionResponses.first, answer.index == partition else {
+            throw .malformed("no answer for the partition")
+        }
+        return (answer.errorCode, answer.baseOffset)
     }
 
-    func addOffsets(
+    package func addOffsets(
         of group: String, to id: String, _ producer: (id: ProducerID, epoch: ProducerEpoch)
     ) async throws(ClientFault) -> ErrorCode {
         var request = AddOffsetsToTxnRequest()
@@ -95,7 +97,7 @@ extension SimulatedClient {
         return try await ask(request, version: Self.addVersion).errorCode
     }
 
-    func commit(
+    package func commit(
         _ offset: Offset, of topic: String, _ partition: Int32, in group: String, _ id: String,
         _ producer: (id: ProducerID, epoch: ProducerEpoch), _ versions: TransactionVersions
     ) async throws(ClientFault) -> ErrorCode {
@@ -115,7 +117,7 @@ extension SimulatedClient {
         return answer.topics.first?.partitions.first?.errorCode ?? .unknownServerError
     }
 
-    func end(
+    package func end(
         _ id: String, _ producer: (id: ProducerID, epoch: ProducerEpoch), commits: Bool, _ versions: TransactionVersions
     ) async throws(ClientFault) -> (error: ErrorCode, id: ProducerID, epoch: ProducerEpoch) {
         var request = EndTxnRequest()
@@ -128,8 +130,9 @@ extension SimulatedClient {
         return (answer.errorCode, next.0, next.1)
     }
 
-    /// What a group has committed for a partition, and no open transaction may change; nil while one may, or nobody tells.
-    func stableOffset(_ group: String, _ topic: String, _ partition: Int32) async throws(ClientFault) -> Offset? {
+    /// What a group has committed for a partition, and no open transaction may change; -1 is nothing. Nil while one may,
+    /// or nobody tells.
+    package func stableOffset(_ group: String, _ topic: String, _ partition: Int32) async throws(ClientFault) -> Offset? {
         var wanted = OffsetFetchRequest.OffsetFetchRequestTopic()
         wanted.name = topic
         wanted.partitionIndexes = [partition]
@@ -141,12 +144,14 @@ extension SimulatedClient {
         guard answer.errorCode == .none, let found = answer.topics.first?.partitions.first, found.errorCode == .none else {
             return nil
         }
-        return max(found.committedOffset, 0)
+        return found.committedOffset
     }
 
     /// Committed records from an offset: those of aborted transactions are left out here, as every client does, by what the
     /// answer says of them.
-    func fetchCommitted(_ topic: String, _ partition: Int32, from offset: Offset) async throws(ClientFault) -> CommittedFetch {
+    package func fetchCommitted(
+        _ topic: String, _ partition: Int32, from offset: Offset
+    ) async throws(ClientFault) -> CommittedFetch {
         var part = FetchRequest.FetchPartition()
         part.partition = partition
         part.fetchOffset = offset
@@ -165,49 +170,30 @@ extension SimulatedClient {
             error: found.errorCode, highWatermark: found.highWatermark, lastStableOffset: found.lastStableOffset,
             nextOffset: offset, batches: [])
         guard found.errorCode == .none, case .owned(let bytes) = found.records else { return fetch }
-        let aborted = (found.abortedTransactions ?? []).map { ($0.producerID, $0.firstOffset) }
-        try Self.take(bytes, aborted, &fetch, from: offset)
+        try Self.take(bytes, try AbortedTransactions(found.abortedTransactions), &fetch, from: offset)
         return fetch
     }
 
     private static func take(
-        _ bytes: [UInt8], _ aborted: [(producer: ProducerID, first: Offset)], _ fetch: inout CommittedFetch, from offset: Offset
+        _ bytes: [UInt8], _ told: AbortedTransactions, _ fetch: inout CommittedFetch, from offset: Offset
     ) throws(ClientFault) {
-        guard zip(aborted, aborted.dropFirst()).allSatisfy({ $0.first <= $1.first }) else {
-            throw .malformed("aborted transactions are not told in order")
-        }
-        var left = aborted[...]
-        var skipped: Set<ProducerID> = []
+        var aborted = told
         let fault = bytes.withUnsafeBytes { bytes -> ClientFault? in
             var walker = BatchWalker(bytes, checkingChecksums: true)
             while case .batch(let position, let header) = walker.next() {
-                while let first = left.first, first.first <= header.lastOffset {
-                    skipped.insert(first.producer)
-                    left.removeFirst()
-                }
                 fetch.nextOffset = max(fetch.nextOffset, header.lastOffset + 1)
-                let batch = walker.batch(at: position, header)
-                var cursor = RecordCursor(
-                    UnsafeRawBufferPointer(rebasing: batch[BatchHeader.size...]), count: header.recordCount)
-                var values: [[UInt8]] = []
+                let records = UnsafeRawBufferPointer(rebasing: walker.batch(at: position, header)[BatchHeader.size...])
                 do {
+                    guard try !aborted.hides(header, records), header.lastOffset >= offset else { continue }
+                    var cursor = RecordCursor(records, count: header.recordCount)
+                    var values: [[UInt8]] = []
                     while let record = try cursor.next() {
-                        if header.isControl {
-                            guard let key = cursor.bytes(in: record.key) else {
-                                return .malformed("a control record without a key")
-                            }
-                            if ControlRecordType(key: key) == .abort { skipped.remove(header.producerID) }
-                            continue
-                        }
                         values.append(cursor.bytes(in: record.value).map(Array.init) ?? [])
                     }
+                    fetch.batches.append(CommittedBatch(baseOffset: header.baseOffset, values: values))
                 } catch {
                     return .malformed("\(error)")
                 }
-                guard !header.isControl, !(header.isTransactional && skipped.contains(header.producerID)),
-                    header.lastOffset >= offset
-                else { continue }
-                fetch.batches.append(CommittedBatch(baseOffset: header.baseOffset, values: values))
             }
             return nil
         }

@@ -1,0 +1,43 @@
+import Glibc
+import MartletBasics
+import MartletChecker
+import MartletReactor
+import MartletSwarm
+import Testing
+
+/// Worlds in which one or two things fail, and at last the power: many of them in little time.
+@Suite(.serialized) struct ShortWorlds {
+    private static let seeds: ClosedRange<UInt64> = 1001...1100
+    private static let span = Interval.seconds(6)
+    #if DEBUG
+        // a build that is not optimized says nothing of speed
+        private static let secondsLimit = 1_000.0
+    #else
+        private static let secondsLimit = 10.0
+    #endif
+
+    /// A world runs in one thread.
+    private var processorSeconds: Double {
+        var time = timespec()
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+
+    @Test func aHundredTellTheSameTwiceAndKeepWhatWasAcknowledged() throws {
+        var (acknowledged, seen, lives) = (0, 0, 0)
+        let began = processorSeconds
+        for seed in Self.seeds {
+            let first = try SwarmWorld.run(seed: seed, span: Self.span)
+            let second = try SwarmWorld.run(seed: seed, span: Self.span)
+            #expect(first.verdicts.isEmpty, "seed \(seed): \(first.verdicts)")
+            #expect(first.history == second.history && first.told == second.told, "seed \(seed) told two stories")
+            acknowledged += first.acknowledgedCount
+            seen += first.seenCount
+            lives += first.livesCount
+            #expect(first.triedSomething, "seed \(seed) tried nothing")
+        }
+        #expect(acknowledged > 5_000 && seen > 5_000 && lives >= 250, "\(acknowledged) \(seen) \(lives)")
+        let spent = processorSeconds - began
+        #expect(spent < Self.secondsLimit, "\(spent) s of a processor for a hundred worlds, each twice")
+    }
+}
