@@ -137,7 +137,8 @@ let package = Package(
         tests(
             "MartletSimulationTests",
             [
-                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker", "MartletSwarm",
+                "MartletSimulation", "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletBroker",
+                "MartletChecker", "MartletSwarm",
             ]),
     ] + fuzzer
 )

@@ -109,10 +109,7 @@ package struct FetchAnswerEncoder {
     }
 
     private func encodeAborted(_ found: PartitionFetch, readCommitted: Bool, _ buffer: inout ByteBuffer) {
-        guard readCommitted, found.error == .none else {
-            if flexible { buffer.uvarint(0) } else { buffer.int32(-1) }
-            return
-        }
+        guard readCommitted, found.error == .none else { return buffer.nullArray(flexible: flexible) }
         buffer.arrayCount(found.abortedTransactions.count, flexible: flexible)
         for transaction in found.abortedTransactions {
             buffer.int64(transaction.producerID)
@@ -130,7 +127,9 @@ package struct FetchAnswerEncoder {
         }
         let start = outbox.bytes.extend(slice.count)
         let read = try file.read(into: UnsafeMutableRawBufferPointer(start: start, count: slice.count), at: slice.position)
-        guard read == slice.count else { throw RequestFault("\(file.path) ends before offset \(slice.position + Int64(slice.count))") }
+        guard read == slice.count else {
+            throw RequestFault("\(file.path) ends before offset \(slice.position + Int64(slice.count))")
+        }
         return 0
     }
 

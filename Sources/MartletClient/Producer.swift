@@ -291,26 +291,17 @@ package final class Producer: @unchecked Sendable {
 
     private func attempt(_ batch: Batch, _ place: TopicPartition) async throws(ClientError) -> Offset? {
         guard let leader = client.cluster.leader(of: place), leader.leader >= 0 else { throw client.leaderFault(of: place) }
-        var part = ProduceRequest.PartitionProduceData()
-        part.index = place.partition
-        part.records = .owned(batch.bytes)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = nil
-        request.acks = settings.acks.rawValue
-        request.timeoutMs = Int32(clamping: client.settings.requestTimeLimit.milliseconds)
-        request.topicData = [data]
+        let request = ProduceRequest(
+            batch.bytes, to: topic, place.partition, acks: settings.acks.rawValue,
+            timeoutMs: Int32(clamping: client.settings.requestTimeLimit.milliseconds))
         // from version 13 on topics go by id
         let limit: Int16 = 12
         guard settings.acks != .none else {
             try await client.tell(leader.leader, request, atMost: limit)
             return nil
         }
-        let complete = request
         let answer = try await client.ask(.broker(leader.leader), atMost: limit, once: true) {
-            (_) throws(ClientError) -> ProduceRequest in complete
+            (_) throws(ClientError) -> ProduceRequest in request
         }
         let found = answer.message.responses.first?.partitionResponses.first { $0.index == place.partition }
         guard let found else {

@@ -108,17 +108,7 @@ extension SimulatedClient {
     package func produce(
         _ batch: [UInt8], to topic: String, _ partition: Int32, acks: Int16, then: @escaping (ProduceOutcome) -> Void
     ) {
-        var part = ProduceRequest.PartitionProduceData()
-        part.index = partition
-        part.records = .owned(batch)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = nil
-        request.acks = acks
-        request.timeoutMs = Self.timeoutMilliseconds
-        request.topicData = [data]
+        let request = ProduceRequest(batch, to: topic, partition, acks: acks, timeoutMs: Self.timeoutMilliseconds)
         if acks == 0 {
             tell(request, version: Self.produceVersion)
             return

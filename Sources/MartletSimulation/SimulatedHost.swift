@@ -222,4 +222,30 @@ package final class SimulatedHost: Host, @unchecked Sendable {
         files.closeAll(of: process)
         world.network.closeSockets(of: process, silently: silently)
     }
+
+    // MARK: The script of a test
+
+    /// Runs a task on one of its loops to the task's end, and throws what it throws; false where it comes to none in this
+    /// time, or the process dies before.
+    package func run<Fault: Error>(
+        atMost span: Interval, on loop: Int = 0, _ body: @escaping @Sendable () async throws(Fault) -> Void
+    ) throws(Fault) -> Bool {
+        let ending = TaskEnding<Fault>()
+        loops[loop].spawn {
+            do throws(Fault) {
+                try await body()
+                ending.result = .success(())
+            } catch {
+                ending.result = .failure(error)
+            }
+        }
+        _ = world.run(atMost: span) { ending.result != nil || !self.isAlive }
+        try ending.result?.get()
+        return ending.result != nil
+    }
+}
+
+/// What a task of a test's script came to; the world is one thread, so nothing guards it.
+private final class TaskEnding<Fault: Error>: @unchecked Sendable {
+    var result: Result<Void, Fault>?
 }

@@ -56,17 +56,12 @@ package final class BrokerLife: @unchecked Sendable {
 
     /// Whether it came to the end of its stop.
     package func stop() -> Bool {
-        let isDone = Box(false)
-        host.loops[0].spawn { [process] in
-            await process.stop()
-            isDone.value = true
-        }
-        return world.run(atMost: Self.patience, until: { isDone.value })
+        host.run(atMost: Self.patience) { [process] in await process.stop() }
     }
 }
 
 /// What several parts of a run share; the world is one thread, so nothing guards it.
-final class Box<Value>: @unchecked Sendable {
-    var value: Value
-    init(_ value: Value) { self.value = value }
+package final class Box<Value>: @unchecked Sendable {
+    package var value: Value
+    package init(_ value: Value) { self.value = value }
 }

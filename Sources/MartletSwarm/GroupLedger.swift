@@ -124,17 +124,11 @@ package final class GroupLedger {
 
     // MARK: The end
 
-    /// Faults have stopped, and time has gone by: what each member believes it has.
-    package func settled(
-        _ group: String, partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]
-    ) {
-        if let reason = Self.unsettled(partitions: partitions, believed) { violated("\(group) does not settle: \(reason)") }
-    }
+    /// What a member believes to have.
+    package typealias Belief = (member: String, generation: Int32, partitions: [Int32])
 
     /// Why a group is not in order; nil if every partition has an owner, and all are of one generation.
-    package static func unsettled(
-        partitions: Int32, _ believed: [(member: String, generation: Int32, partitions: [Int32])]
-    ) -> String? {
+    package static func unsettled(partitions: Int32, _ believed: [Belief]) -> String? {
         guard let first = believed.first else { return "nobody is in it" }
         if let other = believed.first(where: { $0.generation != first.generation }) {
             return "\(first.member) is in generation \(first.generation), \(other.member) in \(other.generation)"

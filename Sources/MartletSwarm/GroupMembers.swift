@@ -1,58 +1,135 @@
-import MartletBasics
+package import MartletBasics
 import MartletChecker
-import MartletModel
+package import MartletModel
 import MartletReactor
-import MartletSimulation
+package import MartletSimulation
 import MartletWire
 
 /// The members of all groups of one run.
-final class GroupMembers: @unchecked Sendable {
-    struct Group {
-        var name: String
-        var topic: String
-        var partitions: Int32
-        var sessionMs: Int32
-        var rebalanceMs: Int32
+package final class GroupMembers: @unchecked Sendable {
+    package struct Group: Sendable {
+        package var name: String
+        package var topic: String
+        package var partitions: Int32
+        package var sessionMs: Int32
+        package var rebalanceMs: Int32
+
+        package init(name: String, topic: String, partitions: Int32, sessionMs: Int32, rebalanceMs: Int32) {
+            self.name = name
+            self.topic = topic
+            self.partitions = partitions
+            self.sessionMs = sessionMs
+            self.rebalanceMs = rebalanceMs
+        }
     }
 
     private static let processesLimit = 24
+    /// How often it is looked whether a group has settled, and how many looks in a row must find the same.
+    private static let looksLimit = 240
+    private static let steadyLooks = 8
 
-    let ledger = GroupLedger()
-    let stage: Stage
+    package let ledger = GroupLedger()
+    package let stage: Stage
     private var commitsCount: Int64 = 0
-    private(set) var processes: [GroupProcess] = []
+    private var processes: [GroupProcess] = []
 
-    init(_ stage: Stage) { self.stage = stage }
+    package init(_ stage: Stage) { self.stage = stage }
 
-    /// An offset that nobody has committed before.
-    func nextCommit() -> Int64 {
-        commitsCount += 1
-        return commitsCount
-    }
-
-    /// Another process for a group; nil where there have been enough.
+    /// Another process for a group; false where there have been enough.
     @discardableResult
-    func start(_ group: Group, on host: SimulatedHost, instance: String?, versions: GroupVersions) -> GroupProcess? {
-        guard processes.count < Self.processesLimit else { return nil }
+    package func start(_ group: Group, on host: SimulatedHost, instance: String?, versions: GroupVersions) -> Bool {
+        guard processes.count < Self.processesLimit else { return false }
         let name = "member-\(processes.count)"
         let process = GroupProcess(
             self, stage.client(name, on: host), host, group, instance: instance, versions: versions,
             random: stage.world.makeRandom(name))
         processes.append(process)
         stage.start(name, on: host.loops[0]) { await process.run() }
-        return process
+        return true
     }
 
     func runningCount(of group: Group) -> Int { processes.count { $0.group.name == group.name && !$0.hasEnded } }
 
     /// What those believe to have who are to stay; nil while one of them has nothing.
-    func believed(_ group: Group) -> [(member: String, generation: Int32, partitions: [Int32])]? {
-        var all: [(member: String, generation: Int32, partitions: [Int32])] = []
+    package func believed(_ group: Group) -> [GroupLedger.Belief]? {
+        var all: [GroupLedger.Belief] = []
         for process in processes where process.group.name == group.name && !process.hasEnded {
             guard let held = process.held else { return nil }
             all.append((process.name, held.generation, held.partitions))
         }
         return all
+    }
+
+    /// Lets time go by until everybody has what is his, and keeps it: `believed` says what those have who are to stay.
+    package func settle(_ group: Group, look: Interval, _ believed: () -> [GroupLedger.Belief]?) {
+        var steady = 0
+        var generation: Int32 = -1
+        for _ in 0..<Self.looksLimit where steady < Self.steadyLooks {
+            stage.world.run(for: look)
+            let found = believed()
+            // the last of them was fenced by one that has left since
+            if found?.isEmpty == true { return }
+            let isInOrder = found.map { GroupLedger.unsettled(partitions: group.partitions, $0) == nil } ?? false
+            let current = found?.first?.generation ?? -1
+            steady = isInOrder && (steady == 0 || current == generation) ? steady + 1 : 0
+            generation = current
+        }
+        guard steady < Self.steadyLooks else { return }
+        let reason = believed().map {
+            GroupLedger.unsettled(partitions: group.partitions, $0) ?? "its generations follow each other, now \(generation)"
+        }
+        ledger.violated("\(group.name) does not settle: \(reason ?? "a member has nothing")")
+    }
+
+    // MARK: Offsets
+
+    /// A member commits an offset that nobody has committed before; what it was told is written down.
+    package func commit(
+        _ partition: Int32, of group: Group, _ identity: GroupIdentity, _ versions: GroupVersions, by client: SimulatedClient
+    ) async throws(ClientFault) -> ErrorCode {
+        commitsCount += 1
+        let offset = commitsCount
+        let operation = stage.record.operation()
+        let place = Place(group.topic, Int(partition))
+        stage.record.note(.commit(operation: operation, group: group.name, place: place, offset: offset))
+        let error: ErrorCode
+        do throws(ClientFault) {
+            error = try await client.commit(identity, versions, group.topic, partition, offset)
+        } catch {
+            stage.record.note(.told(operation: operation, .unknown("\(error)")))
+            throw error
+        }
+        let outcome: Outcome =
+            switch error {
+            case .none: .accepted(at: nil)
+            // also what is told of an append that failed or was given up
+            case .notCoordinator, .coordinatorNotAvailable, .requestTimedOut: .unknown("\(error)")
+            default: .refused("\(error)")
+            }
+        stage.record.note(.told(operation: operation, outcome))
+        return error
+    }
+
+    /// What is committed for some partitions is read, and written down; false where nobody can tell now.
+    @discardableResult
+    package func read(
+        _ partitions: [Int32], of group: Group, by client: SimulatedClient
+    ) async throws(ClientFault) -> Bool {
+        let asked = stage.record.now
+        guard let found = try await client.committed(group.name, group.topic, partitions) else { return false }
+        for one in found {
+            let place = Place(group.topic, Int(one.partition))
+            stage.record.note(.committed(group: group.name, place: place, asked: asked, offset: one.offset))
+        }
+        return true
+    }
+
+    /// All that is committed for a group, asked until somebody tells.
+    package func readAll(of group: Group, by client: SimulatedClient) async throws(ClientFault) {
+        while true {
+            if try await read(Array(0..<group.partitions), of: group, by: client) { return }
+            await client.loop.sleep(for: .milliseconds(20))
+        }
     }
 }
 
@@ -84,7 +161,6 @@ final class GroupProcess: @unchecked Sendable {
     var name: String { client.name }
     private var ledger: GroupLedger { members.ledger }
     private var stage: Stage { members.stage }
-    private var record: Recorder { stage.record }
 
     init(
         _ members: GroupMembers, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupMembers.Group,
@@ -162,7 +238,7 @@ final class GroupProcess: @unchecked Sendable {
             throw .lost
         default:
             guard instance != nil, !isReplaced, member != nil else { return }
-            guard members.start(group, on: host, instance: instance, versions: versions) != nil else { return }
+            guard members.start(group, on: host, instance: instance, versions: versions) else { return }
             isReplaced = true
             await sleep(atMost: group.sessionMs)
         }
@@ -299,37 +375,13 @@ final class GroupProcess: @unchecked Sendable {
     private func commit(_ held: Held, isLate: Bool = false) async throws(ClientFault) {
         guard let member, !held.partitions.isEmpty else { return }
         let partition = held.partitions[random.below(held.partitions.count)]
-        let offset = members.nextCommit()
         let asked = ledger.moment()
-        let operation = record.operation()
-        record.note(
-            .commit(
-                operation: operation, group: group.name, place: Place(group.topic, Int(partition)), offset: offset))
-        let error: ErrorCode
-        do throws(ClientFault) {
-            error = try await client.commit(identity(held.generation), versions, group.topic, partition, offset)
-        } catch {
-            record.note(.told(operation: operation, .unknown("\(error)")))
-            throw error
-        }
-        switch error {
-        case .none:
-            record.note(.told(operation: operation, .accepted(at: nil)))
-            ledger.commitAccepted(group.name, generation: held.generation, by: member, asked: asked)
-        // also what is told of an append that failed or was given up
-        case .notCoordinator, .coordinatorNotAvailable, .requestTimedOut:
-            record.note(.told(operation: operation, .unknown("\(error)")))
-        default: record.note(.told(operation: operation, .refused("\(error)")))
-        }
+        let error = try await members.commit(partition, of: group, identity(held.generation), versions, by: client)
+        if error == .none { ledger.commitAccepted(group.name, generation: held.generation, by: member, asked: asked) }
         if !isLate { heed(error, "OffsetCommit") }
     }
 
     private func read() async throws(ClientFault) {
-        let partition = Int32(random.below(Int(group.partitions)))
-        let asked = record.now
-        guard let found = try await client.committed(group.name, group.topic, [partition]) else { return }
-        record.note(
-            .committed(
-                group: group.name, place: Place(group.topic, Int(partition)), asked: asked, offset: found[0].offset))
+        try await members.read([Int32(random.below(Int(group.partitions)))], of: group, by: client)
     }
 }

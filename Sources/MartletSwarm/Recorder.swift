@@ -34,11 +34,11 @@ package final class Recorder: @unchecked Sendable {
 
     init(_ world: SimulatedWorld) { self.world = world }
 
-    var now: Int64 { world.now.nanoseconds }
+    package var now: Int64 { world.now.nanoseconds }
     /// How many requests clients had answered.
     package var answersCount: Int { answered.values.reduce(0, +) }
 
-    func note(_ kind: HistoryEvent.Kind) {
+    package func note(_ kind: HistoryEvent.Kind) {
         events.append(HistoryEvent(now, kind))
         switch kind {
         case .saw(let part):
@@ -50,7 +50,7 @@ package final class Recorder: @unchecked Sendable {
         }
     }
 
-    func broken(_ sentence: String) {
+    package func broken(_ sentence: String) {
         brokenCount += 1
         if brokenCount <= Self.brokenLimit { note(.broken(sentence)) }
     }
@@ -60,7 +60,7 @@ package final class Recorder: @unchecked Sendable {
         note(.note("fault: \(fault.rawValue)"))
     }
 
-    func operation() -> Int {
+    package func operation() -> Int {
         operationsCount += 1
         return operationsCount
     }

@@ -1,8 +1,8 @@
-import MartletBasics
+package import MartletBasics
 import MartletChecker
 import MartletModel
-import MartletReactor
-import MartletSimulation
+package import MartletReactor
+package import MartletSimulation
 
 /// A topic that clients write and read.
 struct StageTopic {
@@ -20,20 +20,21 @@ struct StageTopic {
 ///
 /// Clients mostly rest; now and then there is a *burst*, in which all are busy, and in which faults fall. So 120 seconds
 /// pass cheaply, and what is interesting happens at once.
-final class Stage: @unchecked Sendable {
-    let world: SimulatedWorld
-    let record: Recorder
-    let broker: SocketAddress
+package final class Stage: @unchecked Sendable {
+    package let world: SimulatedWorld
+    package let record: Recorder
+    package let broker: SocketAddress
     var topics: [StageTopic] = []
     /// Nothing fails any more, and nobody goes or sleeps.
-    var isCalm = false
+    package var isCalm = false
     /// No client starts anything new; producers that resend go on until all is acknowledged.
-    var isOver = false
-    private(set) var running: [String] = []
+    package var isOver = false
+    package private(set) var running: [String] = []
     var nextBurst: Int64 = 0
-    var burstEnd: Int64 = 0
+    /// When the burst is over that began at `nextBurst`; `.max` for one that never is.
+    package var burstEnd: Int64 = 0
 
-    init(_ world: SimulatedWorld, broker: SocketAddress) {
+    package init(_ world: SimulatedWorld, broker: SocketAddress) {
         self.world = world
         self.broker = broker
         record = Recorder(world)
@@ -41,13 +42,13 @@ final class Stage: @unchecked Sendable {
 
     var isBusy: Bool { world.now.nanoseconds >= nextBurst && world.now.nanoseconds < burstEnd }
 
-    func client(_ name: String, on host: SimulatedHost) -> SimulatedClient {
+    package func client(_ name: String, on host: SimulatedHost) -> SimulatedClient {
         let client = SimulatedClient(name, on: host)
         client.onAnswer = { [record] api in record.answered(api) }
         return client
     }
 
-    func start(_ name: String, on loop: any EventLoop, _ body: @escaping @Sendable () async -> Void) {
+    package func start(_ name: String, on loop: any EventLoop, _ body: @escaping @Sendable () async -> Void) {
         running.append(name)
         loop.spawn { [self] in
             await body()
@@ -56,7 +57,7 @@ final class Stage: @unchecked Sendable {
     }
 
     /// A moment in a burst; otherwise some seconds, but not past the next burst.
-    func rest(_ loop: any EventLoop, _ random: inout SeededRandom, busy: Range<Int> = 2_000..<30_000) async {
+    package func rest(_ loop: any EventLoop, _ random: inout SeededRandom, busy: Range<Int> = 2_000..<30_000) async {
         if isBusy || isOver {
             return await loop.sleep(for: .microseconds(Int64(Int.random(in: busy, using: &random))))
         }

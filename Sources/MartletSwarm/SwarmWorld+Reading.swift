@@ -17,28 +17,25 @@ extension SwarmWorld {
     }
 
     private func read(_ name: String, isCommitted: Bool) {
-        let isDone = Box(false)
         let client = stage.client(name, on: clients[1])
         let random = simulated.makeRandom(name)
-        clients[1].loops[0].spawn { [self] in
-            do throws(ClientFault) {
-                try await client.connect(to: stage.broker)
-                if isCommitted {
-                    try await readTopics(client, isCommitted: true, random)
-                    for id in transactors.ids { try await readCommit(of: id, client) }
-                } else {
-                    try await lookAtTopics(client)
-                    try await readTopics(client, isCommitted: false, random)
-                    for group in groups { try await readCommits(of: group, client) }
-                }
-            } catch {
-                record.broken("\(name): \(error)")
+        let look: @Sendable () async throws -> Void = { [self] in
+            defer { client.close() }
+            try await client.connect(to: stage.broker)
+            if isCommitted {
+                try await readTopics(client, isCommitted: true, random)
+                for id in transactors.ids { try await readCommit(of: id, client) }
+            } else {
+                try await lookAtTopics(client)
+                try await readTopics(client, isCommitted: false, random)
+                for group in groups { try await members.readAll(of: group, by: client) }
             }
-            client.close()
-            isDone.value = true
         }
-        guard simulated.run(atMost: Self.patience, until: { isDone.value }) else {
-            return record.broken("\(name) waits for answers that never come")
+        do {
+            let hasEnded = try clients[1].run(atMost: Self.patience, look)
+            if !hasEnded { record.broken("\(name) waits for answers that never come") }
+        } catch {
+            record.broken("\(name): \(error)")
         }
     }
 
@@ -65,21 +62,6 @@ extension SwarmWorld {
                 }
                 await client.loop.sleep(for: .milliseconds(500))
             }
-        }
-    }
-
-    private func readCommits(of group: GroupMembers.Group, _ client: SimulatedClient) async throws(ClientFault) {
-        while true {
-            let asked = record.now
-            if let found = try await client.committed(group.name, group.topic, Array(0..<group.partitions)) {
-                for one in found {
-                    record.note(
-                        .committed(
-                            group: group.name, place: Place(group.topic, Int(one.partition)), asked: asked, offset: one.offset))
-                }
-                return
-            }
-            await client.loop.sleep(for: .milliseconds(20))
         }
     }
 

@@ -55,10 +55,8 @@ package final class SwarmWorld: @unchecked Sendable {
     private static let startAttemptsLimit = 8
     static let port: UInt16 = 9092
     static let roomyBytes: Int64 = 1 << 40
-    /// How often it is looked whether the groups have settled, and how many looks in a row must find the same.
+    /// How often it is looked whether the groups have settled.
     private static let look = Interval.milliseconds(500)
-    private static let looksLimit = 240
-    private static let steadyLooks = 8
 
     let simulated: SimulatedWorld
     let stage: Stage
@@ -73,7 +71,7 @@ package final class SwarmWorld: @unchecked Sendable {
     /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
     var isDiskHurt = false
     private(set) var groups: [GroupMembers.Group] = []
-    private let members: GroupMembers
+    let members: GroupMembers
     let transactors: SwarmTransactors
     private let sink: any LogSink
 
@@ -270,38 +268,13 @@ package final class SwarmWorld: @unchecked Sendable {
             record.broken("the broker gave up when nothing failed any more: \(life.lastWords ?? "it is dead")")
             return false
         }
-        settle()
+        for group in groups { members.settle(group, look: Self.look) { members.believed(group) } }
         stage.isOver = true
         guard simulated.run(atMost: Self.patience, until: { self.stage.running.isEmpty }) else {
             record.broken("these clients do not come to their end: \(stage.running)")
             return false
         }
         return true
-    }
-
-    /// After a while everybody has what is his, and keeps it.
-    private func settle() {
-        for group in groups {
-            var steady = 0
-            var generation: Int32 = -1
-            for _ in 0..<Self.looksLimit where steady < Self.steadyLooks {
-                simulated.run(for: Self.look)
-                let believed = members.believed(group)
-                // the last of them was fenced by one that has left since
-                if believed?.isEmpty == true { break }
-                let isInOrder = believed.map { GroupLedger.unsettled(partitions: group.partitions, $0) == nil } ?? false
-                let current = believed?.first?.generation ?? -1
-                steady = isInOrder && (steady == 0 || current == generation) ? steady + 1 : 0
-                generation = current
-            }
-            guard steady < Self.steadyLooks else { continue }
-            guard let believed = members.believed(group) else {
-                return record.broken("\(group.name) does not settle: a member has nothing")
-            }
-            guard !believed.isEmpty else { continue }
-            let reason = GroupLedger.unsettled(partitions: group.partitions, believed)
-            record.broken("\(group.name) does not settle: \(reason ?? "its generations follow each other, now \(generation)")")
-        }
     }
 
     /// No producer is there any more: after a while no transaction is open.

@@ -78,17 +78,7 @@ extension SimulatedClient {
     package func produce(
         _ batch: [UInt8], to topic: String, _ partition: Int32, in id: String, _ versions: TransactionVersions
     ) async throws(ClientFault) -> (error: ErrorCode, offset: Offset) {
-        var part = ProduceRequest.PartitionProduceData()
-        part.index = partition
-        part.records = .owned(batch)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = id
-        request.acks = -1
-        request.timeoutMs = 30_000
-        request.topicData = [data]
+        let request = ProduceRequest(batch, to: topic, partition, acks: -1, transactionalID: id)
         let response = try await ask(request, version: versions.produce)
         guard let answer = response.responses.first?.partitionResponses.first, answer.index == partition else {
             throw .malformed("no answer for the partition")

@@ -57,16 +57,7 @@ extension Frame {
     convenience init(
         producing batch: [UInt8], to topic: String, partition: Int32, acks: Int16, correlationID: Int32
     ) throws(BenchFault) {
-        var part = ProduceRequest.PartitionProduceData()
-        part.index = partition
-        part.records = .owned(batch)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.acks = acks
-        request.timeoutMs = 30_000
-        request.topicData = [data]
+        let request = ProduceRequest(batch, to: topic, partition, acks: acks)
         try self.init(request, version: SpokenVersion.produce, correlationID: correlationID)
     }
 

@@ -55,7 +55,8 @@ final class GroupCrowd {
             return nil
         }
         guard generations.count == 1, told.count == swarm.count else {
-            throw BenchFault("one rebalance came to \(generations.count) generations, and told its leader of \(told.count) members")
+            throw BenchFault(
+                "one rebalance came to \(generations.count) generations, and told its leader of \(told.count) members")
         }
         generation = generations.min()!
         try await swarm.run(within: Self.patience) { (index) throws(BenchFault) in

@@ -16,7 +16,7 @@ struct Measurement {
     func run() async throws(BenchFault) -> Figures {
         let control = try await Control(host: host, address: address)
         defer { control.close() }
-        let suffix = host.randomBytes(4).map { String($0, radix: 16) }.joined()
+        let suffix = host.freshSuffix()
         let topic = "bench-\(measured.name)-\(suffix)"
         try await control.create(topic, partitions: measured.partitions)
         let figures: Figures
@@ -83,4 +83,9 @@ struct Measurement {
         Conclusion(
             on: loop, within: .milliseconds(extent.warmUpMilliseconds + extent.milliseconds) + Self.patience)
     }
+}
+
+extension Host {
+    /// Makes a name one that nobody has had before.
+    func freshSuffix() -> String { randomBytes(4).map { String($0, radix: 16) }.joined() }
 }

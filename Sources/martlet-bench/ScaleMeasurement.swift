@@ -42,7 +42,7 @@ struct ScaleMeasurement {
     func control() async throws(BenchFault) -> Control { try await Control(host: host, address: address) }
 
     /// For names that no measurement before this one has used.
-    func suffix() -> String { host.randomBytes(4).map { String($0, radix: 16) }.joined() }
+    func suffix() -> String { host.freshSuffix() }
 
     /// What the server computes while `body` runs, and how long that takes.
     func spent(_ body: () async throws(BenchFault) -> Void) async throws(BenchFault) -> (cpu: Double, seconds: Double) {

@@ -253,7 +253,7 @@ extension BrokerWorld {
         #expect(world.partition("t")!.directory.path == from)
         let folders = try world.host.disk.list("/data/a") + world.host.disk.list("/data/b")
         #expect(!folders.contains { $0.hasSuffix("-future") }, "what was copied is taken away: \(folders)")
-        #expect(world.sink.all.contains { $0.hasPrefix("a replica could not be moved, and stays where it is") })
+        #expect(world.sink.says("a replica could not be moved, and stays where it is"))
         client.send(produce("t", batch(["after"]), id: 2))
         #expect(world.until { client.frames.count == 2 })
         #expect(try !world.readAll("t").isEmpty)

@@ -87,7 +87,9 @@ private func framed<R: WireResponse>(_ response: R, version: Int16, id: Int32) t
     return buffer.array
 }
 
-private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notLeaderOrFollower, .fencedLeaderEpoch, .unknownTopicOrPartition]
+private let errors: [ErrorCode] = [
+    .none, .none, .none, .offsetOutOfRange, .notLeaderOrFollower, .fencedLeaderEpoch, .unknownTopicOrPartition,
+]
 
 @Suite struct AnswersWrittenByHand {
     @Test func aFetchAnswerIsThatOfTheGeneratedEncoderAtEveryVersion() throws {
@@ -106,7 +108,8 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
                 while try outbox.pieceIsSent(to: socket, 10_000) {}
                 #expect(socket.sent.count == size)
                 let expected = try framed(
-                    Self.response(targets, partitions, readCommitted, version: version, session: session), version: version, id: 9)
+                    Self.response(targets, partitions, readCommitted, version: version, session: session), version: version,
+                    id: 9)
                 #expect(socket.sent == expected, "version \(version)")
             }
         }
@@ -135,7 +138,8 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         let slices = [(content: 60_000, count: 60_000), (content: 100, count: 5000)]
         let targets = slices.indices.map { index in
             FetchTarget(
-                topicName: "topic", topicID: .zero, partition: Int32(index), fetchOffset: 0, maxBytes: 1, currentLeaderEpoch: -1,
+                topicName: "topic", topicID: .zero, partition: Int32(index), fetchOffset: 0, maxBytes: 1,
+                currentLeaderEpoch: -1,
                 lastFetchedEpoch: -1, logStartOffset: -1)
         }
         let partitions = slices.enumerated().map { index, slice in
@@ -148,7 +152,9 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         return (targets, partitions)
     }
 
-    private static func fetched(_ random: inout SeededRandom, version: Int16) -> ([FetchTarget], [MartletBroker.FetchedPartition]) {
+    private static func fetched(
+        _ random: inout SeededRandom, version: Int16
+    ) -> ([FetchTarget], [MartletBroker.FetchedPartition]) {
         var targets: [FetchTarget] = []
         var partitions: [MartletBroker.FetchedPartition] = []
         for topic in 0..<random.below(4) {
@@ -156,7 +162,8 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
             for index in 0..<(1 + random.below(3)) {
                 targets.append(
                     FetchTarget(
-                        topicName: "topic-\(topic)", topicID: version >= 13 ? id : .zero, partition: Int32(index), fetchOffset: 0, maxBytes: 1,
+                        topicName: "topic-\(topic)", topicID: version >= 13 ? id : .zero, partition: Int32(index),
+                        fetchOffset: 0, maxBytes: 1,
                         currentLeaderEpoch: -1, lastFetchedEpoch: -1, logStartOffset: -1))
                 guard !random.chance(1, in: 5) else { continue }
                 var found = PartitionFetch(error: errors[random.below(errors.count)])
@@ -166,11 +173,14 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
                 if version >= 12, random.chance(1, in: 4) {
                     found.divergingEpoch = EpochEnd(epoch: Int32(random.below(9)), endOffset: Int64(random.below(99)))
                 }
-                if version >= 12, random.chance(1, in: 4) { found.currentLeader = LeaderHint(leader: 3, epoch: Int32(random.below(9))) }
+                if version >= 12, random.chance(1, in: 4) {
+                    found.currentLeader = LeaderHint(leader: 3, epoch: Int32(random.below(9)))
+                }
                 for _ in 0..<random.below(3) {
                     found.abortedTransactions.append(
                         AbortedTransaction(
-                            producerID: Int64(random.below(99)), firstOffset: Int64(random.below(99)), lastOffset: 5, lastStableOffset: 6))
+                            producerID: Int64(random.below(99)), firstOffset: Int64(random.below(99)), lastOffset: 5,
+                            lastStableOffset: 6))
                 }
                 if found.error == .none { found.slice = slice(&random) }
                 partitions.append(MartletBroker.FetchedPartition(target: targets.count - 1, found: found))
@@ -185,11 +195,13 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         let start = random.below(100)
         let seed = random.next()
         let content = (0..<(start + count + 7)).map { UInt8(truncatingIfNeeded: UInt64($0) &* 31 &+ seed) }
-        return LogSlice(file: BytesFile(content), position: Int64(start), count: count, firstBatchBaseOffset: 0, firstBatchSize: count)
+        return LogSlice(
+            file: BytesFile(content), position: Int64(start), count: count, firstBatchBaseOffset: 0, firstBatchSize: count)
     }
 
     private static func response(
-        _ targets: [FetchTarget], _ partitions: [MartletBroker.FetchedPartition], _ readCommitted: Bool, version: Int16, session: Int32
+        _ targets: [FetchTarget], _ partitions: [MartletBroker.FetchedPartition], _ readCommitted: Bool, version: Int16,
+        session: Int32
     ) -> FetchResponse {
         var response = FetchResponse()
         response.sessionID = session
@@ -208,12 +220,15 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
             data.highWatermark = found.highWatermark
             data.lastStableOffset = found.lastStableOffset
             if version >= 5 { data.logStartOffset = found.logStartOffset }
-            data.abortedTransactions = !readCommitted || found.error != .none ? nil : found.abortedTransactions.map {
-                var aborted = FetchResponse.AbortedTransaction()
-                aborted.producerID = $0.producerID
-                aborted.firstOffset = $0.firstOffset
-                return aborted
-            }
+            data.abortedTransactions =
+                !readCommitted || found.error != .none
+                ? nil
+                : found.abortedTransactions.map {
+                    var aborted = FetchResponse.AbortedTransaction()
+                    aborted.producerID = $0.producerID
+                    aborted.firstOffset = $0.firstOffset
+                    return aborted
+                }
             if let diverging = found.divergingEpoch {
                 data.divergingEpoch.epoch = diverging.epoch
                 data.divergingEpoch.endOffset = diverging.endOffset
@@ -452,7 +467,8 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
 @Suite struct FetchSessions {
     private func target(_ name: String, _ partition: Int32, offset: Int64 = 0) -> FetchTarget {
         FetchTarget(
-            topicName: name, topicID: .zero, partition: partition, fetchOffset: offset, maxBytes: 1, currentLeaderEpoch: -1, lastFetchedEpoch: -1,
+            topicName: name, topicID: .zero, partition: partition, fetchOffset: offset, maxBytes: 1, currentLeaderEpoch: -1,
+            lastFetchedEpoch: -1,
             logStartOffset: -1)
     }
 
@@ -500,7 +516,9 @@ private let errors: [ErrorCode] = [.none, .none, .none, .offsetOutOfRange, .notL
         let session = try #require(
             cache.create((0..<5).map { target("t", $0) }, usesTopicIDs: false, now: Instant(nanoseconds: 0)))
         session.targets[1].toldHighWatermark = 7
-        session.update([target("t", 1, offset: 9), target("u", 0), target("u", 0, offset: 3)], forgotten: [target("t", 0), target("nowhere", 0)])
+        session.update(
+            [target("t", 1, offset: 9), target("u", 0), target("u", 0, offset: 3)],
+            forgotten: [target("t", 0), target("nowhere", 0)])
         #expect(session.targets.map(\.topicName) == ["t", "t", "t", "t", "u"])
         #expect(session.targets[0].fetchOffset == 9 && session.targets[0].toldHighWatermark == 7)
         #expect(session.targets[4].fetchOffset == 3)

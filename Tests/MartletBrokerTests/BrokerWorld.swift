@@ -7,15 +7,6 @@ import MartletSimulation
 import MartletWire
 import Testing
 
-/// Keeps the lines of the log.
-final class Lines: LogSink, @unchecked Sendable {
-    private(set) var all: [String] = []
-    func wants(_ level: LogLevel, _: StaticString) -> Bool { level >= .debug }
-    func write(_: LogLevel, _: StaticString, _ message: String, _ fields: [(String, String)]) {
-        all.append(([message] + fields.map { "\($0.0)=\($0.1)" }).joined(separator: " "))
-    }
-}
-
 /// A broker on a simulated machine, and a machine of clients that speak bytes to it, as wrong as they like.
 final class BrokerWorld: @unchecked Sendable {
     let simulated: SimulatedWorld
@@ -23,11 +14,13 @@ final class BrokerWorld: @unchecked Sendable {
     let clients: SimulatedHost
     private(set) var process: BrokerProcess
     private let config: BrokerConfig
-    let sink = Lines()
+    let sink = LinesOfLog()
 
     var broker: Broker { process.broker! }
 
-    init(seed: UInt64 = 1, loops: Int = 1, memoryBytes: Int64 = 1 << 30, _ settings: [(name: String, value: String)] = []) throws {
+    init(
+        seed: UInt64 = 1, loops: Int = 1, memoryBytes: Int64 = 1 << 30, _ settings: [(name: String, value: String)] = []
+    ) throws {
         simulated = SimulatedWorld(seed: seed)
         host = simulated.makeHost("broker", loops: loops)
         clients = simulated.makeHost("clients")
@@ -45,17 +38,8 @@ final class BrokerWorld: @unchecked Sendable {
 
     /// Runs a task of the broker's first loop to its end.
     func run(_ body: @escaping @Sendable () async throws -> Void) throws {
-        final class Outcome: @unchecked Sendable {
-            var error: (any Error)?
-            var isDone = false
-        }
-        let outcome = Outcome()
-        host.loops[0].spawn {
-            do { try await body() } catch { outcome.error = error }
-            outcome.isDone = true
-        }
-        try #require(simulated.run(atMost: .seconds(600)) { outcome.isDone }, "the task waits for something that never comes")
-        if let error = outcome.error { throw error }
+        let hasEnded = try host.run(atMost: .seconds(600), body)
+        try #require(hasEnded, "the task waits for something that never comes")
     }
 
     func stop() throws {
@@ -86,11 +70,14 @@ final class BrokerWorld: @unchecked Sendable {
     func createTopic(_ name: String, partitions: Int32 = 1, configs: [(String, String)] = []) throws {
         let cluster = broker.cluster
         let topic = NewTopic(
-            name: name, partitionCount: partitions, replicationFactor: 1, configs: configs.map { .init(name: $0.0, value: $0.1) })
+            name: name, partitionCount: partitions, replicationFactor: 1,
+            configs: configs.map { .init(name: $0.0, value: $0.1) })
         try run { _ = try await cluster.createTopic(topic, validateOnly: false).get() }
     }
 
-    func partition(_ name: String, _ index: Int32 = 0) -> Partition? { broker.cluster.topics.table.topic(name)?.partition(index) }
+    func partition(_ name: String, _ index: Int32 = 0) -> Partition? {
+        broker.cluster.topics.table.topic(name)?.partition(index)
+    }
 
     func connect(at location: SourceLocation = #_sourceLocation) throws -> RawClient {
         let client = RawClient(self)
@@ -100,7 +87,9 @@ final class BrokerWorld: @unchecked Sendable {
     }
 
     /// True once it is so; false if it is not in so long.
-    func until(atMost span: Interval = .seconds(30), _ condition: () -> Bool) -> Bool { simulated.run(atMost: span, until: condition) }
+    func until(atMost span: Interval = .seconds(30), _ condition: () -> Bool) -> Bool {
+        simulated.run(atMost: span, until: condition)
+    }
 }
 
 /// A connection that sends what it is told to, in the pieces it is told to, and reads when it is told to.
@@ -198,7 +187,9 @@ final class RawClient: @unchecked Sendable {
         return found
     }
 
-    var correlationIDs: [Int32] { frames.map { frame in Int32(truncatingIfNeeded: frame[..<4].reduce(0) { $0 << 8 | Int($1) }) } }
+    var correlationIDs: [Int32] {
+        frames.map { frame in Int32(truncatingIfNeeded: frame[..<4].reduce(0) { $0 << 8 | Int($1) }) }
+    }
 
     /// The answer of this number, decoded.
     func answer<R: WireResponse>(_: R.Type, _ index: Int, version: Int16) throws -> R {
@@ -247,17 +238,7 @@ func noise(_ size: Int, seed: UInt64, codec: CompressionCodec) -> [UInt8] {
 func produce(
     _ topic: String, _ records: [UInt8], acks: Int16 = 1, partition: Int32 = 0, version: Int16 = 9, id: Int32
 ) -> [UInt8] {
-    var part = ProduceRequest.PartitionProduceData()
-    part.index = partition
-    part.records = .owned(records)
-    var data = ProduceRequest.TopicProduceData()
-    data.name = topic
-    data.partitionData = [part]
-    var request = ProduceRequest()
-    request.acks = acks
-    request.timeoutMs = 30_000
-    request.topicData = [data]
-    return frame(request, version: version, id: id)
+    frame(ProduceRequest(records, to: topic, partition, acks: acks), version: version, id: id)
 }
 
 struct Wanted {
@@ -266,7 +247,8 @@ struct Wanted {
 }
 
 func fetch(
-    _ topic: String, _ wanted: [Wanted] = [Wanted()], maxWaitMs: Int32 = 500, minBytes: Int32 = 1, session: (id: Int32, epoch: Int32) = (0, -1),
+    _ topic: String, _ wanted: [Wanted] = [Wanted()], maxWaitMs: Int32 = 500, minBytes: Int32 = 1,
+    session: (id: Int32, epoch: Int32) = (0, -1),
     forgotten: [Int32] = [], id: Int32
 ) -> [UInt8] {
     var request = FetchRequest()

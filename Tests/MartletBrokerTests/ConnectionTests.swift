@@ -73,14 +73,17 @@ import Testing
 
     @Test func whatFollowsGoodFramesAndIsNoneEndsTheConnectionAfterTheirAnswers() throws {
         let world = try BrokerWorld()
-        for garbage in [[0xFF, 0xFF, 0xFF, 0xFF], [0x7F, 0xFF, 0xFF, 0xFF, 1], Array("GET / HTTP/1.1\r\n\r\n".utf8), [0, 0, 0, 0], [0, 0, 0, 2, 0, 3]] as [[UInt8]] {
+        for garbage in [
+            [0xFF, 0xFF, 0xFF, 0xFF], [0x7F, 0xFF, 0xFF, 0xFF, 1], Array("GET / HTTP/1.1\r\n\r\n".utf8), [0, 0, 0, 0],
+            [0, 0, 0, 2, 0, 3],
+        ] as [[UInt8]] {
             let client = try world.connect()
             client.send(metadata(id: 7) + garbage)
             #expect(world.until { client.hasEnded })
             #expect(client.correlationIDs == [7])
         }
         #expect(world.broker.connectionsCount == 0)
-        #expect(world.sink.all.contains { $0.contains("speaks HTTP") })
+        #expect(world.sink.says("speaks HTTP"))
     }
 
     @Test func aClientThatEndsItsSideBehindItsRequestsHasThemCarriedOut() throws {
@@ -89,7 +92,9 @@ import Testing
         let client = try world.connect()
         var bytes: [UInt8] = []
         for id: Int32 in 0..<20 { bytes += produce("t", batch(["\(id)"]), acks: 0, id: id) }
-        client.send(bytes + produce("t", noise(200_000, seed: 1, codec: .gzip), acks: 0, id: 20) + produce("t", batch(["last"]), acks: 0, id: 21))
+        client.send(
+            bytes + produce("t", noise(200_000, seed: 1, codec: .gzip), acks: 0, id: 20)
+                + produce("t", batch(["last"]), acks: 0, id: 21))
         client.finishSending()
         #expect(world.until { client.hasEnded })
         #expect(world.partition("t")?.logEndOffset == 221)
@@ -207,7 +212,9 @@ import Testing
         d.send(metadata(id: 1))
         #expect(world.until { d.frames.count == 1 })
 
-        let named = try BrokerWorld([("max.connections.per.ip", "0"), ("max.connections.per.ip.overrides", "\(world.clients.address):1")])
+        let named = try BrokerWorld([
+            ("max.connections.per.ip", "0"), ("max.connections.per.ip.overrides", "\(world.clients.address):1"),
+        ])
         let (e, f) = (try named.connect(), try named.connect())
         #expect(named.until { f.hasEnded })
         #expect(!e.hasEnded)

@@ -336,18 +336,8 @@ private final class RestartedWorld: @unchecked Sendable {
     }
 
     func run(_ body: @escaping @Sendable () async throws -> Void) throws {
-        final class Outcome: @unchecked Sendable {
-            var error: (any Error)?
-            var isDone = false
-        }
-        let outcome = Outcome()
-        host.loops[0].spawn {
-            do { try await body() } catch { outcome.error = error }
-            outcome.isDone = true
-        }
-        try #require(
-            world.simulated.run(atMost: .seconds(600)) { outcome.isDone }, "the task waits for something that never comes")
-        if let error = outcome.error { throw error }
+        let hasEnded = try host.run(atMost: .seconds(600), body)
+        try #require(hasEnded, "the task waits for something that never comes")
     }
 
     func committed(_ group: String) -> Offset {

@@ -47,7 +47,7 @@ private final class Pumper: @unchecked Sendable {
         try take(ProduceResponse.self, version: 9) { ($0.throttleTimeMs, 0) }
         guard answered == sent else { return }
         sent += 1
-        let request = produceRequest(records)
+        let request = ProduceRequest(records, to: "t", acks: 1)
         let bytes = frame(request, version: 9, id: Int32(sent), client: name)
         self.bytes += bytes.count
         client.send(bytes)
@@ -84,19 +84,6 @@ private final class Pumper: @unchecked Sendable {
             bytes += count
             if throttle > 0 { throttled += 1 }
         }
-    }
-
-    private func produceRequest(_ records: [UInt8]) -> ProduceRequest {
-        var part = ProduceRequest.PartitionProduceData()
-        part.records = .owned(records)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = "t"
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.acks = 1
-        request.timeoutMs = 30_000
-        request.topicData = [data]
-        return request
     }
 
     private func fetchRequest(from offset: Int64) -> [UInt8] {

@@ -105,16 +105,7 @@ final class TransactionClient {
         builder.append(timestamp: world.host.clock.wallMilliseconds, key: nil, value: Array("v".utf8))
         var bytes = ByteBuffer()
         builder.finish(into: &bytes, contexts: CodecContexts())
-        var part = ProduceRequest.PartitionProduceData()
-        part.records = .owned(bytes.array)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = topic
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = id
-        request.acks = -1
-        request.timeoutMs = 30_000
-        request.topicData = [data]
+        let request = ProduceRequest(bytes.array, to: topic, acks: -1, transactionalID: id)
         let answer: ProduceResponse = try ask(request, version: version)
         return answer.responses[0].partitionResponses[0].errorCode
     }
@@ -194,16 +185,7 @@ private struct RequestFaultOfTest: Error {}
         builder.append(timestamp: world.host.clock.wallMilliseconds, key: nil, value: value)
         var bytes = ByteBuffer()
         builder.finish(into: &bytes, codec: .zstd, contexts: CodecContexts())
-        var part = ProduceRequest.PartitionProduceData()
-        part.records = .owned(bytes.array)
-        var data = ProduceRequest.TopicProduceData()
-        data.name = "t"
-        data.partitionData = [part]
-        var request = ProduceRequest()
-        request.transactionalID = "x"
-        request.acks = -1
-        request.timeoutMs = 30_000
-        request.topicData = [data]
+        let request = ProduceRequest(bytes.array, to: "t", acks: -1, transactionalID: "x")
         let answer: ProduceResponse = try client.ask(request, version: 12)
         #expect(answer.responses[0].partitionResponses[0].errorCode == .none)
         #expect(try client.state("x").transactionState == "Ongoing")

@@ -7,81 +7,16 @@ import MartletSimulation
 import Testing
 
 /// A broker on a simulated machine that leads partitions of a compacted topic.
-private final class CompactingBroker: @unchecked Sendable {
-    let world = SimulatedWorld(seed: 21)
-    private let host: SimulatedHost
-    private(set) var replicas: ReplicaHost!
-    private let partitions: Int32
-
+private final class CompactingBroker: LeadingReplicas, @unchecked Sendable {
     /// Settings stand before what makes the cleaner look often, and at small segments.
     init(_ settings: [(name: String, value: String)], partitions: Int32 = 1) {
-        host = world.makeHost("broker")
-        self.partitions = partitions
         var all: [String: String] = [
-            "log.index.size.max.bytes": "4096", "log.segment.bytes": "4000", "log.cleanup.policy": "compact",
-            "log.cleaner.backoff.ms": "100", "log.cleaner.min.cleanable.ratio": "0.01", "log.retention.ms": "-1",
+            "log.segment.bytes": "4000", "log.cleanup.policy": "compact", "log.cleaner.backoff.ms": "100",
+            "log.cleaner.min.cleanable.ratio": "0.01", "log.retention.ms": "-1",
         ]
         for (name, value) in settings { all[name] = value }
         let overrides = all.sorted { $0.key < $1.key }.map { (name: $0.key, value: $0.value) }
-        run { made in
-            let config = try BrokerConfig.resolve(overrides: overrides)
-            made.replicas = try ReplicaHost.open(host: made.host, config: config, sink: SilentLog())
-            try await made.replicas.claim(brokerID: 1, clusterID: "AAAAAAAAAAAAAAAAAAAAAA")
-            for index in 0..<partitions {
-                try await made.replicas.apply(
-                    topic: "t", id: UUID(high: 1, low: 2), config: config.topics.defaults, partition: index,
-                    assignment: .init(leader: 1, leaderEpoch: 0, partitionEpoch: 0, replicas: [1], inSyncReplicas: [1]),
-                    isNew: true)
-            }
-        }
-    }
-
-    deinit { world.end() }
-
-    private func run(_ body: @escaping @Sendable (CompactingBroker) async throws -> Void) {
-        final class Outcome: @unchecked Sendable { var isDone = false }
-        let outcome = Outcome()
-        host.loops[0].spawn { [self] in
-            do { try await body(self) } catch { Issue.record(error) }
-            outcome.isDone = true
-        }
-        #expect(world.run(atMost: .seconds(60)) { outcome.isDone }, "it never ends")
-    }
-
-    private final class Owner: AppendOwner {
-        let loop: any EventLoop
-        init(_ loop: any EventLoop) { self.loop = loop }
-        func appendFinished(_: AppendToken, _: AppendOutcome) {}
-    }
-
-    /// What the leader says at once to a batch.
-    @discardableResult
-    func append(
-        _ records: [(key: String, value: String?)], partition index: Int32 = 0, identity: BatchIdentity = BatchIdentity()
-    ) -> ErrorCode {
-        final class Said: @unchecked Sendable { var error = ErrorCode.none }
-        let said = Said()
-        run { made in
-            var builder = BatchBuilder(identity)
-            for record in records {
-                builder.append(
-                    timestamp: made.host.clock.wallMilliseconds, key: Array(record.key.utf8),
-                    value: record.value.map { Array($0.utf8) })
-            }
-            var output = ByteBuffer()
-            builder.finish(into: &output, codec: .none, contexts: CodecContexts())
-            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: output.bytes.count, alignment: 8)
-            defer { bytes.deallocate() }
-            bytes.copyMemory(from: output.bytes)
-            let partition = try #require(made.replicas.topics.partition(TopicPartition("t", index)))
-            let request = AppendRequest(
-                .written, owner: Owner(made.host.loops[0]), token: AppendToken(answer: 1, index: 0), deadline: .distantFuture)
-            if case .refused(let error, _) = partition.append(bytes, request) { said.error = error }
-            var effects = PartitionEffects()
-            partition.writeReserved(&effects)
-            effects.deliver()
-        }
-        return said.error
+        super.init(seed: 21, overrides, partitions: partitions)
     }
 
     /// Ten records of each of ten keys, and then enough of one other for a new segment.
@@ -245,7 +180,10 @@ private final class CompactingBroker: @unchecked Sendable {
                 builder.append(timestamp: 1_000, key: Array("k\(key)".utf8), value: Array(value.utf8))
                 var output = ByteBuffer()
                 builder.finish(into: &output, codec: .none, contexts: CodecContexts())
-                if case .refused = broker.append(BatchBytes(output.bytes), .written, producer, round) {} else { last[key] = value }
+                if case .refused = broker.append(BatchBytes(output.bytes), .written, producer, round) {
+                } else {
+                    last[key] = value
+                }
                 broker.world.run(for: .milliseconds(Int64(seed) * 3))
                 guard round % 15 == 7 else { continue }
                 let from = broker.partition().directory.path

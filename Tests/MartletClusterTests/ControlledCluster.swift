@@ -46,9 +46,10 @@ struct ControlledCluster {
                 tree[TopicPartition(topic.name, partition.index)] = (state, partition.version)
             }
         }
-        handle(.elected(
-            brokers: live.map { Self.broker($0) }, topics: topics, deletions: deletions, areAllowed: true,
-            raisesOwnEpochs: raisesOwnEpochs))
+        handle(
+            .elected(
+                brokers: live.map { Self.broker($0) }, topics: topics, deletions: deletions, areAllowed: true,
+                raisesOwnEpochs: raisesOwnEpochs))
     }
 
     mutating func handle(_ event: ControllerEvent) {
@@ -56,7 +57,9 @@ struct ControlledCluster {
             switch action {
             case .write(let writes):
                 for write in writes {
-                    #expect(tree[write.partition]?.version == write.expectedVersion, "the tree has another version than was decided on")
+                    #expect(
+                        tree[write.partition]?.version == write.expectedVersion,
+                        "the tree has another version than was decided on")
                     tree[write.partition] = (write.state, write.expectedVersion.map { $0 + 1 } ?? 0)
                 }
             case .send(let request, let broker): sent.append((broker, request))
@@ -85,7 +88,8 @@ struct ControlledCluster {
         }
     }
 
-    static func success(_ request: ControllerRequest, isBroken: (TopicPartition) -> Bool = { _ in false }) -> ControllerResponse {
+    static func success(_ request: ControllerRequest, isBroken: (TopicPartition) -> Bool = { _ in false }) -> ControllerResponse
+    {
         switch request {
         case .updateMetadata: return .updateMetadata(UpdateMetadataResponse())
         case .leaderAndIsr(let request):
@@ -131,7 +135,9 @@ struct ControlledCluster {
         switch request {
         case .leaderAndIsr(let request):
             let parts = request.topicStates.flatMap { topic in
-                topic.partitionStates.map { "\(topic.topicName)-\($0.partitionIndex)=\($0.leader)/\($0.leaderEpoch)\($0.isNew ? " new" : "")" }
+                topic.partitionStates.map {
+                    "\(topic.topicName)-\($0.partitionIndex)=\($0.leader)/\($0.leaderEpoch)\($0.isNew ? " new" : "")"
+                }
             }
             return "lead " + parts.joined(separator: " ")
         case .updateMetadata(let request):

@@ -127,17 +127,10 @@ final class MemberWorld: @unchecked Sendable {
 
     /// Runs a task to its end, on any loop of the process.
     func run(
-        on index: Int = 0, at location: SourceLocation = #_sourceLocation, _ body: @escaping @Sendable (MemberWorld) async throws -> Void
+        on index: Int = 0, at location: SourceLocation = #_sourceLocation,
+        _ body: @escaping @Sendable (MemberWorld) async throws -> Void
     ) {
-        final class Outcome: @unchecked Sendable { var isDone = false }
-        let outcome = Outcome()
-        host.loops[index].spawn { [self] in
-            do { try await body(self) } catch { Issue.record(error, sourceLocation: location) }
-            outcome.isDone = true
-        }
-        #expect(
-            simulated.run(atMost: .seconds(3600)) { outcome.isDone }, "the task waits for something that never comes",
-            sourceLocation: location)
+        host.finish(atMost: .seconds(3600), on: index, at: location) { [self] in try await body(self) }
     }
 
     func start(at location: SourceLocation = #_sourceLocation) {
@@ -152,7 +145,8 @@ final class MemberWorld: @unchecked Sendable {
         prepare(replicas)
         member = ClusterMember(
             host: host, config: config,
-            coordination: CoordinationAccess(isEmbedded: true) { [unowned self] () async throws(KeeperError) -> any KeeperSession in
+            coordination: CoordinationAccess(isEmbedded: true) {
+                [unowned self] () async throws(KeeperError) -> any KeeperSession in
                 let heartbeats = !nextSessionIsShort
                 nextSessionIsShort = false
                 let session = try await keeper.openSession(timeout: .seconds(18), on: loop, heartbeats: heartbeats)
@@ -213,7 +207,11 @@ final class MemberWorld: @unchecked Sendable {
             var paths = ["/"]
             while let path = paths.popLast() {
                 let (data, _) = try await session.get(path)
-                if let data { found.lines.append("\(path) \(String(decoding: data, as: UTF8.self))") } else { found.lines.append(path) }
+                if let data {
+                    found.lines.append("\(path) \(String(decoding: data, as: UTF8.self))")
+                } else {
+                    found.lines.append(path)
+                }
                 let names = try await session.children(path).names
                 paths += names.reversed().map { path == "/" ? "/" + $0 : path + "/" + $0 }
             }

@@ -34,13 +34,7 @@ final class Brokers: @unchecked Sendable {
     deinit { world.end() }
 
     func run(at location: SourceLocation = #_sourceLocation, _ body: @escaping @Sendable (Brokers) async throws -> Void) {
-        final class Outcome: @unchecked Sendable { var isDone = false }
-        let outcome = Outcome()
-        host.loops[0].spawn { [self] in
-            do { try await body(self) } catch { Issue.record(error, sourceLocation: location) }
-            outcome.isDone = true
-        }
-        #expect(world.run(atMost: .seconds(600)) { outcome.isDone }, "it never ends", sourceLocation: location)
+        host.finish(atMost: .seconds(600), at: location) { [self] in try await body(self) }
     }
 
     func start(_ id: BrokerID, at location: SourceLocation = #_sourceLocation) {

@@ -4,7 +4,9 @@ import MartletModel
 import MartletSimulation
 import Testing
 
-private func leader(replicas: [BrokerID] = [1], config: TopicConfig = smallTopic(), epoch: LeaderEpoch = 0) throws -> (Broker, Producer) {
+private func leader(
+    replicas: [BrokerID] = [1], config: TopicConfig = smallTopic(), epoch: LeaderEpoch = 0
+) throws -> (Broker, Producer) {
     let broker = try Broker(SimulatedWorld(seed: 5)).start()
     try broker.apply(epoch: epoch, replicas: replicas, config: config)
     broker.world.run(for: .milliseconds(200))
@@ -38,7 +40,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         broker.append(batch(["a", "b"]), .committed, producer, 1)
         broker.world.run(for: .milliseconds(50))
         let partition = broker.partition()
-        #expect(partition.fetch(PartitionFetchRequest(offset: 3, maxBytes: 1, firstBatchWhole: true)).error == .offsetOutOfRange)
+        #expect(
+            partition.fetch(PartitionFetchRequest(offset: 3, maxBytes: 1, firstBatchWhole: true)).error == .offsetOutOfRange)
         let end = partition.fetch(PartitionFetchRequest(offset: 2, maxBytes: 1, firstBatchWhole: true))
         #expect(end.error == .none && end.slice == nil && end.highWatermark == 2)
         #expect(try partition.deleteRecords(before: 1).get() == 1)
@@ -59,7 +62,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         #expect(consumer.error == .none && consumer.slice == nil)
         let follower = partition.fetch(
             PartitionFetchRequest(
-                offset: 0, maxBytes: 100, firstBatchWhole: true, currentLeaderEpoch: 0, follower: FollowerIdentity(broker: 2, durable: 0)))
+                offset: 0, maxBytes: 100, firstBatchWhole: true, currentLeaderEpoch: 0,
+                follower: FollowerIdentity(broker: 2, durable: 0)))
         #expect(batches(in: try bytes(follower.slice)).map(\.base) == [0])
         let stranger = partition.fetch(
             PartitionFetchRequest(
@@ -72,7 +76,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         defer { broker.world.end() }
         func error(_ epoch: LeaderEpoch) -> ErrorCode {
             broker.partition().fetch(
-                PartitionFetchRequest(offset: 0, maxBytes: 1, firstBatchWhole: true, currentLeaderEpoch: epoch)).error
+                PartitionFetchRequest(offset: 0, maxBytes: 1, firstBatchWhole: true, currentLeaderEpoch: epoch)
+            ).error
         }
         #expect(error(3) == .fencedLeaderEpoch && error(4) == .none && error(5) == .unknownLeaderEpoch)
     }
@@ -184,7 +189,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(old.all))
         let (back, again) = (
             answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 2)),
-            answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 2)))
+            answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 2))
+        )
         try partition.follow(back, records: nothing)
         #expect(partition.logEndOffset == 0, "the batch that reaches over the end goes whole")
         let new = followerBatch(["x", "y", "z"], at: 0, epoch: 1)
@@ -213,7 +219,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         let more = followerBatch(["d", "e"], at: 3, epoch: 1)
         try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(bytes.all))
         try partition.follow(answer(partition, epoch: 1), records: UnsafeRawBufferPointer(more.all))
-        try partition.follow(answer(partition, epoch: 1, highWatermark: 5, diverging: EpochEnd(epoch: 0, endOffset: 3)), records: nothing)
+        try partition.follow(
+            answer(partition, epoch: 1, highWatermark: 5, diverging: EpochEnd(epoch: 0, endOffset: 3)), records: nothing)
         #expect(partition.logEndOffset == 3 && partition.highWatermark == 0)
         try partition.follow(answer(partition, epoch: 1, highWatermark: 2), records: nothing)
         #expect(partition.highWatermark == 2)
@@ -232,7 +239,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
             broker.world.run(for: .seconds(61))
             try broker.apply(leader: 2, epoch: 1, partitionEpoch: 1, replicas: [1, 2])
             broker.host.powerCut(afterDiskOperations: Int(seed))
-            try? broker.partition().follow(answer(broker.partition(), epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 1)), records: nothing)
+            try? broker.partition().follow(
+                answer(broker.partition(), epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 1)), records: nothing)
             broker.world.run(for: .milliseconds(Int64(seed)))
             if broker.host.isAlive { broker.host.powerCut() }
             broker.host = broker.host.restart()
@@ -253,7 +261,8 @@ private func followerBatch(_ values: [String], at offset: Offset, epoch: LeaderE
         #expect(partition.logStartOffset == 50 && partition.logEndOffset == 50 && partition.highWatermark == 50)
         // the leader's log begins inside its first batch
         let reaching = followerBatch(["48", "49", "50", "51"], at: 48, epoch: 1)
-        try partition.follow(answer(partition, epoch: 1, highWatermark: 52, logStart: 50), records: UnsafeRawBufferPointer(reaching.all))
+        try partition.follow(
+            answer(partition, epoch: 1, highWatermark: 52, logStart: 50), records: UnsafeRawBufferPointer(reaching.all))
         #expect(partition.logStartOffset == 50 && partition.logEndOffset == 52)
         broker.world.run(for: .milliseconds(300))
         broker.crash(powerCut: true)

@@ -17,7 +17,9 @@ private func openBroker(
 extension Broker {
     func appendAll(_ count: Int, _ partition: Int32 = 0, topic: String = topicName) {
         let producer = Producer(host.loops[0])
-        for index in 0..<count { append(batch([big]), .committed, producer, index, partition: self.partition(partition, topic: topic)) }
+        for index in 0..<count {
+            append(batch([big]), .committed, producer, index, partition: self.partition(partition, topic: topic))
+        }
         world.run(for: .milliseconds(200))
         #expect((0..<count).allSatisfy { producer.error($0) == ErrorCode.none })
     }
@@ -210,7 +212,8 @@ extension Broker {
     @Test func takeOneOrderAfterAnother() throws {
         let broker = try openBroker()
         defer { broker.world.end() }
-        let assignment = PartitionLeadership.Assignment(leader: 1, leaderEpoch: 0, partitionEpoch: 0, replicas: [1], inSyncReplicas: [1])
+        let assignment = PartitionLeadership.Assignment(
+            leader: 1, leaderEpoch: 0, partitionEpoch: 0, replicas: [1], inSyncReplicas: [1])
         let replicas = broker.replicas!
         let count = Unchecked(Counter())
         for order in 0..<4 {

@@ -8,7 +8,8 @@ private func assignment(
     leader: BrokerID, epoch: LeaderEpoch, partitionEpoch: Int32 = 0, replicas: [BrokerID] = [1, 2, 3], inSync: [BrokerID]? = nil
 ) -> PartitionLeadership.Assignment {
     PartitionLeadership.Assignment(
-        leader: leader, leaderEpoch: epoch, partitionEpoch: partitionEpoch, replicas: replicas, inSyncReplicas: inSync ?? replicas)
+        leader: leader, leaderEpoch: epoch, partitionEpoch: partitionEpoch, replicas: replicas,
+        inSyncReplicas: inSync ?? replicas)
 }
 
 private let start = Instant(nanoseconds: 0)
@@ -46,7 +47,9 @@ extension PartitionLeadership {
         #expect(state.role == .follower(leader: 2))
         #expect(state.apply(assignment(leader: 1, epoch: 1), now: start) == .becameLeader)
         #expect(state.followers.map(\.id) == [2, 3])
-        #expect(state.apply(assignment(leader: 1, epoch: 2), now: start) == .becameLeader, "the same leader in another epoch begins it")
+        #expect(
+            state.apply(assignment(leader: 1, epoch: 2), now: start) == .becameLeader,
+            "the same leader in another epoch begins it")
         #expect(state.apply(assignment(leader: -1, epoch: 3), now: start) == .becameFollower)
         #expect(state.role == .follower(leader: -1) && state.followers.isEmpty)
     }
@@ -57,9 +60,12 @@ extension PartitionLeadership {
         #expect(state.apply(assignment(leader: 1, epoch: 5, partitionEpoch: 0, inSync: [1]), now: start) == .stale)
         #expect(state.inSyncReplicas == [1, 2, 3])
         #expect(state.apply(assignment(leader: 1, epoch: 5, partitionEpoch: 2, inSync: [1]), now: start) == .updated)
-        #expect(state.apply(assignment(leader: 1, epoch: 5, partitionEpoch: 1), now: start) == .stale, "an older in-sync set comes late")
+        #expect(
+            state.apply(assignment(leader: 1, epoch: 5, partitionEpoch: 1), now: start) == .stale,
+            "an older in-sync set comes late")
         #expect(state.inSyncReplicas == [1])
-        #expect(state.apply(assignment(leader: 1, epoch: 6, partitionEpoch: 0), now: start) == .becameLeader, "a recreated state")
+        #expect(
+            state.apply(assignment(leader: 1, epoch: 6, partitionEpoch: 0), now: start) == .becameLeader, "a recreated state")
     }
 
     @Test func isNotChangedByAControllerThatNamesTwoLeadersOfOneEpoch() {
@@ -175,7 +181,9 @@ extension PartitionLeadership {
     @Test func isNotJoinedBeforeAllThatWasCommittedIsOnDisk() {
         var state = leader(inSync: [1], highWatermark: 40, logEnd: 50)
         _ = state.fetched(2, 49, durable: 49)
-        #expect(state.propose(now: at(1), lagLimit: lag, localEnd: 60, durability: .fsync) == nil, "an earlier leader committed up to 50")
+        #expect(
+            state.propose(now: at(1), lagLimit: lag, localEnd: 60, durability: .fsync) == nil,
+            "an earlier leader committed up to 50")
         _ = state.fetched(2, 50, durable: 40)
         #expect(state.propose(now: at(1), lagLimit: lag, localEnd: 60, durability: .fsync) == nil, "it is not on its disk")
         _ = state.fetched(2, 50, durable: 50)
@@ -199,7 +207,9 @@ extension PartitionLeadership {
         for step in 1...50 as ClosedRange<Int64> {
             // each fetch brings what there was at the last; the sync behind it ends two fetches later
             _ = state.fetched(2, step * 10, durable: max(0, step * 10 - 20), leaderEnd: step * 10 + 10, at: at(step * 10))
-            #expect(state.propose(now: at(step * 10), lagLimit: lag, localEnd: step * 10 + 10, durability: .fsync) == nil, "step \(step)")
+            #expect(
+                state.propose(now: at(step * 10), lagLimit: lag, localEnd: step * 10 + 10, durability: .fsync) == nil,
+                "step \(step)")
         }
     }
 
@@ -208,7 +218,9 @@ extension PartitionLeadership {
         var left: Int64?
         for step in 1...50 as ClosedRange<Int64> where left == nil {
             _ = state.fetched(2, step * 10, durable: 10, leaderEnd: step * 10, at: at(step * 10))
-            if state.propose(now: at(step * 10), lagLimit: lag, localEnd: step * 10, durability: .fsync) == [1] { left = step * 10 }
+            if state.propose(now: at(step * 10), lagLimit: lag, localEnd: step * 10, durability: .fsync) == [1] {
+                left = step * 10
+            }
         }
         #expect(left.map { (100...140).contains($0) } == true, "left at \(left ?? -1)")
     }

@@ -3,7 +3,7 @@ import MartletSimulation
 import Testing
 
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #endif
 
 private func number(_ name: String, _ normally: UInt64) -> UInt64 {
@@ -28,10 +28,16 @@ private func number(_ name: String, _ normally: UInt64) -> UInt64 {
             Issue.record(
                 "seed \(seed): \(fault) (MARTLET_SEED_BASE=\(seed) MARTLET_SEED_COUNT=1 swift test --filter TwoReplicas)")
             if count == 1 { print(pair.story.joined(separator: "\n")) }
-            if count == 1 { for broker in pair.brokers { print("broker \(broker.id)", broker.lines.all.joined(separator: "\n"), separator: "\n") } }
+            if count == 1 {
+                for broker in pair.brokers {
+                    print("broker \(broker.id)", broker.lines.all.joined(separator: "\n"), separator: "\n")
+                }
+            }
             return
         }
-        print("\(count) seeds: \(elections) elections, \(crashes) crashes, \(committed) batches committed, \(acknowledged) records acknowledged")
+        print(
+            "\(count) seeds: \(elections) elections, \(crashes) crashes, \(committed) batches committed, \(acknowledged) records acknowledged"
+        )
         // a world in which nothing happens proves nothing
         #expect(elections > Int(count) && crashes > Int(count) && acknowledged > Int(count) * 10)
     }

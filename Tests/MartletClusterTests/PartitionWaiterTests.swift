@@ -177,9 +177,15 @@ extension Broker {
         broker.append(batch(["mine"]), .committed, producer, 1)
         broker.world.run(for: .milliseconds(30))
         try broker.apply(leader: 2, epoch: 1, partitionEpoch: 1, replicas: [1, 2])
-        let other = batch(["theirs"], identity: { var identity = BatchIdentity(); identity.leaderEpoch = 1; return identity }())
+        let other = batch(
+            ["theirs"],
+            identity: {
+                var identity = BatchIdentity(); identity.leaderEpoch = 1; return identity
+            }())
         let partition = broker.partition()
-        try partition.follow(answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 0)), records: UnsafeRawBufferPointer(start: nil, count: 0))
+        try partition.follow(
+            answer(partition, epoch: 1, diverging: EpochEnd(epoch: 0, endOffset: 0)),
+            records: UnsafeRawBufferPointer(start: nil, count: 0))
         try partition.follow(answer(partition, epoch: 1, highWatermark: 1), records: UnsafeRawBufferPointer(other.all))
         try broker.apply(epoch: 2, partitionEpoch: 2, replicas: [1, 2], inSync: [1])
         broker.world.run(for: .milliseconds(50))
@@ -215,7 +221,8 @@ extension Broker {
 
 /// What the leader answers to what the follower would ask now.
 func answer(
-    _ partition: Partition, epoch: LeaderEpoch, error: ErrorCode = .none, highWatermark: Offset = 0, logStart: Offset = 0, diverging: EpochEnd? = nil
+    _ partition: Partition, epoch: LeaderEpoch, error: ErrorCode = .none, highWatermark: Offset = 0, logStart: Offset = 0,
+    diverging: EpochEnd? = nil
 ) -> Partition.LeaderAnswer {
     var request = PartitionFetchRequest(offset: partition.logEndOffset, maxBytes: 1, firstBatchWhole: true)
     if let asked = partition.nextFollowerFetch() { request = asked }
@@ -271,7 +278,9 @@ func answer(
         #expect(broker.partition(0).isOffline && !broker.partition(1).isOffline)
         let refused = broker.append(batch(["c"]), .written, producer, 3, partition: broker.partition(0))
         guard case .refused(.kafkaStorageError, _) = refused else { Issue.record("\(refused)"); return }
-        #expect(broker.partition(0).fetch(PartitionFetchRequest(offset: 0, maxBytes: 1, firstBatchWhole: true)).error == .kafkaStorageError)
+        #expect(
+            broker.partition(0).fetch(PartitionFetchRequest(offset: 0, maxBytes: 1, firstBatchWhole: true)).error
+                == .kafkaStorageError)
         #expect(try broker.read(broker.partition(1)) == ["0:b"])
         // no second directory takes what may lie in the first
         #expect(throws: (any Error).self) { try broker.apply(2, isNew: false) }

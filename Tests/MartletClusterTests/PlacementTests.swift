@@ -5,7 +5,8 @@ import Testing
 
 @Suite struct TopicPlacements {
     private func place(
-        _ wanted: NewTopic, existing: [String] = [], brokers: [BrokerID] = [1], _ settings: [(name: String, value: String)] = [],
+        _ wanted: NewTopic, existing: [String] = [], brokers: [BrokerID] = [1],
+        _ settings: [(name: String, value: String)] = [],
         seed: UInt64 = 1
     ) throws -> Result<TopicPlacement, TopicFault> {
         var random = SeededRandom(seed: seed)
@@ -49,7 +50,8 @@ import Testing
 
     @Test func countsOutOfRangeAreRefused() throws {
         for (partitions, factor, code) in [
-            (0, 1, 37), (-2, 1, 37), (.min, 1, 37), (1, 0, 38), (1, -2, 38), (1, 2, 38), (1, .max, 38), (-1, -1, 0), (10_001, 1, 44),
+            (0, 1, 37), (-2, 1, 37), (.min, 1, 37), (1, 0, 38), (1, -2, 38), (1, 2, 38), (1, .max, 38), (-1, -1, 0),
+            (10_001, 1, 44),
         ] as [(Int32, Int16, Int16)] {
             #expect(error(try place(topic("t", partitions, factor))) == code, "\(partitions) partitions, \(factor) replicas")
         }
@@ -68,7 +70,9 @@ import Testing
     }
 
     @Test func settingsAreCheckedAndKeptOnceEach() throws {
-        for (name, value) in [("no.such.config", "1"), ("retention.ms", "abc"), ("retention.ms", nil), ("segment.bytes", "1")] as [(String, String?)] {
+        for (name, value) in [("no.such.config", "1"), ("retention.ms", "abc"), ("retention.ms", nil), ("segment.bytes", "1")]
+            as [(String, String?)]
+        {
             #expect(error(try place(topic(configs: [(name, value)]))) == 40)
         }
         let placed = try place(topic(configs: [("retention.ms", "1000"), ("retention.ms", " 2000 ")])).get()
@@ -78,7 +82,8 @@ import Testing
 
     @Test func whatIsNotSaidComesFromTheBrokersSettings() throws {
         let placed = try place(
-            topic("t", -1, -1), brokers: [1, 2, 3], [("num.partitions", "5"), ("default.replication.factor", "2")]).get()
+            topic("t", -1, -1), brokers: [1, 2, 3], [("num.partitions", "5"), ("default.replication.factor", "2")]
+        ).get()
         #expect(placed.replicas.count == 5)
         #expect(placed.replicationFactor == 2)
     }

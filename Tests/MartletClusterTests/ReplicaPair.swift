@@ -51,7 +51,9 @@ final class ReplicaPair {
         let durability = durability
         config = smallTopic { $0.durability = durability }
         brokers = [Broker(world, id: 1), Broker(world, id: 2)]
-        clients = [Client(0, producerID: 100), Client(1, producerID: 101), Client(2, producerID: nil), Client(3, producerID: nil)]
+        clients = [
+            Client(0, producerID: 100), Client(1, producerID: 101), Client(2, producerID: nil), Client(3, producerID: nil),
+        ]
     }
 
     func run() {
@@ -259,7 +261,8 @@ final class ReplicaPair {
         }
     }
 
-    private func deliver(_ answer: Partition.LeaderAnswer, _ records: [UInt8], to partition: Partition, on host: SimulatedHost) {
+    private func deliver(_ answer: Partition.LeaderAnswer, _ records: [UInt8], to partition: Partition, on host: SimulatedHost)
+    {
         let box = Unchecked(self)
         world.after(soon(2)) {
             guard host.isAlive else { return }
@@ -310,7 +313,8 @@ final class ReplicaPair {
         if let id = client.producerID { identity = BatchIdentity(producerID: id, epoch: 0, baseSequence: client.sequence) }
         let attempt = Attempt(
             client: client, number: client.attempt + 1, values: client.values, bytes: batch(client.values, identity: identity),
-            acknowledgement: client.producerID != nil || random.below(3) > 0 ? .committed : .written, host: brokers[target].host)
+            acknowledgement: client.producerID != nil || random.below(3) > 0 ? .committed : .written, host: brokers[target].host
+        )
         client.attempt += 1
         client.isWaiting = true
         let isLate = random.below(8) == 0
@@ -417,11 +421,15 @@ final class ReplicaPair {
                     faults.append("offset \(batch.base) has other bytes on broker \(broker.id) than were committed: \(state)")
                 }
                 committed[batch.base] = batch.bytes
-                if batch.base != end { faults.append("broker \(broker.id) has a gap between \(end) and \(batch.base): \(state)") }
+                if batch.base != end {
+                    faults.append("broker \(broker.id) has a gap between \(end) and \(batch.base): \(state)")
+                }
                 end = batch.next
             }
             tell("checked broker \(broker.id) up to \(highWatermark): \(state)")
-            if end != highWatermark { faults.append("broker \(broker.id) holds \(end) of \(highWatermark) committed: \(state)") }
+            if end != highWatermark {
+                faults.append("broker \(broker.id) holds \(end) of \(highWatermark) committed: \(state)")
+            }
         }
     }
 
@@ -442,7 +450,8 @@ final class ReplicaPair {
             for value in counts.keys.sorted() where counts[value]! > 1 {
                 faults.append("\(value) is \(counts[value]!) times on broker \(broker.id)")
             }
-            for base in committed.keys.sorted() where !found.contains(where: { $0.base == base && $0.bytes == committed[base]! }) {
+            for base in committed.keys.sorted()
+            where !found.contains(where: { $0.base == base && $0.bytes == committed[base]! }) {
                 faults.append("what was committed at \(base) is not on broker \(broker.id)")
             }
         }

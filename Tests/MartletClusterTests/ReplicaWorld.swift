@@ -57,7 +57,9 @@ func records(of batch: [UInt8]) -> [(offset: Offset, value: String)] {
     return batch.withUnsafeBytes { raw in
         let header = BatchHeader(raw)
         guard !header.isControl else { return [(header.baseOffset, "marker")] }
-        guard let bytes = try? header.records(of: raw, contexts: CodecContexts(), scratch: &scratch, limit: 1 << 27) else { return [] }
+        guard let bytes = try? header.records(of: raw, contexts: CodecContexts(), scratch: &scratch, limit: 1 << 27) else {
+            return []
+        }
         var cursor = RecordCursor(bytes, count: header.recordCount)
         var found: [(Offset, String)] = []
         while let record = try? cursor.next() {
@@ -66,19 +68,6 @@ func records(of batch: [UInt8]) -> [(offset: Offset, value: String)] {
         }
         return found
     }
-}
-
-/// Log lines, kept.
-final class LinesOfLog: LogSink, @unchecked Sendable {
-    private let lock = Lock()
-    private var lines: [String] = []
-    func wants(_: LogLevel, _: StaticString) -> Bool { true }
-    func write(_ level: LogLevel, _: StaticString, _ message: String, _ fields: [(String, String)]) {
-        let line = "\(level) \(message) " + fields.map { "\($0)=\($1)" }.joined(separator: " ")
-        lock.withLock { lines.append(line) }
-    }
-    var all: [String] { lock.withLock { lines } }
-    func says(_ part: String) -> Bool { all.contains { $0.contains(part) } }
 }
 
 /// Somebody who appends and notes what he is told, and when.
@@ -123,7 +112,10 @@ final class Broker {
     let lines = LinesOfLog()
     var replicas: ReplicaHost!
 
-    init(_ world: SimulatedWorld, id: BrokerID = 1, directories: [String] = ["data/log"], _ settings: [(name: String, value: String)] = []) {
+    init(
+        _ world: SimulatedWorld, id: BrokerID = 1, directories: [String] = ["data/log"],
+        _ settings: [(name: String, value: String)] = []
+    ) {
         self.world = world
         self.id = id
         host = world.makeHost("broker-\(id)")
@@ -143,27 +135,16 @@ final class Broker {
 
     /// Runs on the broker's loop until it is done.
     func run(_ work: @escaping (ReplicaHost) async throws -> Void) throws {
-        let done = Done()
         let replicas = replicas!
         let box = Unchecked(work)
-        host.loops[0].spawn {
-            do { try await box.value(replicas) } catch { done.error = error }
-            done.isDone = true
-        }
-        let ended = world.run(atMost: .seconds(60)) { done.isDone }
-        try #require(ended, "the broker does not come to an end")
-        if let error = done.error { throw error }
+        let hasEnded = try host.run(atMost: .seconds(60)) { try await box.value(replicas) }
+        try #require(hasEnded, "the broker does not come to an end")
     }
 
     /// The loop does this at once.
     func onLoop(_ work: @escaping () -> Void) {
-        let done = Done()
         let box = Unchecked(work)
-        host.loops[0].execute {
-            box.value()
-            done.isDone = true
-        }
-        _ = world.run(atMost: .seconds(1)) { done.isDone }
+        _ = host.run(atMost: .seconds(1)) { box.value() }
     }
 
     /// The broker becomes the leader or a follower of a partition.
@@ -178,7 +159,8 @@ final class Broker {
             inSyncReplicas: inSync ?? all)
         let settings = config ?? smallTopic()
         try run {
-            try await $0.apply(topic: topic, id: id, config: settings, partition: partition, assignment: assignment, isNew: isNew)
+            try await $0.apply(
+                topic: topic, id: id, config: settings, partition: partition, assignment: assignment, isNew: isNew)
         }
     }
 
@@ -199,7 +181,9 @@ final class Broker {
         host = host.restart()
     }
 
-    func partition(_ index: Int32 = 0, topic: String = topicName) -> Partition { replicas.topics.partition(TopicPartition(topic, index))! }
+    func partition(_ index: Int32 = 0, topic: String = topicName) -> Partition {
+        replicas.topics.partition(TopicPartition(topic, index))!
+    }
 
     func files(_ folder: String) -> [String] { (try? host.disk.list(folder)) ?? [] }
     func text(_ path: String) -> String { String(decoding: (try? host.disk.contents(path)) ?? [], as: UTF8.self) }
@@ -207,7 +191,8 @@ final class Broker {
     /// Appends and writes, as one turn of the loop does. The answer comes to the producer.
     @discardableResult
     func append(
-        _ bytes: BatchBytes, _ acknowledgement: Acknowledgement, _ producer: Producer, _ index: Int, partition: Partition? = nil,
+        _ bytes: BatchBytes, _ acknowledgement: Acknowledgement, _ producer: Producer, _ index: Int,
+        partition: Partition? = nil,
         timeout: Interval = .seconds(30), isWritten: Bool = true, origin: AppendOrigin = .client
     ) -> AppendStart {
         let partition = partition ?? self.partition()
@@ -242,7 +227,6 @@ final class Broker {
     }
 }
 
-
 func bytes(_ slice: LogSlice?) throws -> [UInt8] {
     guard let slice, let file = slice.file else { return [] }
     var bytes = [UInt8](repeating: 0, count: slice.count)
@@ -263,9 +247,19 @@ func smallTopic(_ change: (inout TopicConfig) -> Void = { _ in }) -> TopicConfig
     return config
 }
 
-private final class Done: @unchecked Sendable {
-    var isDone = false
-    var error: (any Error)?
+extension SimulatedHost {
+    /// Runs a task to its end; it is an issue that it has none, or throws.
+    func finish(
+        atMost span: Interval, on loop: Int = 0, at location: SourceLocation = #_sourceLocation,
+        _ body: @escaping @Sendable () async throws -> Void
+    ) {
+        do {
+            let hasEnded = try run(atMost: span, on: loop, body)
+            #expect(hasEnded, "the task waits for something that never comes", sourceLocation: location)
+        } catch {
+            Issue.record(error, sourceLocation: location)
+        }
+    }
 }
 
 struct Unchecked<Value>: @unchecked Sendable {

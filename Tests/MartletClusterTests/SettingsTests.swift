@@ -6,73 +6,17 @@ import MartletReactor
 import MartletSimulation
 import Testing
 
-/// A broker's replicas on a simulated machine, and one partition that it leads.
-private final class Replicas: @unchecked Sendable {
-    let world = SimulatedWorld(seed: 11)
-    private let host: SimulatedHost
-    private(set) var replicas: ReplicaHost!
-
-    init(_ settings: [(name: String, value: String)], inSync: [BrokerID] = [1]) {
-        host = world.makeHost("broker")
-        // small indexes: the simulated disk keeps their bytes
-        let settings = settings + [("log.index.size.max.bytes", "4096")]
-        run { made in
-            let config = try BrokerConfig.resolve(overrides: settings)
-            made.replicas = try ReplicaHost.open(host: made.host, config: config, sink: SilentLog())
-            try await made.replicas.claim(brokerID: 1, clusterID: "AAAAAAAAAAAAAAAAAAAAAA")
-            try await made.replicas.apply(
-                topic: "t", id: UUID(high: 1, low: 2), config: config.topics.defaults, partition: 0,
-                assignment: .init(leader: 1, leaderEpoch: 0, partitionEpoch: 0, replicas: [1, 2, 3], inSyncReplicas: inSync),
-                isNew: true)
-        }
-    }
-
-    deinit { world.end() }
-
-    private func run(_ body: @escaping @Sendable (Replicas) async throws -> Void) {
-        final class Outcome: @unchecked Sendable { var isDone = false }
-        let outcome = Outcome()
-        host.loops[0].spawn { [self] in
-            do { try await body(self) } catch { Issue.record(error) }
-            outcome.isDone = true
-        }
-        #expect(world.run(atMost: .seconds(60)) { outcome.isDone }, "it never ends")
-    }
-
-    private final class Owner: AppendOwner {
-        let loop: any EventLoop
-        init(_ loop: any EventLoop) { self.loop = loop }
-        func appendFinished(_: AppendToken, _: AppendOutcome) {}
-    }
-
+extension LeadingReplicas {
     /// What the leader says at once to one record of a producer.
-    func append(sequence: Int32, _ acknowledgement: Acknowledgement) -> ErrorCode {
-        final class Said: @unchecked Sendable { var error = ErrorCode.none }
-        let said = Said()
-        run { made in
-            var builder = BatchBuilder(BatchIdentity(producerID: 7, epoch: 0, baseSequence: sequence))
-            builder.append(timestamp: made.host.clock.wallMilliseconds, key: nil, value: Array("v".utf8))
-            var batch = ByteBuffer()
-            builder.finish(into: &batch, codec: .none, contexts: CodecContexts())
-            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: batch.bytes.count, alignment: 8)
-            defer { bytes.deallocate() }
-            bytes.copyMemory(from: batch.bytes)
-            let partition = try #require(made.replicas.topics.partition(TopicPartition("t", 0)))
-            let request = AppendRequest(
-                acknowledgement, owner: Owner(made.host.loops[0]), token: AppendToken(answer: 1, index: 0), deadline: .distantFuture)
-            if case .refused(let error, _) = partition.append(bytes, request) { said.error = error }
-            var effects = PartitionEffects()
-            partition.writeReserved(&effects)
-            effects.deliver()
-        }
-        return said.error
+    fileprivate func append(sequence: Int32, _ acknowledgement: Acknowledgement) -> ErrorCode {
+        append([(nil, "v")], identity: BatchIdentity(producerID: 7, epoch: 0, baseSequence: sequence), acknowledgement)
     }
 }
 
 @Suite struct SettingsOfABroker {
     @Test(arguments: [("1000", ErrorCode.none), ("86400000", .outOfOrderSequenceNumber)])
     func aProducerThatWritesNothingIsForgottenInItsTime(expiration: String, answer: ErrorCode) {
-        let broker = Replicas([("producer.id.expiration.ms", expiration)])
+        let broker = LeadingReplicas([("producer.id.expiration.ms", expiration)])
         #expect(broker.append(sequence: 0, .written) == .none)
         #expect(broker.append(sequence: 90, .written) == .outOfOrderSequenceNumber, "it is known, and a gap is seen")
         broker.world.run(for: .seconds(1300))
@@ -80,10 +24,10 @@ private final class Replicas: @unchecked Sendable {
     }
 
     @Test func withFewerInSyncThanTheMinimumAcksAllIsRefused() {
-        let broker = Replicas([("min.insync.replicas", "2")])
+        let broker = LeadingReplicas([("min.insync.replicas", "2")], of: [1, 2, 3])
         #expect(broker.append(sequence: 0, .committed) == .notEnoughReplicas)
         #expect(broker.append(sequence: 0, .written) == .none)
-        let enough = Replicas([("min.insync.replicas", "2")], inSync: [1, 2])
+        let enough = LeadingReplicas([("min.insync.replicas", "2")], of: [1, 2, 3], inSync: [1, 2])
         #expect(enough.append(sequence: 0, .committed) == .none)
     }
 
@@ -119,7 +63,9 @@ private final class Replicas: @unchecked Sendable {
     }
 
     @Test func theTopicOfTransactionsIsMadeAsItsSettingsSay() throws {
-        let world = MemberWorld([("transaction.state.log.num.partitions", "4"), ("transaction.state.log.segment.bytes", "80000")])
+        let world = MemberWorld([
+            ("transaction.state.log.num.partitions", "4"), ("transaction.state.log.segment.bytes", "80000"),
+        ])
         world.start()
         world.run { world in world.member.createAutomatically(InternalTopics.transactions) }
         world.simulated.run(for: .seconds(1))

@@ -33,12 +33,12 @@ final class World: @unchecked Sendable {
     func tryToRun(
         _ body: @escaping @Sendable (World) async throws -> Void, at location: SourceLocation = #_sourceLocation
     ) -> Bool {
-        let outcome = Record<Void>()
-        loop.spawn {
-            do { try await body(self) } catch { Issue.record(error, sourceLocation: location) }
-            outcome.add(())
+        do {
+            return try host.run(atMost: .seconds(3600)) { try await body(self) }
+        } catch {
+            Issue.record(error, sourceLocation: location)
+            return true
         }
-        return simulated.run(atMost: .seconds(3600)) { !outcome.all.isEmpty || !host.isAlive } && !outcome.all.isEmpty
     }
 
     func openKeeper(_ change: (inout KeeperSettings) -> Void = { _ in }) async throws(KeeperError) -> EmbeddedKeeper {

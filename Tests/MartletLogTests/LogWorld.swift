@@ -58,19 +58,6 @@ func marker(_ type: ControlRecordType, producer: ProducerID, epoch: ProducerEpoc
     return BatchBytes(output.bytes)
 }
 
-/// Log lines, kept.
-final class LinesOfLog: LogSink, @unchecked Sendable {
-    private let lock = Lock()
-    private var lines: [String] = []
-    func wants(_: LogLevel, _: StaticString) -> Bool { true }
-    func write(_ level: LogLevel, _: StaticString, _ message: String, _ fields: [(String, String)]) {
-        let line = "\(level) \(message) " + fields.map { "\($0)=\($1)" }.joined(separator: " ")
-        lock.withLock { lines.append(line) }
-    }
-    var all: [String] { lock.withLock { lines } }
-    func says(_ part: String) -> Bool { all.contains { $0.contains(part) } }
-}
-
 /// One partition on one disk, opened, crashed and opened again.
 final class LogWorld {
     let world: SimulatedWorld?

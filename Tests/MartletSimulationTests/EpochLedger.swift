@@ -1,4 +1,5 @@
 import MartletModel
+import MartletSwarm
 
 /// What members of consumer groups were told, of either protocol, and whether a coordinator may have told them that.
 ///

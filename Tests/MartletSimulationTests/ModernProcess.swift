@@ -5,14 +5,61 @@ import MartletSimulation
 import MartletSwarm
 import MartletWire
 
+/// The members of the groups of one run in which both protocols live. All of it lives on the world's thread.
+final class ModernMembers: @unchecked Sendable {
+    private static let processesLimit = 24
+
+    let members: GroupMembers
+    let epochs: EpochLedger
+    private var processes: [ModernProcess] = []
+    private(set) var assignmentsCount = 0
+
+    init(_ members: GroupMembers) {
+        self.members = members
+        epochs = EpochLedger { [ledger = members.ledger] in ledger.violated($0) }
+    }
+
+    var canStart: Bool { processes.count < Self.processesLimit }
+
+    func start(_ group: GroupMembers.Group, on host: SimulatedHost, instance: String?, isClassic: Bool) {
+        let name = "modern-\(processes.count)"
+        let stage = members.stage
+        let process = ModernProcess(
+            self, stage.client(name, on: host), host, group, instance: instance, isClassic: isClassic,
+            random: stage.world.makeRandom(name))
+        processes.append(process)
+        stage.start(name, on: host.loops[0]) { await process.run() }
+    }
+
+    func runningCount(of group: GroupMembers.Group) -> Int {
+        processes.count { $0.group.name == group.name && !$0.hasEnded }
+    }
+
+    /// What those believe to have who are to stay; nil while one of them has nothing.
+    func believed(_ group: GroupMembers.Group) -> [GroupLedger.Belief]? {
+        var all: [GroupLedger.Belief] = []
+        for process in processes where process.group.name == group.name && !process.hasEnded {
+            guard let held = process.held else { return nil }
+            all.append((process.name, held.generation, held.partitions))
+        }
+        return all
+    }
+
+    /// A member has these partitions, as it was told.
+    func owned(_ group: GroupMembers.Group, epoch: Int32, by owner: String, _ partitions: [Int32]) {
+        assignmentsCount += 1
+        epochs.assigned(group.name, epoch: epoch, to: owner, partitions: partitions, at: members.ledger.moment())
+    }
+}
+
 /// One process of a consumer in a group where both protocols live. It speaks the new one or the classic one, and like
 /// any consumer gives up before it takes; now and then it clings to what it is to give up, leaves, dies, sleeps through its
 /// session, commits in an epoch that is over, or is followed by a process of the other protocol.
 final class ModernProcess: @unchecked Sendable {
-    private let stage: GroupStage
+    private let fellows: ModernMembers
     private let client: SimulatedClient
     private let host: SimulatedHost
-    let group: GroupStage.Group
+    let group: GroupMembers.Group
     private let instance: String?
     private let isClassic: Bool
     private let usesPattern: Bool
@@ -31,14 +78,16 @@ final class ModernProcess: @unchecked Sendable {
     private(set) var hasEnded = false
 
     var name: String { client.name }
-    private var ledger: GroupLedger { stage.ledger }
+    private var members: GroupMembers { fellows.members }
+    private var stage: Stage { members.stage }
+    private var ledger: GroupLedger { members.ledger }
     private var owner: String { instance.map { "instance " + $0 } ?? "member " + memberID }
 
     init(
-        _ stage: GroupStage, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupStage.Group, instance: String?,
-        isClassic: Bool, random: SeededRandom
+        _ fellows: ModernMembers, _ client: SimulatedClient, _ host: SimulatedHost, _ group: GroupMembers.Group,
+        instance: String?, isClassic: Bool, random: SeededRandom
     ) {
-        self.stage = stage
+        self.fellows = fellows
         self.client = client
         self.host = host
         self.group = group
@@ -66,8 +115,7 @@ final class ModernProcess: @unchecked Sendable {
             } catch {
                 note(error)
             }
-            let span = client.isConnected ? 5_000 + random.below(40_000) : 10_000 + random.below(60_000)
-            await client.loop.sleep(for: .microseconds(Int64(span)))
+            await stage.rest(client.loop, &random, busy: 5_000..<45_000)
         }
         hasEnded = true
         isIn = false
@@ -112,17 +160,17 @@ final class ModernProcess: @unchecked Sendable {
             client.close()
             throw .lost
         case 4:
-            guard stage.modernCount(of: group) > 1 else { return }
+            guard fellows.runningCount(of: group) > 1 else { return }
             hasEnded = true
         case 5:
             // clings to what it has for so long
             await sleep(atMost: group.rebalanceMs * 2)
         default:
             // another process comes in its place, perhaps of the other protocol
-            guard isIn, stage.canStart else { return }
+            guard isIn, fellows.canStart else { return }
             try await leave(forGood: instance == nil || isClassic)
             hasEnded = true
-            stage.startModern(group, on: host, instance: instance, isClassic: random.chance(1, in: 2))
+            fellows.start(group, on: host, instance: instance, isClassic: random.chance(1, in: 2))
         }
     }
 
@@ -179,30 +227,23 @@ final class ModernProcess: @unchecked Sendable {
             memberID = "\(name)-\(lives)"
         }
         let joins = epoch == 0
-        let joining =
-            joins
-            ? (
-                group.topic, usesPattern ? group.topic.prefix(5) + "-\(group.topic.suffix(1))" : nil, group.rebalanceMs,
-                random.chance(1, in: 3) ? "range" : nil
-            ) : nil
-        let owned = saysOwned && !joins ? (topicID!, partitions) : nil
+        let pattern = usesPattern ? "\(group.topic.prefix(5))-\(group.topic.suffix(1))" : nil
         let answer = try await client.modernHeartbeat(
             identity(epoch), epoch: epoch,
-            joining: joining.map {
-                ($0.0, $0.1.map { String($0) }, $0.2, $0.3)
-            }, owned: owned)
+            joining: joins ? (group.topic, pattern, group.rebalanceMs, random.chance(1, in: 3) ? "range" : nil) : nil,
+            owned: saysOwned && !joins ? (topicID!, partitions) : nil)
         guard answer.error == .none else { return heed(answer.error, "ConsumerGroupHeartbeat") }
         if isIn, answer.epoch < epoch { ledger.violated("\(name) went back from epoch \(epoch) to \(answer.epoch)") }
         if isIn, answer.epoch > epoch { past = (epoch, partitions) }
         epoch = answer.epoch
         saysOwned = answer.partitions != nil
         guard let assigned = answer.partitions ?? (isIn ? nil : []) else {
-            ledger.owned(group.name, epoch: epoch, by: owner, partitions)
+            fellows.owned(group, epoch: epoch, by: owner, partitions)
             return
         }
         partitions = assigned
         isIn = true
-        ledger.owned(group.name, epoch: epoch, by: owner, partitions)
+        fellows.owned(group, epoch: epoch, by: owner, partitions)
     }
 
     // MARK: The classic protocol
@@ -234,7 +275,7 @@ final class ModernProcess: @unchecked Sendable {
         }
         if epoch >= 0, epoch < joined.generationID { past = (epoch, partitions) }
         (epoch, partitions, isIn) = (joined.generationID, assigned, true)
-        ledger.owned(group.name, epoch: epoch, by: owner, partitions)
+        fellows.owned(group, epoch: epoch, by: owner, partitions)
     }
 
     private func share(_ joined: JoinGroupResponse) -> [(member: String, bytes: [UInt8])] {
@@ -250,28 +291,15 @@ final class ModernProcess: @unchecked Sendable {
     private func commit(_ epoch: Int32, _ partitions: [Int32], isLate: Bool = false) async throws(ClientFault) {
         guard !partitions.isEmpty, !memberID.isEmpty else { return }
         let partition = partitions[random.below(partitions.count)]
-        let (offset, sent, owner) = (ledger.commit(group.name, partition), ledger.moment(), owner)
-        let error: ErrorCode
-        do throws(ClientFault) {
-            error = try await client.commit(identity(epoch), .newest, group.topic, partition, offset)
-        } catch {
-            ledger.committedByEpoch(offset, .unknown)
-            throw error
-        }
-        switch error {
-        case .none:
-            ledger.committedByEpoch(offset, .accepted)
-            ledger.epochs.committed(group.name, epoch: epoch, by: owner, partition: partition, sent: sent)
-        case .notCoordinator, .coordinatorNotAvailable, .requestTimedOut: ledger.committedByEpoch(offset, .unknown)
-        default: ledger.committedByEpoch(offset, .refused)
+        let (sent, owner) = (ledger.moment(), owner)
+        let error = try await members.commit(partition, of: group, identity(epoch), .newest, by: client)
+        if error == .none {
+            fellows.epochs.committed(group.name, epoch: epoch, by: owner, partition: partition, sent: sent)
         }
         if !isLate { heed(error, "OffsetCommit") }
     }
 
     private func read() async throws(ClientFault) {
-        let partition = Int32(random.below(Int(group.partitions)))
-        let asked = ledger.moment()
-        guard let found = try await client.committed(group.name, group.topic, [partition]) else { return }
-        ledger.read(found[0].offset, group.name, partition, asked: asked)
+        try await members.read([Int32(random.below(Int(group.partitions)))], of: group, by: client)
     }
 }

@@ -1,5 +1,4 @@
 import MartletModel
-import Testing
 
 /// What transactional producers were told, what readers saw, and whether the two may stand beside each other.
 ///
@@ -25,10 +24,7 @@ final class TransactionLedger {
     private(set) var seenCount = 0
     private(set) var digest: UInt64 = 0
 
-    func violated(_ sentence: String) {
-        violations.append(sentence)
-        Issue.record(Comment(rawValue: sentence))
-    }
+    func violated(_ sentence: String) { violations.append(sentence) }
 
     private func note(_ value: Int64) {
         digest = (digest ^ UInt64(bitPattern: value)) &* 0x9E37_79B9_7F4A_7C15

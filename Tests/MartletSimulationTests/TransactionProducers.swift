@@ -5,27 +5,20 @@ import MartletSimulation
 import MartletSwarm
 import MartletWire
 
-/// What the clients of one run share. All of it lives on the world's thread.
-final class TransactionStage: @unchecked Sendable {
+/// The producers and readers of one run, and what they were told. All of it lives on the world's thread.
+final class TransactionCast: @unchecked Sendable {
     static let output = "out"
     static let input = "in"
     static func group(of producer: Int) -> String { "g-\(producer)" }
     private static let processesLimit = 14
 
     let ledger = TransactionLedger()
-    let broker: SocketAddress
-    let simulated: SimulatedWorld
+    let stage: Stage
     let partitions: Int32
-    /// Nobody dies or sleeps any more.
-    var isCalm = false
-    /// Producers come to their end.
-    var isOver = false
-    private(set) var runningCount = 0
     private var startedCount = 0
 
-    init(_ simulated: SimulatedWorld, broker: SocketAddress, partitions: Int32) {
-        self.simulated = simulated
-        self.broker = broker
+    init(_ stage: Stage, partitions: Int32) {
+        self.stage = stage
         self.partitions = partitions
         ledger.partitionCount = Int(partitions)
     }
@@ -37,23 +30,18 @@ final class TransactionStage: @unchecked Sendable {
         startedCount += 1
         let name = "producer-\(producer)-\(startedCount)"
         let process = TransactionalProcess(
-            self, SimulatedClient(name, on: host), host, producer, versions, simulated.makeRandom(name))
-        runningCount += 1
-        host.loops[0].spawn { [self] in
-            await process.run()
-            runningCount -= 1
-        }
+            self, stage.client(name, on: host), host, producer, versions, stage.world.makeRandom(name))
+        stage.start(name, on: host.loops[0]) { await process.run() }
         return true
     }
 
     func startReader(_ partition: Int32, on host: SimulatedHost) {
-        let client = SimulatedClient("reader-\(partition)", on: host)
-        runningCount += 1
-        host.loops[0].spawn { [self] in
+        let client = stage.client("reader-\(partition)", on: host)
+        stage.start(client.name, on: host.loops[0]) { [self] in
             var offset: Offset = 0
-            while !isOver {
+            while !stage.isOver {
                 do throws(ClientFault) {
-                    if !client.isConnected { try await client.connect(to: broker) }
+                    if !client.isConnected { try await client.connect(to: stage.broker) }
                     let found = try await client.fetchCommitted(Self.output, partition, from: offset)
                     for batch in found.batches {
                         for (index, value) in batch.values.enumerated() {
@@ -68,7 +56,6 @@ final class TransactionStage: @unchecked Sendable {
                 await client.loop.sleep(for: .milliseconds(30))
             }
             client.close()
-            runningCount -= 1
         }
     }
 }
@@ -88,7 +75,7 @@ final class TransactionalProcess: @unchecked Sendable {
     private static let pause = Interval.milliseconds(15)
     private static let retriesLimit = 400
 
-    private let stage: TransactionStage
+    private let cast: TransactionCast
     private let client: SimulatedClient
     private let host: SimulatedHost
     private let producer: Int
@@ -97,16 +84,18 @@ final class TransactionalProcess: @unchecked Sendable {
     private var identity: (id: ProducerID, epoch: ProducerEpoch) = (-1, -1)
     private var sequences: [Int32: Int32] = [:]
     private var id: String { "txn-\(producer)" }
-    private var group: String { TransactionStage.group(of: producer) }
+    private var stage: Stage { cast.stage }
+    private var ledger: TransactionLedger { cast.ledger }
+    private var group: String { TransactionCast.group(of: producer) }
     private let timeoutMs: Int32
     /// A sleeper does not begin anew when it finds itself fenced.
     private var hasSuccessor = false
 
     init(
-        _ stage: TransactionStage, _ client: SimulatedClient, _ host: SimulatedHost, _ producer: Int,
+        _ cast: TransactionCast, _ client: SimulatedClient, _ host: SimulatedHost, _ producer: Int,
         _ versions: TransactionVersions, _ random: SeededRandom
     ) {
-        self.stage = stage
+        self.cast = cast
         self.client = client
         self.host = host
         self.producer = producer
@@ -142,7 +131,7 @@ final class TransactionalProcess: @unchecked Sendable {
                 await client.loop.sleep(for: Self.pause)
             }
         }
-        stage.ledger.violated("producer \(producer) cannot get its epoch: a transaction hangs")
+        ledger.violated("producer \(producer) cannot get its epoch: a transaction hangs")
     }
 
     private func begin() async throws {
@@ -166,7 +155,7 @@ final class TransactionalProcess: @unchecked Sendable {
                 return
             }
             guard Self.isRetriable(answer.error) else {
-                stage.ledger.violated("producer \(producer) is refused: \(answer.error)")
+                ledger.violated("producer \(producer) is refused: \(answer.error)")
                 throw Stop.restart
             }
             await client.loop.sleep(for: Self.pause)
@@ -200,18 +189,18 @@ final class TransactionalProcess: @unchecked Sendable {
 
     private func step() async throws {
         guard let step = try await nextStep() else { return await client.loop.sleep(for: Self.pause) }
-        let tried = stage.ledger.begin(producer, step)
-        let partitions = TransactionLedger.partitions(of: step, producer, count: stage.partitions)
+        let tried = ledger.begin(producer, step)
+        let partitions = TransactionLedger.partitions(of: step, producer, count: cast.partitions)
         let identity = identity
         if versions.addsPartitions {
             try await patiently { () async throws(ClientFault) in
-                try await client.add(partitions, of: TransactionStage.output, to: id, identity)
+                try await client.add(partitions, of: TransactionCast.output, to: id, identity)
             }
         }
         for partition in partitions {
             let batch = batch(tried, partition)
             try await patiently { () async throws(ClientFault) in
-                try await client.produce(batch, to: TransactionStage.output, partition, in: id, versions).error
+                try await client.produce(batch, to: TransactionCast.output, partition, in: id, versions).error
             }
             sequences[partition, default: 0] += 1
         }
@@ -222,7 +211,7 @@ final class TransactionalProcess: @unchecked Sendable {
         }
         try await patiently { () async throws(ClientFault) in
             try await client.commit(
-                step + 1, of: TransactionStage.input, 0, in: group, id, identity, versions)
+                step + 1, of: TransactionCast.input, 0, in: group, id, identity, versions)
         }
         let commits = !random.chance(1, in: 5)
         var next = identity
@@ -231,7 +220,7 @@ final class TransactionalProcess: @unchecked Sendable {
             next = (answer.id, answer.epoch)
             return answer.error
         }
-        stage.ledger.ended(tried, commits: commits)
+        ledger.ended(tried, commits: commits)
         if next != identity { sequences = [:] }
         self.identity = next
     }
@@ -239,7 +228,7 @@ final class TransactionalProcess: @unchecked Sendable {
     /// Nil while it cannot be told.
     private func nextStep() async throws -> Offset? {
         do throws(ClientFault) {
-            return try await client.stableOffset(group, TransactionStage.input, 0).map { max($0, 0) }
+            return try await client.stableOffset(group, TransactionCast.input, 0).map { max($0, 0) }
         } catch {
             throw Stop.lost
         }
@@ -262,7 +251,7 @@ final class TransactionalProcess: @unchecked Sendable {
         case 0: throw Stop.restart
         case 1:
             // it sleeps, and is taken for dead
-            if stage.start(producer, on: host, TransactionVersions.all[random.below(2)]) { hasSuccessor = true }
+            if cast.start(producer, on: host, TransactionVersions.all[random.below(2)]) { hasSuccessor = true }
             await client.loop.sleep(for: .milliseconds(Int64(random.below(900))))
         case 2, 3: await client.loop.sleep(for: .milliseconds(Int64(random.below(600))))
         default: break

@@ -103,6 +103,5 @@ import Testing
             GroupLedger.unsettled(partitions: 2, [("a", 3, [0, 1]), ("b", 3, [1])])
                 == "partitions [0, 1, 1] of 2 have an owner")
         #expect(GroupLedger.unsettled(partitions: 2, []) == "nobody is in it")
-        #expect(violations { $0.settled("g", partitions: 1, []) } == ["g does not settle: nobody is in it"])
     }
 }

@@ -9,7 +9,8 @@ enum Ratchet {
 
     static let allowed: [String: Int] = {
         var table: [String: Int] = [:]
-        for line in Repository.files.first(where: { $0.path == path })?.text.split(separator: "\n") ?? [] where !line.hasPrefix("#") {
+        for line in Repository.files.first(where: { $0.path == path })?.text.split(separator: "\n") ?? []
+        where !line.hasPrefix("#") {
             let words = line.split(separator: " ")
             if words.count == 2, let count = Int(words[1]) { table[String(words[0])] = count }
         }

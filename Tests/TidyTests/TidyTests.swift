@@ -13,7 +13,8 @@ import Testing
 
     @Test func `the rules look at the whole project`() {
         #expect(Repository.sources.count > 100)
-        #expect(Set(Repository.sources.map(\.target)) == Set(ImportTable.rows.keys), "a target without a row in the import table")
+        #expect(
+            Set(Repository.sources.map(\.target)) == Set(ImportTable.rows.keys), "a target without a row in the import table")
     }
 
     @Test func `comments and literals are not code`() {
@@ -25,13 +26,17 @@ import Testing
     }
 
     @Test func `a target imports only what its row names`() {
-        let imports = pattern(#"^[ \t]*(?:@\w+ )*(?:(?:package|public|internal|private|fileprivate) )?import (?:(?:struct|class|enum|func|protocol) )?(\w+)"#)
+        let imports = pattern(
+            #"^[ \t]*(?:@\w+ )*(?:(?:package|public|internal|private|fileprivate) )?import (?:(?:struct|class|enum|func|protocol) )?(\w+)"#
+        )
         for file in Repository.sources {
             let code = file.code as NSString
             let mayImport = (ImportTable.rows[file.target] ?? []).union(ImportTable.language)
             for match in imports.matches(in: file.code, range: NSRange(location: 0, length: code.length)) {
                 let imported = code.substring(with: match.range(at: 1))
-                #expect(mayImport.contains(imported), "\(file.path) imports \(imported), which the row of \(file.target) does not name")
+                #expect(
+                    mayImport.contains(imported),
+                    "\(file.path) imports \(imported), which the row of \(file.target) does not name")
             }
         }
     }
@@ -47,7 +52,8 @@ import Testing
             let expression = pattern(call.pattern)
             return files.filter { file in !call.allowed.contains { file.path.hasPrefix($0) } }.flatMap { file in
                 file.lines(matching: expression).map { line in
-                    let said = file.text.split(separator: "\n", omittingEmptySubsequences: false)[line - 1].trimmingCharacters(in: .whitespaces)
+                    let said = file.text.split(separator: "\n", omittingEmptySubsequences: false)[line - 1].trimmingCharacters(
+                        in: .whitespaces)
                     return Finding(path: file.path, line: line, what: "`\(said)`: use \(call.instead)")
                 }
             }
@@ -55,37 +61,53 @@ import Testing
     }
 
     @Test func `nothing is left over`() {
-        let leftOver = pattern(["FIX" + "ME", "TO" + "DO", "X" + "XX", "HA" + "CK"].map { #"\b"# + $0 + #"\b"# }.joined(separator: "|"))
+        let leftOver = pattern(
+            ["FIX" + "ME", "TO" + "DO", "X" + "XX", "HA" + "CK"].map { #"\b"# + $0 + #"\b"# }.joined(separator: "|"))
         for file in Repository.files {
-            report(file.lines(matching: leftOver, inComments: true).map { Finding(path: file.path, line: $0, what: "a left-over note") })
+            report(
+                file.lines(matching: leftOver, inComments: true).map {
+                    Finding(path: file.path, line: $0, what: "a left-over note")
+                })
         }
     }
 
     /// The repository speaks of what it is, not of where and how it was made.
     @Test func `no words of a workshop`() {
         let words = [
-            "issue " + "#", "/wo" + "rk/", "help" + "er-", "Co-" + "Authored-By", "Clau" + "de", "Anthro" + "pic", "Chat" + "GPT",
+            "issue " + "#", "/wo" + "rk/", "help" + "er-", "Co-" + "Authored-By", "Clau" + "de", "Anthro" + "pic",
+            "Chat" + "GPT",
             #"\b[Ii]ssue \d"#, "JI" + "RA", "\\bthis sess" + "ion of mine",
         ]
         let forbidden = pattern(words.joined(separator: "|"))
         for file in Repository.files {
-            report(file.lines(matching: forbidden, inComments: true).map { Finding(path: file.path, line: $0, what: "a word of the workshop") })
+            report(
+                file.lines(matching: forbidden, inComments: true).map {
+                    Finding(path: file.path, line: $0, what: "a word of the workshop")
+                })
         }
     }
 
     @Test func `the server does not know what lies beside the repository`() {
         let beside = pattern(#"\.\./sha"# + "red")
         for file in Repository.files where file.isSource || file.path.hasPrefix("Plugins/") {
-            report(file.lines(matching: beside, inComments: true).map { Finding(path: file.path, line: $0, what: "material that only tests use") })
+            report(
+                file.lines(matching: beside, inComments: true).map {
+                    Finding(path: file.path, line: $0, what: "material that only tests use")
+                })
         }
     }
 
     @Test func `text is plain`() {
         let trailing = pattern(#"[ \t]+$"#)
         for file in Repository.files where file.path != "LICENSE" {
-            report(file.lines(matching: trailing, inComments: true).map { Finding(path: file.path, line: $0, what: "blanks at the end of a line") })
+            report(
+                file.lines(matching: trailing, inComments: true).map {
+                    Finding(path: file.path, line: $0, what: "blanks at the end of a line")
+                })
             if file.isSwift, file.text.contains("\t") { report([Finding(path: file.path, line: 1, what: "has a tab")]) }
-            if !file.text.isEmpty, !file.text.hasSuffix("\n") { report([Finding(path: file.path, line: 1, what: "does not end with a newline")]) }
+            if !file.text.isEmpty, !file.text.hasSuffix("\n") {
+                report([Finding(path: file.path, line: 1, what: "does not end with a newline")])
+            }
         }
     }
 
@@ -102,7 +124,8 @@ import Testing
     @Test func `files are short enough to be read`() {
         let long = Repository.swift.compactMap { file -> Finding? in
             let count = file.text.utf8.count { $0 == 10 }
-            return count > Self.linesOfFile ? Finding(path: file.path, line: count, what: "more than \(Self.linesOfFile) lines") : nil
+            return count > Self.linesOfFile
+                ? Finding(path: file.path, line: count, what: "more than \(Self.linesOfFile) lines") : nil
         }
         Ratchet.check("long-files", long)
     }
@@ -113,7 +136,8 @@ import Testing
             let lines = file.code.split(separator: "\n", omittingEmptySubsequences: false)
             return file.lines(matching: begins).compactMap { first in
                 let length = Self.lengthOfBody(lines[(first - 1)...])
-                return length > Self.linesOfFunction ? Finding(path: file.path, line: first, what: "a function of \(length) lines") : nil
+                return length > Self.linesOfFunction
+                    ? Finding(path: file.path, line: first, what: "a function of \(length) lines") : nil
             }
         }
         Ratchet.check("long-functions", long)

@@ -35,7 +35,7 @@ package final class GroupCoordinator: @unchecked Sendable {
         searching = host.makeLane("group-patterns", threads: 1, limit: Self.searchesLimit)
         expiryInterval = config.offsetsRetentionCheckInterval
         baseSettings = GroupSettings(config)
-        seeds = SeededRandom(seed: host.randomBytes(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) })
+        seeds = SeededRandom(seed: host.randomSeed())
     }
 
     var surroundings: GroupSurroundings { lock.withLock { present } }

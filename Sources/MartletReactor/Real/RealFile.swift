@@ -47,34 +47,32 @@ package final class RealFile: DiskFile {
         if code < 0 { throw SystemError(errno: code, operation, path) }
     }
 
-    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
-        let done = try withDescriptor("pread") { descriptor in
+    /// Reads until the buffer is full or the file ends: how many bytes, or a negated errno.
+    @inline(__always)
+    private func fill(
+        _ buffer: UnsafeMutableRawBufferPointer, from offset: Int64, _ operation: StaticString,
+        _ read: (Int32, UnsafeMutableRawPointer, Int, Int64) -> Int
+    ) throws(SystemError) -> Int {
+        try withDescriptor(operation) { descriptor in
             var done = 0
             while done < buffer.count {
-                let moved = martlet_pread(
-                    descriptor, buffer.baseAddress! + done, buffer.count - done, offset + Int64(done))
+                let moved = read(descriptor, buffer.baseAddress! + done, buffer.count - done, offset + Int64(done))
                 if moved < 0 { return moved }
                 if moved == 0 { break }
                 done += moved
             }
             return done
         }
+    }
+
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        let done = try fill(buffer, from: offset, "pread") { martlet_pread($0, $1, $2, $3) }
         if done < 0 { throw SystemError(errno: Int32(done), "pread", path) }
         return done
     }
 
     package func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
-        let done = try withDescriptor("preadv2") { descriptor in
-            var done = 0
-            while done < buffer.count {
-                let moved = martlet_pread_cached(
-                    descriptor, buffer.baseAddress! + done, buffer.count - done, offset + Int64(done))
-                if moved < 0 { return moved }
-                if moved == 0 { break }
-                done += moved
-            }
-            return done
-        }
+        let done = try fill(buffer, from: offset, "preadv2") { martlet_pread_cached($0, $1, $2, $3) }
         if done >= 0 { return done }
         // a file system that cannot tell is treated as a slow one
         if done == -Int(EAGAIN) || done == -Int(EOPNOTSUPP) { return nil }
