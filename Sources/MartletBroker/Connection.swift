@@ -407,19 +407,8 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         return .answered
     }
 
-    /// A produce request for a replica that is being exchanged for its copy in another log directory waits until that is
-    /// done, as with Kafka, and the connection's later requests with it; false if there is nothing to wait for.
-    func waitForExchange(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer) -> Bool {
-        guard broker.topics.areExchanging else { return false }
-        let settling = Settling(loop)
-        guard settling.begin(exchangesOf: partitions(of: shared.produceParts, frame), toAppend: true) else { return false }
-        let (buffer, bytes) = keepFrame(frame)
-        block(forOwnWork: true)
-        settling.whenDone { [self] in produceAfterExchange(header, buffer, bytes) }
-        return true
-    }
-
-    private func produceAfterExchange(
+    /// Starts a produce request that has waited for a replica to be exchanged for its copy.
+    func produceAfterExchange(
         _ header: FrameHeader, _ buffer: FrameBuffer, _ frame: UnsafeMutableRawBufferPointer
     ) {
         defer { shared.recycle(buffer) }

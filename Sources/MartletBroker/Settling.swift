@@ -38,6 +38,18 @@ final class Settling: AppendOwner, @unchecked Sendable {
 }
 
 extension Connection {
+    /// A produce request for a replica that is being exchanged for its copy in another log directory waits until that is
+    /// done, as with Kafka, and the connection's later requests with it; false if there is nothing to wait for.
+    func waitForExchange(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer) -> Bool {
+        guard broker.topics.areExchanging else { return false }
+        let settling = Settling(loop)
+        guard settling.begin(exchangesOf: partitions(of: shared.produceParts, frame), toAppend: true) else { return false }
+        let (buffer, bytes) = keepFrame(frame)
+        block(forOwnWork: true)
+        settling.whenDone { [self] in produceAfterExchange(header, buffer, bytes) }
+        return true
+    }
+
     /// Calls `then` when none of the partitions of a produce request is being exchanged for its copy; false if none is.
     func awaitExchange(
         _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer, _ then: @escaping () -> Void

@@ -14,7 +14,9 @@ enum OffsetForLeaderEpochHandler {
         try request.answer(afterExchangesOf: partitions) { response(asked, table) }
     }
 
-    private static func response(_ asked: OffsetForLeaderEpochRequest, _ table: LocalTopicTable) -> OffsetForLeaderEpochResponse {
+    private static func response(
+        _ asked: OffsetForLeaderEpochRequest, _ table: LocalTopicTable
+    ) -> OffsetForLeaderEpochResponse {
         var response = OffsetForLeaderEpochResponse()
         for topic in asked.topics {
             var answered = OffsetForLeaderEpochResponse.OffsetForLeaderTopicResult()

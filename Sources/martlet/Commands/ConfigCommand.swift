@@ -6,8 +6,8 @@ import MartletModel
 enum ConfigCommand: ProgramCommand {
     private static let resourceOperand = CommandLineArguments.Operand(
         "RESOURCE",
-        "'topic' and its name, 'broker' and its id, 'cluster' for the default of all brokers, or 'loggers' and a broker's id for the "
-            + "levels of its log; for quotas 'user' and a name, "
+        "'topic' and its name, 'broker' and its id, 'cluster' for the default of all brokers, or 'loggers' and a "
+            + "broker's id for the levels of its log; for quotas 'user' and a name, "
             + "'client' and an id, both of them, or 'ip' and an address, where '<default>' stands for every other.")
 
     static let definition = CommandLineArguments.Command(
@@ -95,8 +95,11 @@ enum ConfigCommand: ProgramCommand {
                 "'\(operands[0])' has no settings\(nearest): there are topic NAME, broker ID, cluster, loggers ID, "
                     + "and for quotas user NAME, client ID and ip ADDRESS")
         }
-        guard operands.count > 1 else { throw CommandLineArguments.Fault(
-            operands[0] == "loggers" ? "whose loggers? The id of a broker follows the word" : "which \(operands[0])? Its name follows the word") }
+        guard operands.count > 1 else {
+            throw CommandLineArguments.Fault(
+                operands[0] == "loggers" ? "whose loggers? The id of a broker follows the word"
+                    : "which \(operands[0])? Its name follows the word")
+        }
         let name = operands[1], rest = Array(operands.dropFirst(2))
         if operands[0] == "topic" {
             if let fault = TopicName.fault(name) { throw CommandLineArguments.Fault(fault) }
