@@ -187,7 +187,7 @@ private final class InterruptedTransaction: @unchecked Sendable {
         for partition in [0, 1] as [Int32] {
             let batch = Self.batch("\(name)-\(partition)", producer)
             try await patiently(client) { () async throws(ClientFault) in
-                try await client.produce(batch, to: Self.topic, partition, in: Self.id, self.versions)
+                try await client.produce(batch, to: Self.topic, partition, in: Self.id, self.versions).error
             }
         }
         if versions.addsPartitions {
