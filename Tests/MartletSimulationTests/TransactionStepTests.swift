@@ -237,7 +237,7 @@ private final class InterruptedTransaction: @unchecked Sendable {
         }
         while true {
             if let offset = try await client.stableOffset(Self.group, Self.topic, 0) {
-                found.offset = offset
+                found.offset = max(offset, 0)
                 return found
             }
             await client.loop.sleep(for: Self.pause)

@@ -205,7 +205,7 @@ func refusal(_ text: String, _ overrides: [(name: String, value: String)] = []) 
         ("max.connections.per.ip.overrides=host", "host:count"),
         ("martlet.durability=paper", "one of fsync, page-cache"), ("martlet.log.level=loud", "one of debug"),
         ("martlet.log.level=", "one of debug"), ("martlet.log.level=info,debug", "one of debug"),
-        ("martlet.log.level=nets:debug", "keeper, log, network"), ("martlet.log.level=log:info,log:debug", "one of debug"),
+        ("martlet.log.level=nets:debug", "keeper, log, metrics"), ("martlet.log.level=log:info,log:debug", "one of debug"),
         ("martlet.event.loops=0", "from 1 to 64"), ("default.replication.factor=40000", "at most 32767"),
     ])
     func aStartIsRefusedWithASentence(_ text: String, _ expected: String) {
