@@ -152,6 +152,8 @@ extension Connection {
             result.error = error
             result.message = message
             if error == .notLeaderOrFollower { result.currentLeader = partition.currentLeader }
+            // a producer may give up here: what was expected is to be seen
+            if error == .outOfOrderSequenceNumber { tellRefusal(of: partition, error, message ?? "") }
             if let owned { shared.recycle(owned) }
             return AppendProgress()
         }
@@ -163,8 +165,12 @@ extension Connection {
         result.recordErrors = rejection.recordErrors
         // as Kafka, which tells it where it names the records
         if !rejection.recordErrors.isEmpty { result.logStartOffset = partition.logStartOffset }
+        tellRefusal(of: partition, rejection.code, rejection.reason)
+    }
+
+    private func tellRefusal(of partition: Partition, _ error: ErrorCode, _ reason: String) {
         broker.log.requests.info(
             "a batch was refused", ("partition", partition.id.description), ("client", socket.peer.description),
-            ("error", rejection.code.description), ("reason", rejection.reason))
+            ("error", error.description), ("reason", reason))
     }
 }
