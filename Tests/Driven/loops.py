@@ -1,6 +1,6 @@
 """With several event loops the broker does what it does with one: the incidents of other suites, on three."""
 import subprocess, sys
-import conformance, kill9, rebalances, transactions
+import conformance, exactly_once, kill9, rebalances
 from driving import everywhere, shared, test
 
 LOOPS = {"martlet.event.loops": "3"}
@@ -43,4 +43,4 @@ def a_group_lives_on_through_restarts_and_kills_of_its_broker():
 @test
 def transactions_are_exactly_once_whoever_of_their_workers_is_killed():
     with everywhere(LOOPS):
-        transactions.confluent_transforms_exactly_once_whoever_of_its_workers_is_killed()
+        exactly_once.confluent_transforms_exactly_once_whoever_of_its_workers_is_killed()

@@ -147,7 +147,11 @@ def a_client_whose_requests_take_too_much_time_is_told_to_wait_and_is_read_no_fu
     config(broker, "set", "client", "busy", "request_percentage=0.01")
     freely, told = send(broker, "t", "other", 12, 100)
     assert not told, told
-    held, told = send(broker, "t", "busy", 12, 100)
+    # how many requests that is depends on the machine
+    for _ in range(40):
+        held, told = send(broker, "t", "busy", 12, 100)
+        if told:
+            break
     assert told and 0 < max(told) <= 1000, f"it was not told to wait, or for more than a window: {told}"
     assert held > freely + sum(told) / 1000 / 2, f"{held:.2f} s with the quota and {freely:.2f} s without it, with waits of {sum(told)} ms"
     # by hand: who does not wait by himself is not read for as long as he was told to wait
