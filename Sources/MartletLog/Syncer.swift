@@ -335,7 +335,12 @@ private final class SyncJobs: @unchecked Sendable {
                 } else {
                     try files[job - folders.count].sync()
                 }
-            } catch { faults.append(SyncFault(job: job, error: error)) }
+            } catch {
+                // a partition's folder that was deleted, or moved to another directory, meanwhile: nothing in it is to be
+                // found again, and the disk is blameless
+                if job < folders.count, error.kind == .notFound { continue }
+                faults.append(SyncFault(job: job, error: error))
+            }
         }
         return faults
     }

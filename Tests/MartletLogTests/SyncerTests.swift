@@ -185,6 +185,18 @@ private final class Bench {
         #expect(bench.syncer.statistics.folders == 1)
     }
 
+    @Test func aFolderThatWasMovedAwayMeanwhileIsNoFaultOfTheDisk() throws {
+        let bench = try Bench()
+        let logs = try bench.logs(2)
+        // a compaction changed the folder, and a move took it away before the cycle came to it
+        bench.onLoop {
+            logs[0].append(urgent: true, newFolder: "/d/moved-0")
+            logs[1].append(urgent: true)
+        }
+        #expect(bench.world.run(atMost: .seconds(1)) { logs.allSatisfy { $0.durable == 1 } })
+        #expect(logs.allSatisfy { $0.failures.isEmpty } && bench.reported.failures.isEmpty)
+    }
+
     @Test func appendsWhileACycleRunsMakeUpTheNextAndItBeginsAtOnce() throws {
         let bench = try Bench()
         bench.host.files.syncLatency = Latency(.milliseconds(10), .milliseconds(10))
