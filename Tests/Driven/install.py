@@ -542,7 +542,7 @@ def under_systemd_the_service_starts_by_itself_comes_back_after_a_crash_and_stop
             booted.end()
 
 
-class Machine:
+class ShownMachine:
     """A machine of which scripts/prepare sees what it is shown: which packages are there, what apt-get does, which Swift there is."""
 
     NEEDED = ("bash", "cat", "env", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sort", "tail", "touch")
@@ -573,7 +573,7 @@ class Machine:
 @test
 def what_is_missing_to_build_is_installed_or_a_sentence():
     with folder() as root:
-        machine = Machine(root)
+        machine = ShownMachine(root)
         code, said = machine.prepare("build")
         assert code == 1 and said.count("\n") == 1 and "Swift is not installed" in said and "https://www.swift.org" in said, said
         machine.has("swift", 'echo "Swift version 5.10.1 (swift-5.10.1-RELEASE)"')
