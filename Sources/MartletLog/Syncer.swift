@@ -200,7 +200,7 @@ package final class Syncer: @unchecked Sendable {
         if failure != nil || jobs.count == 0 {
             finish()
         } else if mayRunInPlace {
-            faults = jobs.run(from: 0, by: 1, on: disk)
+            faults = jobs.run(from: 0, by: 1, in: path, on: disk)
             finish(inPlace: true)
         } else {
             begin()
@@ -222,7 +222,9 @@ package final class Syncer: @unchecked Sendable {
         let isWhole = jobs.count > settings.fileSystemThreshold
         while let part = partsLeft.first {
             let isAccepted =
-                isWhole ? submit { syncFileSystem(disk, path) } : submit { jobs.run(from: part, by: stride, on: disk) }
+                isWhole
+                ? submit { syncFileSystem(disk, path) }
+                : submit { jobs.run(from: part, by: stride, in: path, on: disk) }
             guard isAccepted else {
                 lock.withLock { counts.refusals += 1 }
                 loop.schedule(after: Self.refusedDelay) { self.submitParts() }
@@ -326,23 +328,27 @@ private final class SyncJobs: @unchecked Sendable {
 
     var count: Int { folders.count + files.count }
 
-    func run(from first: Int, by step: Int, on disk: any Disk) -> [SyncFault] {
+    func run(from first: Int, by step: Int, in directory: String, on disk: any Disk) -> [SyncFault] {
         var faults: [SyncFault] = []
         for job in stride(from: first, to: count, by: step) {
             do throws(SystemError) {
                 if job < folders.count {
-                    try disk.syncDirectory(folders[job])
+                    try sync(folders[job], in: directory, on: disk)
                 } else {
                     try files[job - folders.count].sync()
                 }
-            } catch {
-                // a partition's folder that was deleted, or moved to another directory, meanwhile: nothing in it is to be
-                // found again, and the disk is blameless
-                if job < folders.count, error.kind == .notFound { continue }
-                faults.append(SyncFault(job: job, error: error))
-            }
+            } catch { faults.append(SyncFault(job: job, error: error)) }
         }
         return faults
+    }
+
+    /// A partition's folder may have been deleted, or moved to another log directory, meanwhile: nothing in it is to be
+    /// found again, and the disk is blameless, as long as the log directory itself is there.
+    private func sync(_ folder: String, in directory: String, on disk: any Disk) throws(SystemError) {
+        do throws(SystemError) { try disk.syncDirectory(folder) } catch {
+            guard error.kind == .notFound, folder != directory else { throw error }
+            try disk.syncDirectory(directory)
+        }
     }
 
     func clear() {

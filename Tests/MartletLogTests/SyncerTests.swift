@@ -195,6 +195,10 @@ private final class Bench {
         }
         #expect(bench.world.run(atMost: .seconds(1)) { logs.allSatisfy { $0.durable == 1 } })
         #expect(logs.allSatisfy { $0.failures.isEmpty } && bench.reported.failures.isEmpty)
+        // the log directory itself is another matter
+        bench.host.files.fail(.syncDirectory, of: "/d", with: .inputOutput)
+        bench.onLoop { logs[0].append(urgent: true, newFolder: "/d/moved-0") }
+        #expect(bench.world.run(atMost: .seconds(1)) { logs[0].failures.map(\.kind) == [.inputOutput] })
     }
 
     @Test func appendsWhileACycleRunsMakeUpTheNextAndItBeginsAtOnce() throws {
