@@ -188,15 +188,15 @@ package enum Checks {
     }
 
     /// One offset has one value, and a record the offset that was told of it. What was damaged may have lost its end, and then
-    /// gives its offsets anew.
+    /// gives its offsets anew: what was asked for before the damage, and came after it, is of before.
     package static func inconsistentOffsets(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var foundAt: [Place: [Int64: String]] = [:]
         var offsetOf: [Place: [String: Int64]] = [:]
         var damagesCounts: [Place: Int] = [:]
-        for (part, time) in zip(history.seen, history.seenTimes) {
+        for part in history.seen {
             if let damages = history.damages[part.place] {
-                let count = damages.count { $0 <= time }
+                let count = damages.count { $0 <= part.asked }
                 if count != damagesCounts.updateValue(count, forKey: part.place) { foundAt[part.place] = nil }
             }
             for record in part.records {

@@ -295,6 +295,21 @@ func verdicts(_ tell: (inout Story) -> Void) throws -> [Verdict.Kind] {
             } == [.inconsistentOffset])
     }
 
+    @Test func whatWasAskedForBeforeTheDamageAndCameAfterItIsOfBefore() throws {
+        func story(askedBefore: Bool) throws -> [Verdict.Kind] {
+            try verdicts {
+                $0.send(["a"])
+                let asked = $0.now
+                $0.happened(.damaged(Story.place))
+                $0.saw(["a"], asked: askedBefore ? asked : nil)
+                $0.send(["b"])
+                $0.saw(["b"])
+            }
+        }
+        #expect(try story(askedBefore: true) == [])
+        #expect(try story(askedBefore: false) == [.inconsistentOffset])
+    }
+
     @Test func aRecordElsewhereThanToldIsInconsistent() throws {
         #expect(
             try verdicts {
