@@ -149,11 +149,7 @@ extension Connection {
             if let owned { shared.recycle(owned) }
             return AppendProgress(isWaiting: isWaiting)
         case .refused(let error, let message):
-            result.error = error
-            result.message = message
-            if error == .notLeaderOrFollower { result.currentLeader = partition.currentLeader }
-            // a producer may give up here: what was expected is to be seen
-            if error == .outOfOrderSequenceNumber { tellRefusal(of: partition, error, message ?? "") }
+            refused(error, message, partition, &result)
             if let owned { shared.recycle(owned) }
             return AppendProgress()
         }
@@ -166,6 +162,14 @@ extension Connection {
         // as Kafka, which tells it where it names the records
         if !rejection.recordErrors.isEmpty { result.logStartOffset = partition.logStartOffset }
         tellRefusal(of: partition, rejection.code, rejection.reason)
+    }
+
+    private func refused(_ error: ErrorCode, _ message: String?, _ partition: Partition, _ result: inout ProduceResult) {
+        result.error = error
+        result.message = message
+        if error == .notLeaderOrFollower { result.currentLeader = partition.currentLeader }
+        // a producer may give up here: what was expected is to be seen
+        if error == .outOfOrderSequenceNumber { tellRefusal(of: partition, error, message ?? "") }
     }
 
     private func tellRefusal(of partition: Partition, _ error: ErrorCode, _ reason: String) {
