@@ -42,8 +42,10 @@ final class SwarmTransactors: @unchecked Sendable {
         return ids.count - 1
     }
 
-    /// The place whose offset a group commits; it need not be there.
-    func place(of group: String) -> Place { Place("read-by-\(group)", 0) }
+    /// The place whose offset each group commits. It has to be there: for any other the broker refuses a commit.
+    var place: Place { Place(written[0].name, 0) }
+    /// Where transactions write.
+    var written: [StageTopic] { stage.topics.filter { !$0.mayRot && !$0.isCompacted } }
 
     func nextTransaction(of id: ID) -> (name: String, offset: Offset) {
         transactionsCount += 1
@@ -240,7 +242,7 @@ final class SwarmTransactor: @unchecked Sendable {
 
     /// One or several partitions, some of them twice.
     private func choosePlaces() -> [Place] {
-        let topics = stage.topics.filter { !$0.mayRot && !$0.isCompacted }
+        let topics = fleet.written
         return (0...random.below(4)).map { _ in
             let topic = topics[random.below(topics.count)]
             return Place(topic.name, random.below(Int(topic.partitions)))
@@ -290,7 +292,7 @@ final class SwarmTransactor: @unchecked Sendable {
     }
 
     private func add(_ offset: Offset) async throws {
-        let place = fleet.place(of: id.group)
+        let place = fleet.place
         if versions.addsPartitions {
             try await patiently("AddOffsetsToTxn") { () async throws(ClientFault) in
                 try await client.addOffsets(of: id.group, to: id.name, identity)
@@ -310,7 +312,7 @@ final class SwarmTransactor: @unchecked Sendable {
         if let commit {
             record.note(
                 .commit(
-                    operation: commit, group: id.group, place: fleet.place(of: id.group), offset: offset,
+                    operation: commit, group: id.group, place: fleet.place, offset: offset,
                     transaction: transaction))
         }
         let tell = { [record] (outcome: Outcome) in

@@ -67,7 +67,7 @@ extension SwarmWorld {
 
     /// What the transactions of one producer have committed.
     private func readCommit(of id: SwarmTransactors.ID, _ client: SimulatedClient) async throws(ClientFault) {
-        let place = transactors.place(of: id.group)
+        let place = transactors.place
         for _ in 0..<Self.readAttemptsLimit {
             let asked = record.now
             if let found = try await client.stableOffset(id.group, place.topic, Int32(place.partition)) {
