@@ -2,6 +2,16 @@
 package enum LogLevel: Int, Comparable, Sendable, CaseIterable {
     case debug, info, warning, error
 
+    /// As lines of the log have it, and log4j.
+    package var name: String {
+        switch self {
+        case .debug: "DEBUG"
+        case .info: "INFO"
+        case .warning: "WARN"
+        case .error: "ERROR"
+        }
+    }
+
     package static func < (a: LogLevel, b: LogLevel) -> Bool { a.rawValue < b.rawValue }
 }
 

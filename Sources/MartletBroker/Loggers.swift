@@ -28,7 +28,7 @@ package final class Loggers: @unchecked Sendable {
     /// Every logger by name, and the level that counts for it.
     package var described: [(name: String, level: String)] {
         let levels = current
-        return [(Self.root, Self.name(levels.general))] + LogLevels.subsystems.map { ($0, Self.name(levels.level(of: $0))) }
+        return [(Self.root, levels.general.name)] + LogLevels.subsystems.map { ($0, levels.level(of: $0).name) }
     }
 
     /// Alters levels, all of them or, where one cannot be, none.
@@ -87,15 +87,6 @@ package final class Loggers: @unchecked Sendable {
         case "WARN": .warning
         case "ERROR", "FATAL": .error
         default: nil
-        }
-    }
-
-    private static func name(_ level: LogLevel) -> String {
-        switch level {
-        case .debug: "DEBUG"
-        case .info: "INFO"
-        case .warning: "WARN"
-        case .error: "ERROR"
         }
     }
 }

@@ -41,9 +41,7 @@ extension Connection {
     /// A produce request for a replica that is being exchanged for its copy in another log directory waits until that is
     /// done, as with Kafka, and the connection's later requests with it; false if there is nothing to wait for.
     func waitForExchange(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer) -> Bool {
-        guard broker.topics.areExchanging else { return false }
-        let settling = Settling(loop)
-        guard settling.begin(exchangesOf: partitions(of: shared.produceParts, frame), toAppend: true) else { return false }
+        guard let settling = exchanges(of: shared.produceParts, frame) else { return false }
         let (buffer, bytes) = keepFrame(frame)
         block(forOwnWork: true)
         settling.whenDone { [self] in produceAfterExchange(header, buffer, bytes) }
@@ -54,11 +52,16 @@ extension Connection {
     func awaitExchange(
         _ parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer, _ then: @escaping () -> Void
     ) -> Bool {
-        guard broker.topics.areExchanging else { return false }
-        let settling = Settling(loop)
-        guard settling.begin(exchangesOf: partitions(of: parts, frame), toAppend: true) else { return false }
+        guard let settling = exchanges(of: parts, frame) else { return false }
         settling.whenDone(then)
         return true
+    }
+
+    /// Nil if none of the partitions is being exchanged.
+    private func exchanges(of parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer) -> Settling? {
+        guard broker.topics.areExchanging else { return nil }
+        let settling = Settling(loop)
+        return settling.begin(exchangesOf: partitions(of: parts, frame), toAppend: true) ? settling : nil
     }
 
     func partitions(of parts: ContiguousArray<ProducePart>, _ frame: UnsafeMutableRawBufferPointer) -> [Partition] {

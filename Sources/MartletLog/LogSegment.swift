@@ -33,6 +33,8 @@ final class LogSegment {
     private(set) var size = 0
     /// The same with what was reserved and is not written.
     var reservedSize = 0
+    /// How far the file goes; zeros lie between `reservedSize` and there (`PartitionLog+Room.swift`).
+    private(set) var fileEnd = 0
     /// The offset after the last batch; the base offset where there is none.
     private(set) var nextOffset: Offset
     /// The highest timestamp, and the last offset of the batch that has it; nil where there is none above -1.
@@ -118,6 +120,7 @@ final class LogSegment {
     func adopt(size: Int, nextOffset: Offset, largest: TimeIndexEntry?) {
         self.size = size
         reservedSize = size
+        fileEnd = size
         self.nextOffset = nextOffset
         self.largest = largest
         isLargestConfirmed = largest == nil
@@ -183,7 +186,38 @@ final class LogSegment {
         }
         bytesSinceIndexEntry += batch.size
         size += batch.size
+        fileEnd = max(fileEnd, size)
         nextOffset = batch.lastOffset + 1
+    }
+
+    /// Writes zeros behind what is reserved, up to `end`. Where the disk refuses, nothing is lost: the file ends anywhere
+    /// up to there, in zeros.
+    func makeRoom(to end: Int, _ files: LogFiles) throws(LogError) {
+        let (file, start) = (try file(files), max(fileEnd, reservedSize))
+        guard start < end else { return }
+        fileEnd = end
+        let pieces = stride(from: 0, to: end - start, by: Self.zeros.count).map {
+            UnsafeRawBufferPointer(rebasing: Self.zeros[..<min(Self.zeros.count, end - start - $0)])
+        }
+        try onDisk { () throws(SystemError) in try file.write(pieces, at: Int64(start)) }
+    }
+
+    /// Never written to, and never given back.
+    nonisolated(unsafe) private static let zeros: UnsafeRawBufferPointer = {
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 16)
+        bytes.initializeMemory(as: UInt8.self, repeating: 0)
+        return UnsafeRawBufferPointer(bytes)
+    }()
+
+    /// Ends the file where its batches do. Nothing may be reserved.
+    func removeRoom(_ files: LogFiles) throws(LogError) {
+        guard fileEnd > size else { return }
+        try cutFile(to: size, files)
+    }
+
+    func cutFile(to end: Int, _ files: LogFiles) throws(LogError) {
+        try files.truncate(try file(files), to: Int64(end))
+        fileEnd = end
     }
 
     /// Prepares for batches to be published anew from the start of the file, as recovery does.
@@ -202,7 +236,7 @@ final class LogSegment {
     /// Cuts the file at a batch, and what the indexes say of the cut part. The segment is active.
     func truncate(to position: Int, nextOffset: Offset, _ files: LogFiles) throws(LogError) {
         precondition(indexes != nil && position <= size, "a cut lies inside an active segment")
-        try files.truncate(try file(files), to: Int64(position))
+        try cutFile(to: position, files)
         size = position
         reservedSize = position
         checked.cut(to: position)

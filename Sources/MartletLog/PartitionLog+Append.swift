@@ -358,9 +358,7 @@ extension PartitionLog {
                 continue
             }
             do throws(LogError) {
-                unsyncedFiles.append(try segment.file(files))
-                unsyncedFiles += try segment.completeIndexes(files)
-                segment.close()
+                try seal(segment)
             } catch {
                 left += 1
                 logger.warning(
@@ -369,6 +367,15 @@ extension PartitionLog {
             }
         }
         unsealedCount = left
+    }
+
+    /// Brings the files of a segment into the form that stays.
+    func seal(_ segment: LogSegment) throws(LogError) {
+        try segment.removeRoom(files)
+        unsyncedFiles.append(try segment.file(files))
+        unsyncedFiles += try segment.completeIndexes(files)
+        segment.close()
+        sealedUnsynced = min(sealedUnsynced ?? segment.baseOffset, segment.baseOffset)
     }
 
     // MARK: Write and publish
@@ -423,6 +430,7 @@ extension PartitionLog {
         if let savepoint = group.lastSavepoint { producers.release(savepoint) }
         activeIsUnsynced = true
         unsyncedBytes += group.bytes
+        grownBytes += group.bytes
         inFlight = nil
         sealSegments()
         if !group.aborted.isEmpty { spillTransactions() }
@@ -465,7 +473,7 @@ extension PartitionLog {
             }
             try activateLast()
             active.reservedSize = active.size
-            try files.truncate(try active.file(files), to: Int64(active.size))
+            try active.cutFile(to: active.size, files)
             // a snapshot of a roll that was taken back tells of what never came to be
             try removeSnapshots { $0 > offsets.logEnd }
             if let savepoint, !producers.restore(savepoint) { try reloadProducers() }

@@ -218,7 +218,7 @@ extension PartitionLog {
     private func loadSegments(_ parameters: LogParameters) throws(LogError) {
         let recovery = LogRecovery(parameters)
         var firstScanned = segments.count
-        if !parameters.wasClosedCleanly { firstScanned = segmentIndex(of: max(parameters.recoveryPoint, 0)) }
+        if !parameters.wasClosedCleanly { firstScanned = firstToScan(from: max(parameters.recoveryPoint, 0)) }
         for index in 0..<firstScanned where index < segments.count - 1 {
             guard try !adoptClosed(segments[index]) else { continue }
             logger.warning(
@@ -231,7 +231,9 @@ extension PartitionLog {
                 break
             }
         }
-        if firstScanned >= segments.count, try !adoptActive(active) {
+        // a clean stop says where the log ended: what its headers say otherwise is wrong
+        let end = parameters.recoveryPoint
+        if firstScanned >= segments.count, try !adoptActive(active) || (end > 0 && active.nextOffset != end) {
             logger.warning(
                 "the last segment is not as a clean stop leaves it, and is recovered", ("partition", "\(partition)"),
                 ("segment", "\(active.baseOffset)"))
@@ -243,6 +245,13 @@ extension PartitionLog {
         }
         try settleOffsets(parameters, scanned: scanned)
         if !scanned { try reloadProducers() }
+    }
+
+    /// The segment that holds the recovery point; or the one that ends there: the roll that ended it came after the sync that
+    /// raised the point, and nothing says that its files got their last form on the disk.
+    private func firstToScan(from recoveryPoint: Offset) -> Int {
+        let index = segmentIndex(of: recoveryPoint)
+        return index > 0 && segments[index].baseOffset == recoveryPoint ? index - 1 : index
     }
 
     /// Trusts a closed segment whose indexes are plausible; false where they are not.

@@ -52,16 +52,12 @@ extension PartitionLog {
             let segment = segments[index]
             if index > first { try passSnapshot(at: segment.baseOffset, recovery) }
             if let cut = try scan(segment, expected: expected, .everything, recovery) {
-                try self.cut(index, at: cut, expected: max(segment.nextOffset, expected), recovery)
+                _ = try settle(cut, index, expected: max(segment.nextOffset, expected), recovery)
             }
             expected = max(segment.nextOffset, segment.baseOffset)
             try writeAgain(segment, recovery)
             if index < segments.count - 1 { try checkSeam(after: index, end: expected, recovery) }
-            if index < segments.count - 1 {
-                unsyncedFiles.append(try segment.file(files))
-                unsyncedFiles += try segment.completeIndexes(files)
-                segment.close()
-            }
+            if index < segments.count - 1 { try seal(segment) }
             index += 1
         }
         activeIsUnsynced = true
@@ -75,8 +71,9 @@ extension PartitionLog {
         let segment = segments[index]
         let next = segments[index + 1].baseOffset
         let keepsTransactions = try segment.transactions.open(files, in: segment.baseOffset..<next)
-        if let cut = try scan(segment, expected: segment.baseOffset, .indexes, recovery) {
-            try self.cut(index, at: cut, expected: segment.nextOffset, recovery)
+        if let cut = try scan(segment, expected: segment.baseOffset, .indexes, recovery),
+            try settle(cut, index, expected: segment.nextOffset, recovery)
+        {
             return
         }
         if segment.nextOffset < next, recovery.refusesGaps {
@@ -114,6 +111,9 @@ extension PartitionLog {
         var position: Int
         var end: Int
         var fault: BatchFault
+        /// Where the bad batch belongs into the gap before the one it follows: no checksum covers an offset, and that one's is
+        /// wrong. What is missing begins where the gap does.
+        var doubted: Offset?
     }
 
     /// Reads and checks a segment from its start; the place of its first bad batch.
@@ -126,8 +126,9 @@ extension PartitionLog {
         if extent == .everything { try segment.transactions.clear(files) }
         var scanner = BatchScanner(
             file, baseOffset: segment.baseOffset, from: 0, to: end, bufferSize: BatchScanner.recoveryBufferSize)
+        let next = segments.first { $0.baseOffset > segment.baseOffset }?.baseOffset
         var least = max(expected, segment.baseOffset)
-        var fault: BatchFault?
+        var (fault, gap): (BatchFault?, Range<Offset>) = (nil, 0..<0)
         scan: while true {
             switch try scanner.peek() {
             case .end: break scan
@@ -139,8 +140,7 @@ extension PartitionLog {
                     fault = .offsetFalls(header.baseOffset, expected: least)
                     break scan
                 }
-                // no checksum covers the base offset
-                guard header.baseOffset == least || !recovery.refusesGaps else {
+                guard header.baseOffset == least || mayLeaveGap(header, from: least, to: next, recovery) else {
                     fault = .gap(header.baseOffset, expected: least)
                     break scan
                 }
@@ -152,12 +152,24 @@ extension PartitionLog {
                 if extent == .everything { try replay(header, &scanner, into: segment) }
                 segment.publish(
                     BatchPlace(header, position: scanner.position), indexInterval: Int(config.indexIntervalBytes))
+                gap = least..<header.baseOffset
                 least = header.nextOffset
                 scanner.skip(header)
             }
         }
         segment.reservedSize = segment.size
-        return fault.map { Cut(position: scanner.position, end: end, fault: $0) }
+        guard let fault else { return nil }
+        var cut = Cut(position: scanner.position, end: end, fault: fault)
+        if case .offsetFalls(let found, _) = fault, gap.contains(found) { cut.doubted = gap.lowerBound }
+        return cut
+    }
+
+    /// Whether a batch may begin later than the one before it ends. A compaction leaves gaps, not beyond its segment; in a
+    /// segment that was active none has in its middle what was once the end of the log.
+    private func mayLeaveGap(_ header: BatchHeader, from end: Offset, to next: Offset?, _ recovery: LogRecovery) -> Bool {
+        if recovery.refusesGaps { return false }
+        if let next { return header.nextOffset <= next }
+        return end >= recovery.synced || header.baseOffset <= recovery.synced
     }
 
     /// What a batch in the log says about its producer and its leader.
@@ -180,15 +192,30 @@ extension PartitionLog {
 
     // MARK: Cutting
 
+    /// Takes away room that was kept for records, or cuts; whether it did cut. Zeros are room where nothing can have lain in
+    /// their place: the next segment goes on where they begin, or, in the last one, all that was synced lies before them.
+    private func settle(_ cut: Cut, _ index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) -> Bool {
+        let segment = segments[index]
+        let isWhole = index + 1 < segments.count
+            ? expected == segments[index + 1].baseOffset : expected >= recovery.synced
+        if isWhole, try isZero(try segment.file(files), from: cut.position, to: cut.end) {
+            try segment.removeRoom(files)
+            return false
+        }
+        try self.cut(index, at: cut, expected: expected, recovery)
+        return true
+    }
+
     private func cut(_ index: Int, at cut: Cut, expected: Offset, _ recovery: LogRecovery) throws(LogError) {
         let segment = segments[index]
-        if expected < recovery.synced || recovery.isBoundLost {
+        let lost = cut.doubted ?? expected
+        if lost < recovery.synced || recovery.isBoundLost {
             let behind = try SoundBatchSearch(
                 file: try segment.file(files), baseOffset: segment.baseOffset, end: cut.end
             ).everything(from: cut.position, least: expected)
-            if expected < recovery.synced || behind.count > 0 || index + 1 < segments.count {
+            if lost < recovery.synced || behind.count > 0 || index + 1 < segments.count {
                 throw .damagedBelowDurable(
-                    path: segment.path(.log), offset: expected, durable: max(recovery.synced, expected + 1),
+                    path: segment.path(.log), offset: lost, durable: max(recovery.synced, lost + 1),
                     reason: "\(cut.fault), at byte \(cut.position); \(Self.told(behind, segments.count - 1 - index))")
             }
         }
@@ -209,7 +236,7 @@ extension PartitionLog {
             segment.noteWhollyChecked()
             segment.isLargestConfirmed = true
         } else {
-            try files.truncate(file, to: Int64(cut.position))
+            try segment.cutFile(to: cut.position, files)
             // what is appended next must not meet the old tail again after another crash
             try onDisk { () throws(SystemError) in try file.sync() }
         }

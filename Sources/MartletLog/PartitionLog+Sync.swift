@@ -11,6 +11,7 @@ extension PartitionLog {
     /// and folders and says `synced` or `syncFailed` before it takes again.
     package func takeUnsynced() -> UnsyncedWrites? {
         guard case .open = condition, hasUnsynced else { return nil }
+        keepRoomAhead()
         do throws(LogError) { return try collectUnsynced() } catch {
             logger.warning(
                 "what was appended cannot be synced yet", ("partition", "\(partition)"), ("reason", "\(error)"))
@@ -41,6 +42,7 @@ extension PartitionLog {
             unsyncedFiles = []
             unsyncedFolders = []
             unsyncedBytes = 0
+            sealedUnsynced = nil
         }
         return UnsyncedWrites(
             files: unsyncedFiles, folders: unsyncedFolders, endOffset: offsets.logEnd, generation: generation,
@@ -59,6 +61,7 @@ extension PartitionLog {
         // recovery makes the epochs and the indexes anew above the recovery point only: it waits for their files
         if epochFile != .saved, epochFile != .begun { safe = offsets.recoveryPoint }
         if unsealedCount > 0 { safe = min(safe, segments[segments.count - 1 - unsealedCount].baseOffset) }
+        if let sealedUnsynced { safe = min(safe, sealedUnsynced) }
         offsets.set(recoveryPoint: max(offsets.recoveryPoint, safe), durable: durable)
     }
 
@@ -156,6 +159,7 @@ extension PartitionLog {
         }
         try writeSnapshot(at: offsets.logEnd)
         unsyncedFiles += try active.completeIndexes(files)
+        try active.removeRoom(files)
         activeIsUnsynced = true
         if epochFile != .saved, epochFile != .begun {
             let bytes = epochs.encode()

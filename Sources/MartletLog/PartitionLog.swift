@@ -134,8 +134,12 @@ package final class PartitionLog {
     var pending = WriteGroup()
     var inFlight: WriteGroup?
     var recent = RecentBatches()
-    /// Segments before the active one whose index files are not complete yet.
+    /// Segments before the active one whose files have not got their final form yet.
     var unsealedCount = 0
+    /// The first segment that got it since a take: its files are not synced.
+    var sealedUnsynced: Offset?
+    /// What was appended since the log was opened.
+    var grownBytes = 0
 
     // syncing: `PartitionLog+Sync.swift`
     var unsyncedFiles: [any DiskFile] = []

@@ -30,4 +30,37 @@ import Testing
         let attempts = world.sink.all.filter { $0.contains("what a partition coordinates cannot be read") }
         #expect(attempts.count == 1, "it is not read again and again: \(attempts)")
     }
+
+    /// A clean stop leaves nothing to be recovered: what is wrong shows when the coordinator reads its partition, or not at all.
+    @Test(arguments: 0..<3) func noBitOfAHeaderTakesOffsetsAwayUnseen(batch: Int) throws {
+        let committed: [(group: String, offset: Offset)] = [("a", 3), ("b", 4), ("c", 5)]
+        for byte in 0..<BatchHeader.size {
+            let world = try BrokerWorld(
+                seed: UInt64(byte + 1), [("offsets.topic.num.partitions", "1"), ("offsets.topic.replication.factor", "1")])
+            try world.createTopic("t")
+            let client = try GroupClient(world)
+            for (group, offset) in committed {
+                try client.find(group)
+                #expect(try client.commit(group, "t", offset) == .none)
+            }
+            try world.restart { files in
+                let path = "/data/__consumer_offsets-0/00000000000000000000.log"
+                let bytes = files.durableBytes(path) ?? []
+                var position = 0
+                for _ in 0..<batch { position += bytes[position...].withUnsafeBytes { BatchHeader($0).totalSize } }
+                files.flipBits(path, in: Int64(position + byte)..<Int64(position + byte + 1))
+            }
+            let again = try GroupClient(world)
+            var found: [Offset?] = []
+            _ = try (0..<200).first { _ in
+                if world.partition("__consumer_offsets", 0)?.hasFailed != false { return true }
+                found = try committed.map { try again.offset($0.group, "t", 0) }
+                if found.allSatisfy({ $0 != nil }) { return true }
+                world.simulated.run(for: .milliseconds(50))
+                return false
+            }
+            let isTold = found.allSatisfy { $0 == nil } && world.sink.says("martlet log verify")
+            #expect(isTold || found == committed.map(\.offset), "byte \(byte): \(found)")
+        }
+    }
 }

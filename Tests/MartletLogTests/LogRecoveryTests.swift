@@ -165,6 +165,21 @@ import Testing
         #expect(try world.open(bound: base).logEndOffset == base)
     }
 
+    /// Headers alone are read then, and those say that the log ends earlier than it did.
+    @Test func aLastBatchThatTellsOfFewerOffsetsThanACleanStopSawIsDamage() throws {
+        let world = LogWorld(seed: 3)
+        let log = try world.create()
+        try log.append(batch(["a", "b"]))
+        let position = log.size
+        try log.append(batch(["c", "d", "e"]))
+        try log.close(clean: true)
+        try world.overwrite(world.path(.log), at: position + Int64(BatchHeader.At.lastOffsetDelta), [0, 0, 0, 1])
+        #expect { try world.open(clean: true, recoveryPoint: 5) } throws: { error in
+            guard case LogError.damagedBelowDurable(_, offset: 2, _, _) = error else { return false }
+            return true
+        }
+    }
+
     @Test func aSegmentThatLostItsEndTakesTheOnesAfterItAlong() throws {
         let (world, _) = try crashed(seed: 4)
         let bases = try segments(world)
@@ -228,7 +243,7 @@ import Testing
         let bases = try segments(world)
         // a bad batch below it is not looked at: it was checked by whoever synced it, and is found when it is read
         try world.overwrite(world.path(.log, bases[0]), at: 70, [0xFF, 0xFF])
-        let log = try world.open(recoveryPoint: bases[2])
+        let log = try world.open(recoveryPoint: bases[2] + 1)
         #expect(
             try log.batches(from: bases[2]).count
                 == batches.filter { $0.withUnsafeBytes { BatchHeader($0).baseOffset } >= bases[2] }.count)

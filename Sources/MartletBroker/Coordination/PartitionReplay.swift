@@ -29,6 +29,8 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
     private var next: Offset
     /// The log as it was when leadership began: all of it has to be read.
     private let end: Offset
+    /// The file that was read last, and up to where.
+    private var taken: (file: any DiskFile, end: Int64)?
     private let contexts = CodecContexts()
     private var chunk = ByteBuffer(capacity: 16)
     private var records = ByteBuffer(capacity: 16)
@@ -61,13 +63,16 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
                 next = end
                 break
             }
+            if let taken, taken.file === file, taken.end != slice.position {
+                return .failed("between byte \(taken.end) and \(slice.position) lies what no offset leads to")
+            }
             let before = next
             do {
                 chunk.truncate(to: 0)
                 _ = chunk.extend(slice.count)
                 let count = try file.read(into: chunk.mutableBytes, at: slice.position)
                 chunk.truncate(to: count)
-                try take(chunk.bytes)
+                taken = (file, slice.position + Int64(try take(chunk.bytes, below: found.highWatermark)))
             } catch {
                 look(at: slice)
                 return .failed("\(error)")
@@ -90,15 +95,22 @@ final class PartitionReplay<Machine: CoordinatorMachine>: @unchecked Sendable {
         if let verdict = slice.check() { partition.noteChecked(verdict) }
     }
 
-    private func take(_ bytes: UnsafeRawBufferPointer) throws {
+    /// Whole batches; how many bytes they are. No checksum covers an offset: by a wrong one others would be passed over.
+    private func take(_ bytes: UnsafeRawBufferPointer, below limit: Offset) throws -> Int {
         var walker = BatchWalker(bytes, checkingChecksums: true)
+        var (taken, least): (Int, Offset) = (0, 0)
         while true {
             switch walker.next() {
             case .batch(let position, let header):
+                guard header.baseOffset >= least, header.nextOffset <= limit else {
+                    throw MalformedLog(
+                        description: "offset \(header.baseOffset), which is not from \(least) up to \(limit)")
+                }
                 // it may begin below what was asked for
                 if header.nextOffset > next { try take(header, walker.batch(at: position, header)) }
                 next = max(next, header.nextOffset)
-            case .end, .partial: return
+                (taken, least) = (position + header.totalSize, header.nextOffset)
+            case .end, .partial: return taken
             case .corrupt(let corruption): throw MalformedLog(description: "after offset \(next): \(corruption)")
             }
         }

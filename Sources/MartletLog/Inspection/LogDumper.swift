@@ -123,6 +123,9 @@ package struct LogDumper {
         while true {
             switch try reader.next() {
             case .end: return
+            case .room(let position):
+                if !options.json { emit("\(reader.size - position) zero bytes follow: room for records to come") }
+                return
             case .stopped(let position, let reason):
                 return sayFault(path, at: position, "\(reason); \(reader.size - position) bytes are left")
             case .batch(let batch): show(batch, reader, coordinator)

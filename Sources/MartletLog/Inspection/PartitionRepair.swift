@@ -93,6 +93,10 @@ struct PartitionRepair {
             walk: while true {
                 switch try reader.next() {
                 case .end: break walk
+                case .room(let position):
+                    // as recovery takes it
+                    if index + 1 < bases.count ? next == bases[index + 1] : next >= synced { break walk }
+                    return try planCut(index, position, next, "nothing but zeros up to the end", synced)
                 case .stopped(let position, let reason):
                     return try planCut(index, position, next, reason, synced)
                 case .batch(let batch):

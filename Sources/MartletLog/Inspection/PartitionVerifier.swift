@@ -192,9 +192,17 @@ final class PartitionVerifier {
         counts.bytes += reader.size
         var least = base
         while true {
-            let step = try reader.next()
-            guard case .batch(let batch) = step else {
-                if case .stopped(let position, let reason) = step { stop(&scanned, file, position, reason, isLast) }
+            let batch: SegmentReader.Batch
+            switch try reader.next() {
+            case .batch(let found): batch = found
+            case .end: return scanned
+            case .room(let position):
+                // a roll whose end the power took leaves it in a segment that is not the last
+                let isExpected = isLast || segments.first { $0 > base } == max(next, base)
+                stop(&scanned, file, position, "nothing but zeros up to the end", mayCut: isExpected)
+                return scanned
+            case .stopped(let position, let reason):
+                stop(&scanned, file, position, reason, mayCut: isLast)
                 return scanned
             }
             var reason = batch.fault
@@ -203,7 +211,7 @@ final class PartitionVerifier {
             }
             let contents = BatchContents(batch, reader, isUnread: reason != nil)
             if let reason = reason ?? contents.fault {
-                stop(&scanned, file, batch.position, "the batch at offset \(batch.header.baseOffset): \(reason)", isLast)
+                stop(&scanned, file, batch.position, "the batch at offset \(batch.header.baseOffset): \(reason)", mayCut: isLast)
                 return scanned
             }
             try take(batch, contents, file, base, isFirst: scanned.batches.isEmpty, next: &next)
@@ -214,10 +222,10 @@ final class PartitionVerifier {
 
     /// A segment is read to its first bad batch, as recovery does.
     private func stop(
-        _ scanned: inout ScannedSegment, _ file: String, _ position: Int64, _ reason: String, _ isLast: Bool
+        _ scanned: inout ScannedSegment, _ file: String, _ position: Int64, _ reason: String, mayCut: Bool
     ) {
         scanned.soundBytes = position
-        if isLast, !isClean {
+        if mayCut, !isClean {
             scanned.isCut = true
             note(file, at: position, "recovery cuts \(scanned.size - position) bytes here: \(reason)")
         } else {

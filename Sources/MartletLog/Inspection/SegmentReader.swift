@@ -24,6 +24,8 @@ package final class SegmentReader {
     package enum Step {
         case batch(Batch)
         case end
+        /// Zeros up to the file's end: a broker keeps room ahead of what it appends, and takes it away when it stops.
+        case room(position: Int64)
         /// No whole batch begins here, and what follows cannot be told apart.
         case stopped(position: Int64, reason: String)
     }
@@ -53,7 +55,7 @@ package final class SegmentReader {
         window.deallocate()
     }
 
-    /// The next batch. After `end` or `stopped`, the same again.
+    /// The next batch. After `end`, `room` or `stopped`, the same again.
     package func next() throws(LogError) -> Step {
         let left = size - position
         if left == 0 { return .end }
@@ -64,6 +66,7 @@ package final class SegmentReader {
         let base = Int64(bigEndian: head.loadUnaligned(as: Int64.self))
         let length = Int32(bigEndian: head.loadUnaligned(fromByteOffset: 8, as: Int32.self))
         guard length >= Self.leastLength else {
+            if base == 0, length == 0, try isZeroToTheEnd() { return .room(position: position) }
             if let magic = try OldMessageFormat.magic(in: file, at: Int(position), end: Int(size)) {
                 return stopped("a message of format \(magic), as Kafka before 0.11 wrote it")
             }
@@ -82,6 +85,17 @@ package final class SegmentReader {
         let batch = Batch(position: position, header: header, bytes: whole, fault: Self.fault(header, whole))
         position += total
         return .batch(batch)
+    }
+
+    private func isZeroToTheEnd() throws(LogError) -> Bool {
+        let start = position
+        defer { position = start }
+        while position < size {
+            let piece = try bytes(Int(min(Int64(Self.windowBytes), size - position)))
+            guard !piece.isEmpty, piece.allSatisfy({ $0 == 0 }) else { return false }
+            position += Int64(piece.count)
+        }
+        return true
     }
 
     private static func fault(_ header: BatchHeader, _ bytes: UnsafeRawBufferPointer) -> String? {

@@ -155,7 +155,7 @@ package final class StandardErrorLog: LogSink {
     private func writeLine(_ now: Int64, _ key: Key, _ fields: [(String, String)], _ state: inout State) {
         state.line.removeAll(keepingCapacity: true)
         Self.append(time: now, to: &state.line)
-        state.line.append(contentsOf: " \(Self.name(key.level)) \(key.subsystem) ".utf8)
+        state.line.append(contentsOf: " \(key.level.name) \(key.subsystem) ".utf8)
         Self.append(escaping: key.message, quotes: false, to: &state.line)
         for (name, value) in fields {
             state.line.append(UInt8(ascii: " "))
@@ -176,15 +176,6 @@ package final class StandardErrorLog: LogSink {
                 guard moved > 0 else { return }
                 written += moved
             }
-        }
-    }
-
-    private static func name(_ level: LogLevel) -> String {
-        switch level {
-        case .debug: "DEBUG"
-        case .info: "INFO"
-        case .warning: "WARN"
-        case .error: "ERROR"
         }
     }
 
