@@ -6,7 +6,7 @@
 /// the last batch for what they are.
 extension PartitionLog {
     /// With more than this in one sync the bytes themselves are what it costs.
-    private static let largestSync = 64 * 1024
+    private static let largestSync = 16 * 1024
     /// As much room as has been appended since the log was opened, so that a log that hardly grows takes no disk: at most
     /// twice the bytes are written. No more than this, or a share of a small segment; the least is what is worth the call.
     private static let most = (bytes: 256 * 1024, share: 4)
