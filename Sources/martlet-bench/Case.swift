@@ -160,7 +160,7 @@ struct Case {
 /// How long a measurement takes.
 struct Extent {
     var warmUpMilliseconds: Int64 = 300
-    var milliseconds: Int64 = 2000
+    var milliseconds: Int64 = 1400
     /// A part of what a case may write, and of what a fetched topic holds.
     var bytesDivisor = 1
 
