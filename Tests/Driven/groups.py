@@ -221,7 +221,7 @@ def groups_of_kafka_go_on(archive):
     broker = Broker({**AT_ONCE, "log.retention.ms": "-1", "log.retention.bytes": "-1", "offsets.retention.minutes": "100000000",
                      "producer.id.expiration.ms": "2000000000"})
     with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as packed:
-        packed.extractall(broker.folder, filter="data")
+        packed.extractall(broker.folder)
     (broker.folder / archive).rename(broker.folder / "log")
     broker.start()
     admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})

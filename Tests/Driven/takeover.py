@@ -24,7 +24,7 @@ class Taken:
         self.listing = json.loads(self.listing_path.read_text())
         self.broker = Broker(flags=flags)
         with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as tar:
-            tar.extractall(self.broker.folder, filter="data")
+            tar.extractall(self.broker.folder)
         self.directories = sorted(p.parent for p in (self.broker.folder / archive).rglob("meta.properties"))
         self.broker.settings.update({
             "log.dirs": ",".join(map(str, self.directories)), "log.retention.ms": "-1", "log.retention.bytes": "-1",
