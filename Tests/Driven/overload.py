@@ -9,6 +9,8 @@ from hostile import MEGABYTE, Bystander
 from wire import API_VERSIONS, FETCH, METADATA, PRODUCE, Connection, batch, frame, produce, string
 
 SECONDS = float(os.environ.get("MARTLET_OVERLOAD_SECONDS", "5"))
+# the records carry a time of years ago
+KEPT = {"log.retention.ms": "-1"}
 
 
 def told_limit(broker):
@@ -66,7 +68,7 @@ def the_limit_of_memory_is_told_and_follows_the_settings():
 def ten_thousand_connections_of_which_one_in_ten_sends_garbage():
     random = seeded("crowd")
     many_descriptors(12_000)
-    broker = Broker().start()
+    broker = Broker(KEPT).start()
     request = frame(METADATA, 1, struct.pack(">i", 0))
     with Memory(broker) as memory, Bystander(broker) as bystander:
         peers = []
@@ -103,7 +105,7 @@ def feeding(peers, pieces, ended, pause):
 
 @test
 def frames_of_a_hundred_megabytes_and_a_byte_a_second():
-    broker = Broker().start()
+    broker = Broker(KEPT).start()
     ended = threading.Event()
     large, slow = [], []
     size = 100 * MEGABYTE
@@ -143,7 +145,7 @@ def frames_of_a_hundred_megabytes_and_a_byte_a_second():
 @test
 def a_thousand_who_never_read():
     many_descriptors(4_000)
-    broker = Broker().start()
+    broker = Broker(KEPT).start()
     writer = Connection(broker.port)
     for i in range(40):
         assert writer.create_topic(f"topic-with-a-long-name-so-that-metadata-is-large-{i}", 50) == 0
@@ -169,7 +171,7 @@ def a_thousand_who_never_read():
 @test
 def a_thousand_producers_beyond_what_the_disk_takes():
     many_descriptors(4_000)
-    broker = Broker().start()
+    broker = Broker(KEPT).start()
     admin = Connection(broker.port)
     assert admin.create_topic("flood", 50) == 0
     requests = [produce("flood", partition, batch([bytes(16_000)] * 2)) for partition in range(50)]
@@ -205,7 +207,7 @@ def a_thousand_producers_beyond_what_the_disk_takes():
 
 @test
 def a_thousand_partitions_from_the_start_beside_a_producer():
-    broker = Broker().start()
+    broker = Broker(KEPT).start()
     admin = Connection(broker.port, timeout=60)
     assert admin.create_topic("wide", 1000) == 0
     payload = batch([bytes(20_000)])
