@@ -71,7 +71,7 @@ def run_again_alone(count, verbose):
 
 
 def run_of_swift(chosen, name, count, verbose):
-    failures, ended, said, ran = [], None, [], 0
+    failures, said, ran = [], [], None
     passed_before, failed_before, skipped_before = count.passed, len(count.failed), len(count.skipped)
     command = ["swift", "test", "--skip-build", "--disable-xctest", *BUILT_AS, "--filter", chosen]
     for line in lines_of(command, BUILD / f"swift-{name}.log"):
@@ -90,12 +90,12 @@ def run_of_swift(chosen, name, count, verbose):
         elif re.match(r"✘ .*recorded an issue", line) or (failures and re.match(r"\s*[↳±]", line)):
             failures.append(line)
         if m := re.search(r"Test run with (\d+) tests?.* (?:passed|failed) after", line):
-            ended, ran = True, int(m[1])
+            ran = int(m[1])
     # lines that tests print themselves may run into those that tell of a test: the summary knows how many there were
     told = len(count.failed) - failed_before + len(count.skipped) - skipped_before
-    count.passed = max(count.passed, passed_before + ran - told)
+    count.passed = max(count.passed, passed_before + (ran or 0) - told)
     print("\n".join(failures[:100]), end="\n" if failures else "")
-    if not ended:
+    if ran is None:
         crash = next((i for i, line in enumerate(said) if "Fatal error" in line), max(len(said) - 40, 0))
         print("\n".join(line[:300] for line in said[crash : crash + 60]))
         count.failed.append(f"{name} did not come to its end")

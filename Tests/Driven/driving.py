@@ -1,5 +1,5 @@
 """What the driven tests share: brokers to start, kill and look at, and how a test is registered."""
-import contextlib, os, pathlib, random, re, shutil, signal, socket, subprocess, tempfile, time
+import contextlib, os, pathlib, random, re, shutil, signal, socket, subprocess, tarfile, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SHARED = ROOT.parent / "shared"
@@ -213,6 +213,12 @@ def shared(*parts):
     if not path.exists():
         raise Skip(f"{os.path.relpath(path, ROOT)} is not here")
     return path
+
+
+def unpack(archive, folder):
+    """A log directory that Kafka wrote."""
+    with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as packed:
+        packed.extractall(folder)
 
 
 def told_by(log):

@@ -1,11 +1,11 @@
 """Consumer groups of confluent-kafka (librdkafka): members share, commit, leave, and go on after the broker was killed."""
-import collections, contextlib, json, queue, re, resource, struct, subprocess, sys, tarfile, threading, time
+import collections, contextlib, json, queue, re, resource, struct, subprocess, sys, threading, time
 from confluent import QUIET, create, produce
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
-from driving import Broker, free_port, seeded, shared, test, wait_until
+from driving import Broker, free_port, seeded, shared, test, unpack, wait_until
 from metrics import Page
 from wire import Connection, frame, string
 
@@ -220,8 +220,7 @@ def groups_of_kafka_go_on(archive):
     listing = json.loads(shared("kafka-data", f"{archive}.json").read_text())
     broker = Broker({**AT_ONCE, "log.retention.ms": "-1", "log.retention.bytes": "-1", "offsets.retention.minutes": "100000000",
                      "producer.id.expiration.ms": "2000000000"})
-    with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as packed:
-        packed.extractall(broker.folder)
+    unpack(archive, broker.folder)
     (broker.folder / archive).rename(broker.folder / "log")
     broker.start()
     admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})

@@ -1,6 +1,6 @@
 """Log directories that Kafka wrote, taken over: served record for record, written to, and still Kafka's when the broker has stopped."""
-import importlib.util, json, pathlib, shutil, struct, subprocess, sys, tarfile, time
-from driving import Broker, run_program, seeded, shared, test, wait_until
+import importlib.util, json, pathlib, shutil, struct, subprocess, sys, time
+from driving import Broker, run_program, seeded, shared, test, unpack, wait_until
 from wire import FETCH, Connection, crc32c, frame, produce, string, varint
 
 OFFSET_FETCH, DELETE_TOPICS, INIT_PRODUCER_ID = 9, 20, 22
@@ -23,8 +23,7 @@ class Taken:
         self.listing_path = shared("kafka-data", f"{archive}.json")
         self.listing = json.loads(self.listing_path.read_text())
         self.broker = Broker(flags=flags)
-        with tarfile.open(shared("kafka-data", f"{archive}.tar.xz")) as tar:
-            tar.extractall(self.broker.folder)
+        unpack(archive, self.broker.folder)
         self.directories = sorted(p.parent for p in (self.broker.folder / archive).rglob("meta.properties"))
         self.broker.settings.update({
             "log.dirs": ",".join(map(str, self.directories)), "log.retention.ms": "-1", "log.retention.bytes": "-1",

@@ -86,18 +86,15 @@ class KafkaPython:
             wait_until(lambda: not self.open, 5)
         return self.open
 
-    def purge(self):
-        self.producer.close(0)
-
 
 class Sender(threading.Thread):
     """An idempotent producer with acks=all: every record of it once, in order."""
-    pause, has_failed = 0.01, False
+    pause = 0.01
 
     def __init__(self, address, name, ledger):
         super().__init__()
         self.name, self.ledger, self.ended, self.left = name, ledger, threading.Event(), 0
-        self.address, self.given_up = address, 0
+        self.address = address
         self.producers = {topic: self.make(topic) for topic in ("plain", "packed")}
         self.sent, self.told, self.failed = collections.Counter(), collections.defaultdict(dict), []
 
@@ -105,14 +102,6 @@ class Sender(threading.Thread):
         return Producer({
             "bootstrap.servers": self.address, "acks": "all", "enable.idempotence": True, "linger.ms": 1, "message.timeout.ms": 180_000,
             "socket.timeout.ms": 10_000, "retry.backoff.ms": 10, "compression.type": "zstd" if topic == "packed" else "none", **RECOVERS})
-
-    def replace(self, topic):
-        """librdkafka gives a producer up when pipelined batches meet a partition that opens between them. What was in flight
-        then is reported as failed, and may be there or not."""
-        self.given_up += 1
-        self.producers[topic].purge()
-        self.left += self.producers[topic].flush(30)
-        self.producers[topic] = self.make(topic)
 
     def run(self):
         turn = 0
@@ -131,16 +120,12 @@ class Sender(threading.Thread):
                 except KafkaException as error:
                     self.failed.append((place, number, str(error)))
                     self.ledger.note("refused", operation=operation, reason=str(error))
-                    self.replace(topic)
                 self.sent[place] += 1
             turn += 1
             if turn % 6 == 0:
                 for each in self.producers.values():
                     each.poll(0)
                 time.sleep(self.pause)
-            if self.has_failed:
-                self.has_failed = False
-                self.replace(topic)
         for each in self.producers.values():
             self.left += each.flush(90)
 
@@ -162,14 +147,6 @@ class PythonSender(Sender):
 
     def make(self, topic):
         return KafkaPython(self.address, topic)
-
-    def replace(self, _):
-        """This client begins a new epoch by itself, and goes on: what was in flight has failed. It is counted as given up."""
-        self.given_up += 1
-
-    def on_delivery(self, error, message, place, number, operation):
-        super().on_delivery(error, message, place, number, operation)
-        self.has_failed |= error is not None
 
 
 class Reader(threading.Thread):
@@ -248,11 +225,7 @@ def read_all(address, ledger):
 
 def judge(senders, reader, found, committed):
     for sender in senders:
-        failed = collections.defaultdict(set)
-        for place, number, _ in sender.failed:
-            failed[place].add(number)
-        assert sender.given_up or not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
-        assert not sender.given_up, f"{sender.name}: {sender.given_up} producers were given up: {sender.failed[:3]}"
+        assert not sender.failed, f"{sender.name}: failed for good {sender.failed[:3]}"
         assert sender.left == 0, f"{sender.name}: {sender.left} records were never answered"
         for place in PARTITIONS:
             where, at = f"{sender.name} in {place[0]}-{place[1]}", collections.defaultdict(list)
@@ -266,10 +239,10 @@ def judge(senders, reader, found, committed):
                 assert offset < 0 or at[number] == [offset], f"{where}: record {number} was acknowledged at {offset} and lies at {at[number]}"
             twice = {n: o for n, o in at.items() if len(o) > 1}
             assert not twice, f"{where}: written more than once {list(twice.items())[:3]}"
-            offsets = [at[n][0] for n in sorted(at) if n not in failed[place]]
+            offsets = [at[n][0] for n in sorted(at)]
             assert offsets == sorted(offsets), f"{where}: out of order"
-            missing = set(range(sender.sent[place])) - set(at) - failed[place]
-            assert not missing, f"{where}: {len(missing)} of {sender.sent[place]} records are neither there nor failed"
+            missing = set(range(sender.sent[place])) - set(at)
+            assert not missing, f"{where}: {len(missing)} of {sender.sent[place]} records are not there"
     assert not reader.contradictions, f"what a consumer had seen changed: {reader.contradictions[:3]}"
     for (topic, partition, offset), value in reader.seen.items():
         assert found[topic, partition][offset] == value, f"{topic}-{partition} at {offset}: a consumer had seen something else"
