@@ -3,16 +3,33 @@ internal import MartletReactor
 
 /// The files of one partition's folder: opened through what bounds the descriptors of the process, failures said in
 /// this target's words.
-struct LogFiles {
+final class LogFiles {
     let disk: any Disk
     let descriptors: DescriptorCache
+    /// While a log is loaded its folder is asked for its names many times, and ten thousand logs are loaded at once. What
+    /// makes, renames or removes a name forgets them.
+    private var listed: (folder: String, names: [String])?
+    private var keepsNames = false
+
+    init(disk: any Disk, descriptors: DescriptorCache) {
+        self.disk = disk
+        self.descriptors = descriptors
+    }
+
+    /// Names that are listed in the body are known from then on, while none of them changes through here.
+    func keepingNames(_ body: () throws(LogError) -> Void) throws(LogError) {
+        keepsNames = true
+        defer { (keepsNames, listed) = (false, nil) }
+        try body()
+    }
 
     func cached(_ file: CachedFile) throws(LogError) -> any DiskFile {
         try onDisk { () throws(SystemError) in try descriptors.file(file) }
     }
 
     func open(_ path: String, _ mode: OpenMode) throws(LogError) -> any DiskFile {
-        try onDisk { () throws(SystemError) in try disk.open(path, mode) }
+        if mode != .read, mode != .readWrite { listed = nil }
+        return try onDisk { () throws(SystemError) in try disk.open(path, mode) }
     }
 
     func status(_ path: String) throws(LogError) -> FileStatus? {
@@ -20,7 +37,10 @@ struct LogFiles {
     }
 
     func list(_ folder: String) throws(LogError) -> [String] {
-        try onDisk { () throws(SystemError) in try disk.list(folder) }
+        if let listed, listed.folder == folder { return listed.names }
+        let names = try onDisk { () throws(SystemError) in try disk.list(folder) }
+        if keepsNames { listed = (folder, names) }
+        return names
     }
 
     func contents(_ path: String) throws(LogError) -> [UInt8]? {
@@ -28,10 +48,12 @@ struct LogFiles {
     }
 
     func remove(_ path: String) throws(LogError) {
+        listed = nil
         try onDisk { () throws(SystemError) in try disk.remove(path) }
     }
 
     func rename(_ from: String, to: String) throws(LogError) {
+        listed = nil
         try onDisk { () throws(SystemError) in try disk.rename(from, to: to) }
     }
 

@@ -25,7 +25,7 @@ extension PartitionLog {
     /// Opens a partition's folder, recovering it where it was not closed cleanly.
     package static func open(_ parameters: LogParameters) throws(LogError) -> PartitionLog {
         let log = PartitionLog(parameters)
-        try log.load(parameters)
+        try log.files.keepingNames { () throws(LogError) in try log.load(parameters) }
         if !parameters.wasClosedCleanly {
             // the process that made the folder, or files in it, may have ended before it synced their names
             log.noteFolderChanged()
