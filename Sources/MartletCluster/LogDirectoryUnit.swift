@@ -272,17 +272,3 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         }
     }
 }
-
-extension LogError {
-    /// It says nothing against the disk: there is no room on it, or the process has too many files open.
-    var passes: Bool {
-        if case .storage(let cause) = self { return cause.kind == .noSpace || cause.kind == .tooManyFiles }
-        return false
-    }
-
-    /// The disk is full, which passes.
-    var isFullDisk: Bool {
-        if case .storage(let cause) = self { return cause.kind == .noSpace }
-        return false
-    }
-}

@@ -5,16 +5,21 @@ package import MartletReactor
 
 extension Partition {
     package func takeUnsynced() -> UnsyncedWrites? {
-        lock.withLock {
+        var refusal: LogError?
+        let taken: UnsyncedWrites? = lock.withLock {
             guard offlineReason == nil else { return nil }
-            guard let writes = log.takeUnsynced() else {
-                mustRetrySync = log.hasUnsynced
-                if mustRetrySync { beginTimed() }
-                return nil
-            }
-            unsyncedSince = nil
-            return writes
+            do throws(LogError) {
+                if let writes = try log.takeUnsynced() {
+                    unsyncedSince = nil
+                    return writes
+                }
+            } catch { refusal = error }
+            mustRetrySync = log.hasUnsynced
+            if mustRetrySync { beginTimed() }
+            return nil
         }
+        if let refusal { directory.refused(refusal) { "what was appended to \(id) cannot be synced yet" } }
+        return taken
     }
 
     package func synced(_ writes: UnsyncedWrites) {

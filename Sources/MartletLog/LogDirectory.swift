@@ -297,7 +297,7 @@ package final class LogDirectory: @unchecked Sendable {
             }
         } catch {
             // a full disk is waited out: the file before is still there, and says less
-            if case .storage(let cause) = error, cause.kind == .noSpace { throw error }
+            if error.isFullDisk { throw error }
             takeOffline(error)
             throw error
         }

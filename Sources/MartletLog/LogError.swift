@@ -46,6 +46,18 @@ extension LogError {
         }
     }
 
+    /// It says nothing against the disk: there is no room on it, or the process has too many files open.
+    package var passes: Bool {
+        if case .storage(let cause) = self { return cause.kind == .noSpace || cause.kind == .tooManyFiles }
+        return false
+    }
+
+    /// The disk is full, which passes.
+    package var isFullDisk: Bool {
+        if case .storage(let cause) = self { return cause.kind == .noSpace }
+        return false
+    }
+
     /// Whether the directory as a whole can be trusted no longer.
     package var takesDirectoryOffline: Bool {
         switch self {

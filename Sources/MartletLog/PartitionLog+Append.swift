@@ -361,9 +361,7 @@ extension PartitionLog {
                 try seal(segment)
             } catch {
                 left += 1
-                logger.warning(
-                    "an index is not written yet, and will be tried again", ("partition", "\(partition)"),
-                    ("segment", "\(segment.baseOffset)"), ("reason", "\(error)"))
+                postpone(error, "the index of segment \(segment.baseOffset) is not written yet, and will be tried again")
             }
         }
         unsealedCount = left
@@ -448,8 +446,12 @@ extension PartitionLog {
 
     private func spillTransactions() {
         guard active.transactions.mustWrite else { return }
-        // refused by the disk: they stay in memory, and the next write tries again
-        if let file = try? active.transactions.write(files) { unsyncedFiles.append(file) }
+        // refused by a full disk: they stay in memory, and the next write tries again
+        do throws(LogError) {
+            if let file = try active.transactions.write(files) { unsyncedFiles.append(file) }
+        } catch {
+            postpone(error)
+        }
     }
 
     /// Takes back what is reserved and not yet on its way to the file: whoever reserved it may not append any more. The

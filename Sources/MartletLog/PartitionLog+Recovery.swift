@@ -192,13 +192,16 @@ extension PartitionLog {
 
     // MARK: Cutting
 
-    /// Takes away room that was kept for records, or cuts; whether it did cut. Zeros are room where nothing can have lain in
-    /// their place: the next segment goes on where they begin, or, in the last one, all that was synced lies before them.
+    /// Takes away room that was kept for records, or cuts; whether it did cut.
     private func settle(_ cut: Cut, _ index: Int, expected: Offset, _ recovery: LogRecovery) throws(LogError) -> Bool {
         let segment = segments[index]
-        let isWhole = index + 1 < segments.count
-            ? expected == segments[index + 1].baseOffset : expected >= recovery.synced
-        if isWhole, try isZero(try segment.file(files), from: cut.position, to: cut.end) {
+        let after = index + 1 < segments.count ? segments[index + 1].baseOffset : nil
+        if Self.mayBeRoom(at: expected, segmentAfter: after, synced: recovery.synced),
+            try isZero(try segment.file(files), from: cut.position, to: cut.end)
+        {
+            logger.debug(
+                "zeros after the last batch are room that was kept for more", ("partition", "\(partition)"),
+                ("offset", "\(expected)"), ("bytes", "\(cut.end - cut.position)"))
             try segment.removeRoom(files)
             return false
         }

@@ -8,15 +8,20 @@ extension PartitionLog {
     }
 
     /// Takes over what was written and published since the last call; nil where nothing was. The caller syncs the files
-    /// and folders and says `synced` or `syncFailed` before it takes again.
-    package func takeUnsynced() -> UnsyncedWrites? {
+    /// and folders and says `synced` or `syncFailed` before it takes again. Throws where the disk has failed, now or in
+    /// something that was put off since the last call; of an error that passes, what was to be taken stays.
+    package func takeUnsynced() throws(LogError) -> UnsyncedWrites? {
         guard case .open = condition, hasUnsynced else { return nil }
         keepRoomAhead()
-        do throws(LogError) { return try collectUnsynced() } catch {
-            logger.warning(
-                "what was appended cannot be synced yet", ("partition", "\(partition)"), ("reason", "\(error)"))
-            return nil
-        }
+        if let refusal { throw refusal }
+        return try collectUnsynced()
+    }
+
+    /// What the disk refused beside an append is tried again later, or done without, where the refusal passes. Otherwise the
+    /// disk has failed as much as under an append, and whoever syncs the log next is told.
+    func postpone(_ error: LogError, _ what: String? = nil) {
+        if !error.passes { refusal = refusal ?? error }
+        if let what { logger.warning(what, ("partition", "\(partition)"), ("reason", "\(error)")) }
     }
 
     private func collectUnsynced() throws(LogError) -> UnsyncedWrites {
@@ -73,9 +78,7 @@ extension PartitionLog {
                 noteFolderChanged()
                 epochFile = .renamed
             } catch {
-                logger.warning(
-                    "the leader epochs are not saved yet, and will be tried again", ("partition", "\(partition)"),
-                    ("reason", "\(error)"))
+                postpone(error, "the leader epochs are not saved yet, and will be tried again")
                 epochFile = .changed
             }
         case .settling:
@@ -154,6 +157,7 @@ extension PartitionLog {
         try settleSwap()
         try writeReserved()
         sealSegments()
+        if let refusal { throw refusal }
         guard unsealedCount == 0 else {
             throw .directoryOffline(path: folder, reason: "the index of a segment could not be written")
         }

@@ -146,6 +146,8 @@ package final class PartitionLog {
     var unsyncedFolders: [String] = []
     var unsyncedBytes = 0
     var activeIsUnsynced = false
+    /// The first error beside an append that does not pass: the next sync's to tell.
+    var refusal: LogError?
     /// Raised by each truncation.
     package internal(set) var generation: UInt64 = 0
 

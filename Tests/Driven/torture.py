@@ -255,7 +255,7 @@ class World:
         self.start_again("powerCut")
 
     def failed_write(self):
-        self.faulty.set(bad_writes=5)
+        self.faulty.set(bad_writes=1)
         self.must_end(self.GONE)
         self.faulty.heal()
         self.start_again("powerCut")

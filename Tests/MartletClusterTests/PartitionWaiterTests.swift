@@ -291,6 +291,19 @@ func answer(
         #expect(broker.replicas.wasUncleanStop, "a directory whose sync failed is recovered")
     }
 
+    /// The write of the records succeeded: what fails is the index of the segment before.
+    @Test func thatFailsBesideAnAppendTakesItsPartitionsOffline() throws {
+        let (broker, producer) = try leader()
+        defer { broker.world.end() }
+        broker.append(batch([String(repeating: "x", count: 3000)]), .committed, producer, 1)
+        broker.world.run(for: .milliseconds(30))
+        broker.host.files.fail(.write, of: ".timeindex", with: .inputOutput)
+        broker.append(batch([String(repeating: "y", count: 3000)]), .committed, producer, 2)
+        broker.world.run(for: .milliseconds(50))
+        #expect(producer.error(1) == ErrorCode.none && producer.error(2) == .kafkaStorageError)
+        #expect(broker.partition().isOffline && broker.lines.says("log directory offline"))
+    }
+
     @Test func whoseCheckpointFailsTakesItsPartitionsOffline() throws {
         let (broker, _) = try leader()
         defer { broker.world.end() }

@@ -220,22 +220,41 @@ private func from(_ producer: ProducerID, _ sequence: Int32, transactional: Bool
         let log = try world.create()
         try log.sync(world.disk)
         try log.append(batch(["a"]))
-        let writes = try #require(log.takeUnsynced())
+        let writes = try #require(try log.takeUnsynced())
         #expect(writes.endOffset == 1)
         log.syncFailed(
             writes,
             SystemError(.inputOutput, code: 5, operation: "fdatasync", subject: "log", reason: "Input/output error"))
         #expect(throws: LogError.self) { try log.append(batch(["b"])) }
-        #expect(log.takeUnsynced() == nil && log.durableOffset == 0)
+        #expect(try log.takeUnsynced() == nil && log.durableOffset == 0)
         #expect(try log.records() == ["0:a"])
         #expect(world.lines.says("could not be synced"))
+    }
+
+    @Test(arguments: [SystemError.Kind.noSpace, .inputOutput])
+    func anIndexThatCannotBeWrittenIsTriedAgainUnlessTheDiskFailed(_ kind: SystemError.Kind) throws {
+        let world = LogWorld(seed: 9)
+        let log = try world.create()
+        try log.append(batch(["a"]))
+        try log.sync(world.disk)
+        world.host!.files.fail(.write, of: ".timeindex", with: kind)
+        try log.roll()
+        try log.append(batch(["b"]))
+        #expect(world.lines.says("the index of segment 0 is not written yet"))
+        guard kind == .noSpace else {
+            #expect(throws: LogError.self) { try log.sync(world.disk) }
+            return
+        }
+        try log.append(batch(["c"]))
+        try log.sync(world.disk)
+        #expect(log.recoveryPoint == 3)
     }
 
     @Test func whatATruncationTookBackIsNotMadeDurableByAnOlderSync() throws {
         let world = LogWorld(seed: 10)
         let log = try world.create()
         for index in 0..<5 { try log.append(batch(["\(index)"])) }
-        let writes = try #require(log.takeUnsynced())
+        let writes = try #require(try log.takeUnsynced())
         try log.truncate(to: 2)
         for index in 0..<5 { try log.append(batch(["new\(index)"])) }
         log.synced(writes)

@@ -397,7 +397,7 @@ import Testing
                         switch random.below(12) {
                         case 0: try log.roll()
                         case 1:
-                            if let writes = log.takeUnsynced() {
+                            if let writes = try log.takeUnsynced() {
                                 do {
                                     for file in writes.files { try file.sync() }
                                     log.synced(writes)

@@ -150,7 +150,7 @@ extension PartitionLog {
 
     /// Does what the syncer does.
     func sync(_ disk: any Disk) throws {
-        guard let writes = takeUnsynced() else { return }
+        guard let writes = try takeUnsynced() else { return }
         for file in writes.files { try file.sync() }
         for folder in writes.folders { try disk.syncDirectory(folder) }
         synced(writes)

@@ -16,7 +16,7 @@ import Testing
         var (growths, known) = (0, try world.sizeOf(world.path(.log)))
         for _ in 0..<count {
             try log.append(kilobyte(Int(log.logEndOffset)))
-            let writes = try #require(log.takeUnsynced())
+            let writes = try #require(try log.takeUnsynced())
             let size = try world.sizeOf(world.path(.log))
             if size != known { growths += 1 }
             known = size
@@ -106,7 +106,7 @@ import Testing
         let log = try world.create()
         _ = try grow(world, log, by: 40)
         try log.append(kilobyte(40))
-        let writes = try #require(log.takeUnsynced())
+        let writes = try #require(try log.takeUnsynced())
         try log.roll()
         for file in writes.files { try file.sync() }
         log.synced(writes)
@@ -130,6 +130,20 @@ import Testing
         world.crash(powerCut: true)
         let next = try world.open(bound: 200)
         #expect(try next.records() == records)
+    }
+
+    @Test func aDiskThatFailsUnderItIsToldInsteadOfASync() throws {
+        let world = LogWorld(seed: 1)
+        let log = try world.create()
+        _ = try grow(world, log, by: 15)
+        try log.append(kilobyte(15))
+        world.host!.files.fail(.write, of: ".log", with: .inputOutput)
+        for _ in 0..<2 {
+            let error = #expect(throws: LogError.self) { try log.takeUnsynced() }
+            #expect(error?.takesDirectoryOffline == true && error?.passes == false, "it does not pass with the next call")
+        }
+        #expect(log.durableOffset == 15)
+        #expect(throws: LogError.self) { try log.close(clean: true) }
     }
 
     /// With rolls among them, of logs that are compacted too, where a gap between segments is no damage.

@@ -94,8 +94,8 @@ struct PartitionRepair {
                 switch try reader.next() {
                 case .end: break walk
                 case .room(let position):
-                    // as recovery takes it
-                    if index + 1 < bases.count ? next == bases[index + 1] : next >= synced { break walk }
+                    let after = index + 1 < bases.count ? bases[index + 1] : nil
+                    if PartitionLog.mayBeRoom(at: next, segmentAfter: after, synced: synced) { break walk }
                     return try planCut(index, position, next, "nothing but zeros up to the end", synced)
                 case .stopped(let position, let reason):
                     return try planCut(index, position, next, reason, synced)

@@ -198,7 +198,8 @@ final class PartitionVerifier {
             case .end: return scanned
             case .room(let position):
                 // a roll whose end the power took leaves it in a segment that is not the last
-                let isExpected = isLast || segments.first { $0 > base } == max(next, base)
+                let isExpected = PartitionLog.mayBeRoom(
+                    at: max(next, base), segmentAfter: segments.first { $0 > base }, synced: 0)
                 stop(&scanned, file, position, "nothing but zeros up to the end", mayCut: isExpected)
                 return scanned
             case .stopped(let position, let reason):
