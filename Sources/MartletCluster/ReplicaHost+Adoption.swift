@@ -1,10 +1,14 @@
 import MartletBasics
 package import MartletLog
-import MartletModel
+package import MartletModel
 import MartletReactor
 
 /// What was found in the log directories, for whoever has to know it before any of it is served.
 extension ReplicaHost {
+    package var foundReplicas: Set<TopicPartition> {
+        Set(units.lazy.flatMap { $0.directory.found.partitions.lazy.filter { $0.kind == .live }.map(\.partition) })
+    }
+
     package var foundTopics: [FoundTopic] {
         var indexes: [String: Set<Int32>] = [:], compacted: Set<String> = []
         var ids: [String: [(partition: Int32, id: UUID)]] = [:]
@@ -28,12 +32,10 @@ extension ReplicaHost {
 
     /// A folder with another id than the others of its topic was left from an earlier topic of the name.
     private static func commonest(_ ids: [(partition: Int32, id: UUID)]) -> UUID? {
-        var best: (id: UUID, count: Int)?
-        for candidate in ids.sorted(by: { $0.partition < $1.partition }) {
-            let count = ids.count { $0.id == candidate.id }
-            if count > best?.count ?? 0 { best = (candidate.id, count) }
-        }
-        return best?.id
+        var counts: [UUID: Int] = [:]
+        for known in ids { counts[known.id, default: 0] += 1 }
+        guard let most = counts.values.max() else { return nil }
+        return ids.filter { counts[$0.id] == most }.min { $0.partition < $1.partition }?.id
     }
 
     package var missingDirectories: [String] {

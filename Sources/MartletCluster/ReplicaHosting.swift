@@ -67,7 +67,9 @@ package struct ReplicaSurvey: Sendable, Equatable {
 package protocol ReplicaHosting: AnyObject, Sendable {
     /// What this broker serves now.
     var topics: LocalTopics { get }
-    /// Topics found in the log directories, by name.
+    /// Replicas whose folders were found in the log directories.
+    var foundReplicas: Set<TopicPartition> { get }
+    /// The topics of these, by name. Reads a file of each replica.
     var foundTopics: [FoundTopic] { get }
     /// Log directories that are set and cannot be used.
     var missingDirectories: [String] { get }

@@ -34,6 +34,9 @@ final class RememberedReplicas: ReplicaHosting, @unchecked Sendable {
         self.loop = loop
     }
 
+    var foundReplicas: Set<TopicPartition> {
+        Set(disk.folders.flatMap { (name, topic) in topic.partitions.map { TopicPartition(name, $0) } })
+    }
     var foundTopics: [FoundTopic] {
         disk.folders.keys.sorted().map {
             FoundTopic(

@@ -127,8 +127,7 @@ package final class BrokerRequests: @unchecked Sendable {
                 && table.topic($0.name)?.partition($0.state.partitionIndex) == nil
         }
         guard !unopened.isEmpty else { return }
-        let found = replicas.foundTopics
-        let folders = Set(found.flatMap { topic in topic.partitions.map { TopicPartition(topic.name, $0) } })
+        let folders = replicas.foundReplicas
         let missing = unopened.map { TopicPartition($0.name, $0.state.partitionIndex) }.filter { !folders.contains($0) }
         guard let first = missing.first else { return }
         logger.warning(

@@ -122,13 +122,13 @@ struct BrokerStart {
         do throws(KeeperError) {
             known = Set(try await session.children(ClusterPath.topics).names)
         } catch { throw .keeper(error) }
-        let strangers = replicas.foundTopics.map(\.name).filter { !known.contains($0) }
-        if !strangers.isEmpty {
+        let strangers = Set(replicas.foundReplicas.map(\.topic)).subtracting(known)
+        if let first = strangers.min() {
             member.logger.warning(
                 "the log directories hold topics that the coordination tree does not know; they are left alone, and not served",
-                ("topics", "\(strangers.count)"), ("first", strangers[0]))
+                ("topics", "\(strangers.count)"), ("first", first))
         }
-        return Set(strangers)
+        return strangers
     }
 
     // MARK: Registration
