@@ -7,7 +7,7 @@ final class LogFiles {
     let disk: any Disk
     let descriptors: DescriptorCache
     /// While a log is loaded its folder is asked for its names many times, and ten thousand logs are loaded at once. What
-    /// makes, renames or removes a name forgets them.
+    /// makes, renames or removes a name forgets them. Afterwards nothing changes here: the cleaner's thread shares it.
     private var listed: (folder: String, names: [String])?
     private var keepsNames = false
 
@@ -23,12 +23,16 @@ final class LogFiles {
         try body()
     }
 
+    private func forgetNames() {
+        if keepsNames { listed = nil }
+    }
+
     func cached(_ file: CachedFile) throws(LogError) -> any DiskFile {
         try onDisk { () throws(SystemError) in try descriptors.file(file) }
     }
 
     func open(_ path: String, _ mode: OpenMode) throws(LogError) -> any DiskFile {
-        if mode != .read, mode != .readWrite { listed = nil }
+        if mode != .read, mode != .readWrite { forgetNames() }
         return try onDisk { () throws(SystemError) in try disk.open(path, mode) }
     }
 
@@ -48,12 +52,12 @@ final class LogFiles {
     }
 
     func remove(_ path: String) throws(LogError) {
-        listed = nil
+        forgetNames()
         try onDisk { () throws(SystemError) in try disk.remove(path) }
     }
 
     func rename(_ from: String, to: String) throws(LogError) {
-        listed = nil
+        forgetNames()
         try onDisk { () throws(SystemError) in try disk.rename(from, to: to) }
     }
 
