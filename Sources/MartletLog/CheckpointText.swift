@@ -64,9 +64,11 @@ struct CheckpointText {
         }
         guard position > start else { throw malformed("a word is missing") }
         let word = bytes[start..<position]
-        // the blank belongs to the word before it; one at the end of a line leaves an empty word, or no newline where
-        // one must be
-        if position < bytes.count, bytes[position] == UInt8(ascii: " ") { position += 1 }
+        // the blank belongs to the word before it, and another word to the blank
+        if position < bytes.count, bytes[position] == UInt8(ascii: " ") {
+            position += 1
+            guard position < bytes.count, bytes[position] != UInt8(ascii: "\n") else { throw malformed("a blank ends the line") }
+        }
         return word
     }
 

@@ -24,7 +24,7 @@ import Testing
             "0\n1\na 0 -5\n", "0\n1\na x 5\n", "0\n1\na 0 9223372036854775808\n", "0\n1\na 4294967296 5\n",
             "0\n2\na 0 5\na 0 6\n",
             "0\n1\na/b 0 5\n", "0\n1\n.. 0 5\n", "0\n-1\n", "0\n99999999999\n", "0\n1\n\n", "\n", "\0\0\0\0",
-            "0\n1\na  0 5\n", "0\n1\na 0 5\n\n",
+            "0\n1\na  0 5\n", "0\n1\na 0 5\n\n", "0\n1\na 0 5 \n", "0 \n1\na 0 5\n", "0\n1\na 0 5 ",
         ])
     func aFileThatWasCutOrDamagedIsRefused(text: String) {
         #expect(throws: LogError.self) { try OffsetCheckpoint.decode(Array(text.utf8), path: "c") }
