@@ -31,11 +31,11 @@ extension ReplicaHost {
     }
 
     /// A folder with another id than the others of its topic was left from an earlier topic of the name.
-    private static func commonest(_ ids: [(partition: Int32, id: UUID)]) -> UUID? {
+    private static func commonest(_ folders: [(partition: Int32, id: UUID)]) -> UUID? {
         var counts: [UUID: Int] = [:]
-        for known in ids { counts[known.id, default: 0] += 1 }
+        for folder in folders { counts[folder.id, default: 0] += 1 }
         guard let most = counts.values.max() else { return nil }
-        return ids.filter { counts[$0.id] == most }.min { $0.partition < $1.partition }?.id
+        return folders.filter { counts[$0.id] == most }.min { $0.partition < $1.partition }?.id
     }
 
     package var missingDirectories: [String] {
