@@ -327,6 +327,19 @@ import Testing
         #expect(try again.records() == (0..<12).map { "\($0):v\($0)" })
     }
 
+    /// Ten thousand folders are opened by one start.
+    @Test func afterACleanStopTheFolderIsListedOnce() throws {
+        let world = LogWorld(seed: 12)
+        world.config.segmentBytes = 200
+        let log = try world.create()
+        for index in 0..<12 { try log.append(batch(["v\(index)"])) }
+        try log.close(clean: true)
+        world.host!.files.fail(.list, of: world.folder, with: .inputOutput, skip: 1)
+        let again = try world.open(clean: true, recoveryPoint: 12)
+        #expect(again.logEndOffset == 12 && again.segmentCount == log.segmentCount)
+        #expect(throws: SystemError.self) { try world.disk.list(world.folder) }
+    }
+
     @Test func anEmptyFolderWithABoundIsDamage() throws {
         let world = LogWorld(seed: 11)
         try world.disk.makeDirectory(world.folder)
