@@ -32,7 +32,7 @@ test: tested ## install what the tests need, build, run every test (PARTS="swift
 
 torture: tested ## everything under the built program fails, under load of real clients (MINUTES=10, SEED=n to see one again)
 	@MARTLET_TORTURE_SECONDS=$$(( $(or $(MINUTES),10) * 60 )) .build/venv/bin/python -u Tests/Driven/run.py torture \
-	    --program .build/tests/release/martlet $(if $(SEED),--seed $(SEED)) --filter survives_everything
+	    --program .build/tests/release/martlet --seed $(or $(SEED),0) --filter survives_everything
 
 install: ## put what was built where it belongs (PREFIX=/usr/local, DESTDIR=), with a systemd unit
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install install $(PROGRAM)

@@ -22,13 +22,15 @@ def main():
     parser.add_argument("suites", nargs="*")
     parser.add_argument("--program", default=str(HERE.parent.parent / ".build/release/martlet"))
     parser.add_argument("--filter", default="")
-    parser.add_argument("--seed", type=int, default=int(os.environ.get("MARTLET_SEED_BASE", "0")) or random.randrange(1 << 32))
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("MARTLET_SEED_BASE", "1")),
+                        help="of what the tests draw at random (1); 0: another one each time")
     parser.add_argument("--keep", action="store_true", help="leave the data folders and say where they are")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     if arguments.list:
         print("\n".join(SUITES))
         return 0
+    arguments.seed = arguments.seed or random.randrange(1, 1 << 32)
     import driving
     driving.PROGRAM, driving.SEED, driving.KEEP = os.path.abspath(arguments.program), arguments.seed, arguments.keep
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
