@@ -328,29 +328,44 @@ final class LogSegment {
             case .end:
                 return nil
             case .fault(let fault):
-                if start.position > 0, scanner.position == start.position {
-                    throw misleads(.offsetIndex, "at byte \(start.position) there is no batch: \(fault)")
-                }
-                throw .corrupt(path: path(.log), position: Int64(scanner.position), reason: fault.description)
+                throw misread(fault, at: scanner.position, searchedFrom: start.position)
             }
         }
+    }
+
+    /// Where a search meets no batch at the very place that the index named, it is the index that is wrong.
+    private func misread(_ fault: BatchFault, at position: Int, searchedFrom start: Int) -> LogError {
+        guard start > 0, position == start else {
+            return .corrupt(path: path(.log), position: Int64(position), reason: fault.description)
+        }
+        return misleads(.offsetIndex, "at byte \(start) there is no batch: \(fault)")
     }
 
     private func misleads(_ kind: SegmentFile, _ reason: String) -> LogError {
         .corrupt(path: path(kind), position: 0, reason: reason)
     }
 
-    /// The offset after the last batch that lies in the file, which a closed segment does not keep in mind.
-    func endOfBatches(_ files: LogFiles) throws(LogError) -> Offset {
-        var scanner = BatchScanner(
-            try file(files), baseOffset: baseOffset, from: try startOfSearch(nextOffset, files).position, to: size,
-            bufferSize: BatchScanner.searchBufferSize)
-        var end = baseOffset
-        while case .header(let header) = try scanner.peek() {
-            end = header.nextOffset
-            scanner.skip(header)
+    /// The offset after the last batch in the file, or after the last one before a place in it; a closed segment does not
+    /// keep it in mind.
+    func endOfBatches(before place: BatchPlace?, _ files: LogFiles) throws(LogError) -> Offset {
+        // an entry for the offset before it names no batch as late as the one there
+        let start = try startOfSearch(place.map { $0.baseOffset - 1 } ?? nextOffset, files).position
+        let limit = place?.position ?? size
+        guard start < limit || start == 0 else {
+            throw misleads(.offsetIndex, "it has what ends below byte \(limit) begin at \(start)")
         }
-        return end
+        var scanner = BatchScanner(
+            try file(files), baseOffset: baseOffset, from: start, to: limit, bufferSize: BatchScanner.searchBufferSize)
+        var end = baseOffset
+        while true {
+            switch try scanner.peek() {
+            case .header(let header):
+                end = header.nextOffset
+                scanner.skip(header)
+            case .end: return end
+            case .fault(let fault): throw misread(fault, at: scanner.position, searchedFrom: start)
+            }
+        }
     }
 
     /// Where a search may begin, and an offset that the batch there holds or lies below.

@@ -56,7 +56,9 @@ extension PartitionLog {
         let index = segmentIndex(of: offset)
         let place = try find(offset, in: index)
         // a compaction may have left nothing up to the offset: the log ends where a recovery would find its end
-        let segmentEnd = if let place { place.baseOffset } else { try segments[index].endOfBatches(files) }
+        let segmentEnd = try withSoundIndexes(of: index) { (segment) throws(LogError) in
+            try segment.endOfBatches(before: place, files)
+        }
         return (index, place, min(offset, segmentEnd))
     }
 

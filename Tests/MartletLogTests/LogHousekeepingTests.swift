@@ -149,6 +149,35 @@ import Testing
         }
     }
 
+    @Test func aTruncationAfterAGapEndsWhereTheFilesDo() throws {
+        for seed in UInt64(1)...40 {
+            // a follower takes a compacted log with the gaps that it has
+            let world = LogWorld(seed: seed)
+            world.config.cleanupPolicy = .compact
+            let log = try world.create()
+            var random = SeededRandom(seed: seed)
+            var ends: [Offset] = [0]
+            for index in 0..<40 {
+                let values = (0...random.below(3)).map { "v\(index).\($0)" }
+                let offset = log.logEndOffset + Offset(random.below(4))
+                let fetched = batch(values, offset: offset, epoch: 3)
+                #expect(try log.reserveAsFollower(UnsafeRawBufferPointer(fetched.all)) != nil)
+                try log.writeReserved()
+                ends.append(log.logEndOffset)
+            }
+            try log.sync(world.disk)
+            let offset = Offset(random.below(Int(log.logEndOffset)))
+            let kept = ends.last { $0 <= offset }!
+            #expect(try log.endAfterTruncating(to: offset) == kept && log.truncate(to: offset) == kept, "seed \(seed)")
+            let records = try log.records()
+            try log.sync(world.disk)
+            #expect(log.offsets.durable == kept, "seed \(seed)")
+            world.crash(powerCut: true)
+            let again = try world.open(bound: kept)
+            #expect(try again.logEndOffset == kept && again.records() == records, "seed \(seed)")
+        }
+    }
+
     @Test func aLogThatBeginsAgainIsEmptyAtItsNewStart() throws {
         let world = LogWorld(seed: 6)
         world.config.segmentBytes = 300
