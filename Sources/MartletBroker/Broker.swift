@@ -55,6 +55,7 @@ package final class Broker: @unchecked Sendable {
     /// What clients can make this process hold.
     package let memoryBounds: MemoryBounds
     let requestMemory: RequestMemory
+    package let fetchMemory: FetchMemory
     let fetchSessions: FetchSessionCache
     package let groups: GroupCoordinator
     package let transactions: TransactionCoordinator
@@ -90,7 +91,8 @@ package final class Broker: @unchecked Sendable {
         memoryBounds = bounds
         requestMemory = RequestMemory(limit: bounds.requestLimit)
         let seed = host.randomSeed()
-        fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), seed: seed)
+        fetchMemory = FetchMemory(limit: bounds.fetches)
+        fetchSessions = FetchSessionCache(slots: Int(config.fetchSessionLimit), memory: fetchMemory, seed: seed)
         groups = GroupCoordinator(host: host, cluster: cluster, config: config, bytesLimit: bounds.groups, sink: sink)
         transactions = TransactionCoordinator(
             host: host, cluster: cluster, groups: groups, config: config, bytesLimit: bounds.transactions, sink: sink)

@@ -38,7 +38,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
     // MARK: input
     /// The frame whose body is yet to arrive in full.
     private var partial: FrameBuffer?
-    /// The first bytes of a size prefix that was cut: at most three.
+    /// The first bytes of a frame, where more are needed to know what becomes of it.
     private var prefix: [UInt8] = []
     /// Input that arrived behind a barrier, from the first request that was not started.
     private var held: FrameBuffer?
@@ -264,8 +264,14 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
                 return appended
             }
             let size = Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: Int32.self))
-            guard size > 0, size <= broker.config.requestBytesLimit else {
-                close(refusedSize(UnsafeRawBufferPointer(rebasing: bytes[at...]), size))
+            // of a large frame it must be known first what it is
+            let isLarge = size > Self.otherFrameLimit && size <= broker.config.requestBytesLimit
+            guard left >= Self.sizeAndKeyBytes || !isLarge else {
+                prefix = Array(bytes[at...])
+                return appended
+            }
+            if let refusal = refusal(of: size, UnsafeRawBufferPointer(rebasing: bytes[at...])) {
+                close(refusal)
                 return appended
             }
             guard left - 4 >= Int(size) else {
@@ -575,18 +581,5 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         }
         let pace = max(Self.frameBytesPerSecondLeast, Int64(frame.size) / Self.frameSecondsShort)
         return Self.frameGraceShort + Interval.seconds(Int64(frame.filled) / pace)
-    }
-
-    /// Names those who speak something else to this port.
-    private func refusedSize(_ bytes: UnsafeRawBufferPointer, _ size: Int32) -> String {
-        let start = [UInt8](bytes.prefix(8))
-        if start.starts(with: [0x16, 0x03]) {
-            return "speaks TLS to listener \(listener.name), which is plain text: use the plain protocol, or a TLS listener"
-        }
-        for method in ["GET ", "POST", "PUT ", "HEAD", "OPTI", "DELE", "CONN", "PRI "] where start.starts(with: Array(method.utf8)) {
-            return "speaks HTTP to listener \(listener.name), which speaks Kafka's protocol"
-        }
-        if start.starts(with: Array("SSH-".utf8)) { return "speaks SSH to listener \(listener.name), which speaks Kafka's protocol" }
-        return "a frame of \(size) bytes, beyond socket.request.max.bytes (\(broker.config.requestBytesLimit)) or below one"
     }
 }

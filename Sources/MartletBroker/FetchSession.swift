@@ -60,8 +60,11 @@ package final class FetchSession: @unchecked Sendable {
     /// It is in the cache no more, and ends when it is in use no more.
     fileprivate var isOver = false
     fileprivate var lastUsed: Instant
+    /// What it holds of the cache's memory. Guarded by the cache's lock.
+    fileprivate var charged: Int
 
-    fileprivate init(id: Int32, usesTopicIDs: Bool, targets: [FetchTarget], now: Instant) {
+    fileprivate init(id: Int32, usesTopicIDs: Bool, targets: [FetchTarget], charged: Int, now: Instant) {
+        self.charged = charged
         self.id = id
         self.usesTopicIDs = usesTopicIDs
         self.targets = targets
@@ -114,18 +117,21 @@ package final class FetchSession: @unchecked Sendable {
     }
 }
 
-/// The sessions of a broker: at most `max.incremental.fetch.session.cache.slots`, the longest unused giving way to new ones.
+/// The sessions of a broker: at most `max.incremental.fetch.session.cache.slots`, and what there is memory for, the longest
+/// unused giving way to new ones.
 package final class FetchSessionCache: @unchecked Sendable {
     /// A session used more recently than this does not give way; one that was not watches nothing.
     package static let evictionAge = Interval.seconds(120)
     package let slots: Int
+    private let memory: FetchMemory
     private let lock = Lock()
     // guarded by the lock:
     private var sessions: [Int32: FetchSession] = [:]
     private var random: SeededRandom
 
-    package init(slots: Int, seed: UInt64) {
+    package init(slots: Int, memory: FetchMemory, seed: UInt64) {
         self.slots = slots
+        self.memory = memory
         random = SeededRandom(seed: seed)
     }
 
@@ -134,7 +140,8 @@ package final class FetchSessionCache: @unchecked Sendable {
     /// A new session, in use; nil where there is no room for one.
     package func create(_ targets: [FetchTarget], usesTopicIDs: Bool, now: Instant) -> FetchSession? {
         lock.withLock {
-            if sessions.count >= slots {
+            let bytes = targets.count * FetchMemory.sessionBytes
+            while sessions.count >= slots || !memory.changeSession(by: bytes) {
                 // the lowest id breaks ties, so that the choice does not depend on the dictionary's order
                 let oldest = sessions.values.filter { !$0.isInUse }.min { ($0.lastUsed, $0.id) < ($1.lastUsed, $1.id) }
                 guard let oldest, now - oldest.lastUsed > Self.evictionAge else { return nil }
@@ -142,7 +149,7 @@ package final class FetchSessionCache: @unchecked Sendable {
             }
             var id: Int32
             repeat { id = Int32.random(in: 1...Int32.max, using: &random) } while sessions[id] != nil
-            let session = FetchSession(id: id, usesTopicIDs: usesTopicIDs, targets: targets, now: now)
+            let session = FetchSession(id: id, usesTopicIDs: usesTopicIDs, targets: targets, charged: bytes, now: now)
             sessions[id] = session
             return session
         }
@@ -166,6 +173,21 @@ package final class FetchSessionCache: @unchecked Sendable {
         }
     }
 
+    /// A session in use names other partitions now. Where there is no room for them it ends, and false is returned.
+    package func resize(_ session: FetchSession) -> Bool {
+        lock.withLock {
+            // one that is over holds nothing any more, and goes with its request
+            guard !session.isOver else { return true }
+            let bytes = session.targets.count * FetchMemory.sessionBytes
+            guard memory.changeSession(by: bytes - session.charged) else {
+                end(session)
+                return false
+            }
+            session.charged = bytes
+            return true
+        }
+    }
+
     package func release(_ session: FetchSession) {
         lock.withLock {
             session.isInUse = false
@@ -178,6 +200,8 @@ package final class FetchSessionCache: @unchecked Sendable {
     private func end(_ session: FetchSession) {
         sessions[session.id] = nil
         session.isOver = true
+        _ = memory.changeSession(by: -session.charged)
+        session.charged = 0
         if !session.isInUse { session.endWatches() }
     }
 

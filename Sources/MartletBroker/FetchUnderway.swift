@@ -45,6 +45,8 @@ final class FetchUnderway: @unchecked Sendable {
     /// A look in steps that is under way, what it is for, and the target that it goes on with.
     private var lookUnderway: (round: FetchRound, purpose: Purpose, next: Int)?
     private var hadNewsMeanwhile = false
+    /// What it holds of the memory for fetches, for as long as anything knows it.
+    private let charged: Int
 
     /// A fetch of more partitions than these looks at them in steps, between which others have their turn.
     static let stepLimit = 128
@@ -65,8 +67,10 @@ final class FetchUnderway: @unchecked Sendable {
     }
 
     init(
-        _ request: Request, limits: FetchLimits, usesTopicIDs: Bool, session: FetchSession?, isFull: Bool, targets: [FetchTarget]
+        _ request: Request, limits: FetchLimits, usesTopicIDs: Bool, session: FetchSession?, isFull: Bool,
+        targets: [FetchTarget], charged: Int
     ) {
+        self.charged = charged
         loop = request.connection.loop
         connection = request.connection
         header = request.header
@@ -77,8 +81,11 @@ final class FetchUnderway: @unchecked Sendable {
         self.isFull = isFull
         self.targets = targets
         hosted = []
-        resolve()
+        // one that is put off looks at nothing
+        if charged > 0 || targets.count <= FetchMemory.freeCount { resolve() }
     }
+
+    deinit { connection.broker.fetchMemory.releaseFetch(charged) }
 
     /// Finds the partitions that are served here, and the names of topics asked for by id.
     private func resolve() {
@@ -383,6 +390,12 @@ final class FetchUnderway: @unchecked Sendable {
         guard throttle == 0 else { return try comeAgain(throttle) }
         finishSession(round)
         try encode(round)
+    }
+
+    /// There is no room for it now: the client gets nothing, and is not listened to for a while.
+    func putOff(for span: Interval) throws {
+        connection.mute(for: span)
+        try comeAgain(Int32(clamping: span.nanoseconds / 1_000_000))
     }
 
     /// The client has had its share, and gets nothing now. Its session is as before, or, where this was to be the first

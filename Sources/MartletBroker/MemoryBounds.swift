@@ -20,6 +20,8 @@ package struct MemoryBounds: Sendable, Equatable {
     package let requests: Int
     /// Answers that peers do not take, and input that waits for its turn, of all connections together.
     package let answers: Int
+    /// The partitions that fetches and fetch sessions name (`FetchMemory`).
+    package let fetches: Int
     /// What groups say and commit.
     package let groups: Int
     /// What transactions there are, and what they have written to.
@@ -31,13 +33,14 @@ package struct MemoryBounds: Sendable, Equatable {
 
     /// What `RequestMemory` is made with.
     package var requestLimit: Int { requests / 9 * 8 }
-    package var total: Int { program + requests + answers + groups + transactions + batches }
+    package var total: Int { program + requests + answers + fetches + groups + transactions + batches }
 
     package init(_ config: BrokerConfig, loops: Int, memoryBytes: Int64) {
         let machine = Int(clamping: memoryBytes)
         program = 64 * Self.megabyte
-        answers = 48 * Self.megabyte
-        let coordinators = min(machine / 8, 80 * Self.megabyte)
+        answers = 46 * Self.megabyte
+        fetches = max(1, min(machine / 16, 32 * Self.megabyte))
+        let coordinators = min(machine / 8, 64 * Self.megabyte)
         transactions = coordinators / 5
         groups = coordinators - transactions
         let openers = loops + Self.codecThreads
@@ -45,7 +48,7 @@ package struct MemoryBounds: Sendable, Equatable {
         let scale = max(1, Int(config.topics.defaults.maxMessageBytes) / Self.messageBytesUsual)
         batch = min(usual.multipliedReportingOverflow(by: scale).partialValue, BatchValidator.defaultDecompressedBytesLimit)
         batches = 2 * batch * openers
-        let rest = max(Self.wanted - program - answers - coordinators - 2 * usual * openers, Self.requestsLeast)
+        let rest = max(Self.wanted - program - answers - fetches - coordinators - 2 * usual * openers, Self.requestsLeast)
         let open = min(machine / 4, rest) / 9 * 8
         let limit = min(config.queuedRequestBytesLimit ?? Int64(open), config.memoryBytesLimit ?? Int64(open))
         requests = (Int(clamping: min(limit, .max / 16)) + 7) / 8 * 9
@@ -56,7 +59,7 @@ extension MemoryBounds: CustomStringConvertible {
     package var description: String {
         func megabytes(_ count: Int) -> String { "\((count + Self.megabyte - 1) / Self.megabyte)" }
         return "at most \(megabytes(total)) MB for clients (requests \(megabytes(requests)), answers \(megabytes(answers)), "
-            + "groups \(megabytes(groups)), transactions \(megabytes(transactions)), "
+            + "fetches \(megabytes(fetches)), groups \(megabytes(groups)), transactions \(megabytes(transactions)), "
             + "batches being opened \(megabytes(batches)), the program \(megabytes(program)))"
     }
 }

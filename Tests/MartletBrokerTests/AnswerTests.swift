@@ -477,7 +477,7 @@ private let errors: [ErrorCode] = [
     }
 
     @Test func aSessionIsUsedByOneRequestAtATimeInTheOrderOfItsEpochs() throws {
-        let cache = FetchSessionCache(slots: 10, seed: 1)
+        let cache = FetchSessionCache(slots: 10, memory: FetchMemory(limit: 1 << 20), seed: 1)
         let now = Instant(nanoseconds: 0)
         let session = try #require(cache.create([target("t", 0)], usesTopicIDs: false, now: now))
         #expect(refusal(cache.use(session.id, epoch: 1, usesTopicIDs: false, now: now)) == .invalidFetchSessionEpoch, "in use")
@@ -495,7 +495,7 @@ private let errors: [ErrorCode] = [
     }
 
     @Test func aFullCacheGivesUpTheLongestUnusedAndNoneInUse() throws {
-        let cache = FetchSessionCache(slots: 2, seed: 1)
+        let cache = FetchSessionCache(slots: 2, memory: FetchMemory(limit: 1 << 20), seed: 1)
         let start = Instant(nanoseconds: 0)
         let busy = try #require(cache.create([], usesTopicIDs: false, now: start))
         let old = try #require(cache.create([], usesTopicIDs: false, now: start))
@@ -508,11 +508,12 @@ private let errors: [ErrorCode] = [
         cache.release(busy)
         #expect(refusal(cache.use(busy.id, epoch: 1, usesTopicIDs: false, now: late)) == nil)
         #expect(cache.count == 2)
-        #expect(FetchSessionCache(slots: 0, seed: 1).create([], usesTopicIDs: false, now: start) == nil)
+        let none = FetchSessionCache(slots: 0, memory: FetchMemory(limit: 1 << 20), seed: 1)
+        #expect(none.create([], usesTopicIDs: false, now: start) == nil)
     }
 
     @Test func aRequestOfChangesMovesAddsAndForgetsAndKeepsWhatWasTold() throws {
-        let cache = FetchSessionCache(slots: 2, seed: 1)
+        let cache = FetchSessionCache(slots: 2, memory: FetchMemory(limit: 1 << 20), seed: 1)
         let session = try #require(
             cache.create((0..<5).map { target("t", $0) }, usesTopicIDs: false, now: Instant(nanoseconds: 0)))
         session.targets[1].toldHighWatermark = 7

@@ -14,6 +14,7 @@ import MartletWire
 /// its offset there, and written from there with what else the turn brings for the partition.
 extension Connection {
     func produce(_ header: FrameHeader, _ frame: UnsafeMutableRawBufferPointer, _ reader: inout ByteReader) throws -> Handled {
+        reader.elementBytesLeft = min(reader.elementBytesLeft, Self.producePartsBytesLimit)
         let head = try ProduceHead(&reader, version: header.apiVersion, into: &shared.produceParts)
         if waitForExchange(header, frame) { return .answered }
         let acks = head.acks

@@ -15,6 +15,8 @@ enum FetchHandler {
         let broker = request.broker
         let usesTopicIDs = request.version >= 13
         let limits = limits(of: asked, version: request.version, request.connection)
+        let memory = broker.fetchMemory
+        try checkCount(asked.topics.reduce(0) { $0 + $1.partitions.count }, memory)
         let wanted = targets(of: asked)
         let (id, epoch) = (asked.sessionID, asked.sessionEpoch)
         let cache = broker.fetchSessions
@@ -36,6 +38,14 @@ enum FetchHandler {
             try request.answer(response)
         case .session(let session):
             session.update(wanted, forgotten: forgotten(by: asked))
+            guard session.targets.count <= memory.partitionsLimit, cache.resize(session) else {
+                // the client asks for all of it again, and is told then what is wrong, or goes on without a session
+                cache.remove(id)
+                cache.release(session)
+                var response = FetchResponse()
+                response.errorCode = .fetchSessionIDNotFound
+                return try request.answer(response)
+            }
             guard !session.targets.isEmpty else {
                 // with nothing left to read the session is over: the answer carries the id 0
                 cache.remove(id)
@@ -48,9 +58,18 @@ enum FetchHandler {
     private static func begin(
         _ request: Request, _ limits: FetchLimits, _ usesTopicIDs: Bool, session: FetchSession?, isFull: Bool, _ targets: [FetchTarget]
     ) throws {
+        let bytes = FetchMemory.bytes(ofFetch: targets.count)
+        let hasRoom = request.broker.fetchMemory.takeFetch(bytes, isFollower: limits.follower != nil)
         let fetch = FetchUnderway(
-            request, limits: limits, usesTopicIDs: usesTopicIDs, session: session, isFull: isFull, targets: targets)
+            request, limits: limits, usesTopicIDs: usesTopicIDs, session: session, isFull: isFull, targets: targets,
+            charged: hasRoom ? bytes : 0)
+        guard hasRoom else { return try fetch.putOff(for: FetchMemory.pause) }
         try fetch.begin(request)
+    }
+
+    private static func checkCount(_ count: Int, _ memory: FetchMemory) throws(RequestFault) {
+        guard count > memory.partitionsLimit else { return }
+        throw RequestFault("a fetch of \(count) partitions, where \(memory.partitionsLimit) are the most")
     }
 
     private static func limits(of asked: FetchRequest, version: Int16, _ connection: Connection) -> FetchLimits {

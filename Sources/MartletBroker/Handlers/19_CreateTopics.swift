@@ -9,8 +9,13 @@ import MartletWire
 /// -1 partitions or replicas mean the broker's defaults; replicas may be placed by hand instead, with both counts -1.
 /// Version 5 tells the settings of the new topic, 6 refuses what is beyond the client's quota, 7 tells its id.
 enum CreateTopicsHandler {
+    /// What the answer has of a topic, its settings above all.
+    private static let answerBytes = 4 << 10
+
     static func handle(_ request: Request) throws {
         let asked = try request.decode(CreateTopicsRequest.self)
+        var budget = AnswerBudget()
+        try budget.take(asked.topics.count * answerBytes)
         let responder = request.later()
         let broker = request.broker
         let quota = request.mutationQuota(strictFrom: 6)

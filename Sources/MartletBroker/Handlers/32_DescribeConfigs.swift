@@ -15,8 +15,10 @@ enum DescribeConfigsHandler {
         let (broker, responder) = (request.broker, request.later())
         request.connection.loop.spawn {
             var response = DescribeConfigsResponse()
+            var budget = AnswerBudget()
             for resource in asked.resources {
                 var result = await describe(resource, asked, broker)
+                do { try budget.take(result.costBytes) } catch { return responder.fail("\(error)") }
                 result.resourceType = resource.resourceType
                 result.resourceName = resource.resourceName
                 response.results.append(result)
@@ -97,6 +99,16 @@ enum DescribeConfigsHandler {
             config.configType = ConfigType.string.rawValue
             config.documentation = nil
             return config
+        }
+    }
+}
+
+extension DescribeConfigsResponse.DescribeConfigsResult {
+    fileprivate var costBytes: Int {
+        configs.reduce(256 + resourceName.utf8.count) { sum, config in
+            config.synonyms.reduce(sum + 200 + (config.value?.utf8.count ?? 0) + (config.documentation?.utf8.count ?? 0)) {
+                $0 + 64 + ($1.value?.utf8.count ?? 0)
+            }
         }
     }
 }

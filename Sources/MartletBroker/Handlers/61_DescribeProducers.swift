@@ -10,11 +10,12 @@ enum DescribeProducersHandler {
         let asked = try request.decode(DescribeProducersRequest.self)
         let table = request.broker.topics.table
         var response = DescribeProducersResponse()
-        response.topics = asked.topics.map { topic in
+        var budget = AnswerBudget()
+        response.topics = try asked.topics.map { topic in
             var answered = DescribeProducersResponse.TopicResponse()
             answered.name = topic.name
             let local = table.topic(topic.name)
-            answered.partitions = topic.partitionIndexes.map { index in
+            answered.partitions = try topic.partitionIndexes.map { index in
                 var described = DescribeProducersResponse.PartitionResponse()
                 described.partitionIndex = index
                 switch local?.partition(index)?.describeProducers() {
@@ -24,6 +25,7 @@ enum DescribeProducersHandler {
                 case .failure(let error): described.errorCode = error
                 case .success(let producers): described.activeProducers = producers.map(tell)
                 }
+                try budget.take(128 + 48 * described.activeProducers.count)
                 return described
             }
             return answered

@@ -138,7 +138,7 @@ package enum ActingConfigs {
         ("request.timeout.ms", "How long the broker waits for what it asked of others."),
         ("socket.listen.backlog.size", "The connections that may wait to be accepted."),
         ("socket.receive.buffer.bytes", "The size of a connection's receive buffer; -1 is the system's."),
-        ("socket.request.max.bytes", "The largest request taken."),
+        ("socket.request.max.bytes", "The largest request taken. What is not Produce has at most 16 MiB."),
         ("socket.send.buffer.bytes", "The size of a connection's send buffer; -1 is the system's."),
         (
             "transaction.abort.timed.out.transaction.cleanup.interval.ms",

@@ -1,4 +1,4 @@
-/// Some requests about groups name a thing in a few bytes and are answered with thousands: named again and again, they would
+/// Some requests name a thing in a few bytes and are answered with thousands: named again and again, they would
 /// fill the memory. What an answer may come to is bounded; who asks for more is not answered, and its connection closed.
 struct AnswerBudget {
     static let bytesLimit = 64 << 20
