@@ -1,8 +1,16 @@
+import MartletCluster
 import MartletModel
+import MartletReactor
 import MartletWire
 
-/// What frames are not taken.
+/// What frames are not taken, and what cannot be answered.
 extension Connection {
+    /// Where it is the disk that failed, that is told too.
+    func close(_ what: String, _ error: any Error) {
+        if let error = error as? SystemError { broker.topics.readFailed(error) }
+        close("\(what): \(error)")
+    }
+
     /// A frame of any request but Produce is at most so large: what one of 16 bytes a partition becomes in memory is a multiple
     /// of it, where a batch is not. `socket.request.max.bytes` may be lower.
     static let otherFrameLimit: Int32 = 16 << 20

@@ -409,7 +409,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
         } catch let fault as RequestFault {
             close(fault.description)
         } catch {
-            close("a request that cannot be read: \(error)")
+            close("a request that cannot be read", error)
         }
         return .answered
     }
@@ -514,7 +514,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             resume()
             updateInterest()
         } catch {
-            close("what it asked for cannot be read: \(error)")
+            close("what it asked for cannot be read", error)
         }
     }
 

@@ -99,7 +99,7 @@ final class Responder: @unchecked Sendable {
             connection.noteUnsent()
             connection.unblock()
         } catch {
-            connection.close("an answer that cannot be encoded: \(error)")
+            connection.close("an answer that cannot be encoded", error)
         }
     }
 

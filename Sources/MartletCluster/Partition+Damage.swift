@@ -1,6 +1,6 @@
 package import MartletLog
 import MartletModel
-import MartletReactor
+package import MartletReactor
 
 extension Partition {
     /// What was read and checked on a lane before it is sent. Damage takes this partition offline; a disk that refuses, its
@@ -24,4 +24,15 @@ extension Partition {
 
     /// Whether it serves nothing because something failed, and not because it was stopped or is being moved.
     package var hasFailed: Bool { lock.withLock { offlineReason != nil && !isMoving } }
+}
+
+extension LocalTopics {
+    /// What was to be sent could not be read from its file, by whoever sends it: that takes the directory offline, as it
+    /// does where a partition reads. A file that ends too early was truncated meanwhile, and one that is not there any more
+    /// was deleted.
+    package func readFailed(_ error: SystemError) {
+        guard error.kind == .inputOutput, error.code != 0 else { return }
+        let partition = table.partitions.first { error.subject.hasPrefix($0.directory.path + "/") }
+        partition?.directory.refused(.storage(error)) { "what was asked for could not be sent" }
+    }
 }

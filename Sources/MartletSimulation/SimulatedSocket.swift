@@ -307,8 +307,7 @@ package final class SimulatedSocket: StreamSocket, @unchecked Sendable {
         let found = try file.read(into: buffer, at: offset)
         guard found > 0 else {
             throw SystemError(
-                .inputOutput, code: 5, operation: "sendfile", subject: file.path,
-                reason: "the file ends before what was to be sent")
+                .inputOutput, code: 0, operation: "sendfile", subject: file.path, reason: "the file ends before the range")
         }
         outbound.send(UnsafeRawBufferPointer(rebasing: buffer.prefix(found)))
         return .moved(found)
