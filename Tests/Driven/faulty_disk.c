@@ -9,6 +9,8 @@
  *    20 uint32  reads that move a part of their bytes only: every n-th, 0 none
  *    24 uint32  microseconds that each sync takes longer
  *    28 uint32  faults that were injected
+ *    32 uint32  sends from a file to a socket that fail with EIO: so many more, besides those that are reads that fail
+ *    36 uint32  reads that succeed before those that fail: so many more
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,11 +22,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 struct faults {
-    _Atomic uint32_t short_writes, no_space, bad_writes, bad_syncs, bad_reads, short_reads, slow_syncs, injected;
+    _Atomic uint32_t short_writes, no_space, bad_writes, bad_syncs, bad_reads, short_reads, slow_syncs, injected, bad_sends, good_reads;
 };
 static struct faults *faults;
 static const char *under;
@@ -77,6 +80,18 @@ static int write_fault(int fd) {
     return 0;
 }
 
+static int is_next_read_bad(int fd) {
+    return faults && atomic_load(&faults->bad_reads) > 0 && atomic_load(&faults->good_reads) == 0 && is_meant(fd);
+}
+
+static int read_fault(int fd) {
+    if (!faults || atomic_load(&faults->bad_reads) == 0 || !is_meant(fd)) return 0;
+    uint32_t good = atomic_load(&faults->good_reads);
+    while (good > 0)
+        if (atomic_compare_exchange_weak(&faults->good_reads, &good, good - 1)) return 0;
+    return take(&faults->bad_reads, fd);
+}
+
 #define PWRITE(name)                                                                              \
     ssize_t name(int fd, const void *bytes, size_t count, off_t offset) {                         \
         int fault = write_fault(fd);                                                              \
@@ -102,12 +117,52 @@ PWRITEV(pwritev64)
 
 #define PREAD(name)                                                                               \
     ssize_t name(int fd, void *bytes, size_t count, off_t offset) {                               \
-        if (faults && take(&faults->bad_reads, fd)) FAIL(EIO);                                    \
+        if (read_fault(fd)) FAIL(EIO);                                                            \
         if (count > 1 && faults && every(&faults->short_reads, &reads, fd)) count = (count + 1) / 2; \
         return REAL(name)(fd, bytes, count, offset);                                              \
     }
 PREAD(pread)
 PREAD(pread64)
+
+/* To the first half of the first piece, now and then. */
+static void shorten(const struct iovec **pieces, int *count, int fd, struct iovec *half) {
+    if (!faults || *count < 1 || (*pieces)->iov_len < 2 || !every(&faults->short_reads, &reads, fd)) return;
+    *half = (struct iovec){(*pieces)->iov_base, ((*pieces)->iov_len + 1) / 2};
+    *pieces = half, *count = 1;
+}
+
+#define PREADV(name)                                                                              \
+    ssize_t name(int fd, const struct iovec *pieces, int count, off_t offset) {                   \
+        struct iovec half;                                                                        \
+        if (read_fault(fd)) FAIL(EIO);                                                            \
+        shorten(&pieces, &count, fd, &half);                                                     \
+        return REAL(name)(fd, pieces, count, offset);                                             \
+    }
+PREADV(preadv)
+PREADV(preadv64)
+
+/* Who will not wait for the disk is told nothing of it: what cannot be read is not in the page cache. */
+#define PREADV2(name)                                                                             \
+    ssize_t name(int fd, const struct iovec *pieces, int count, off_t offset, int flags) {        \
+        struct iovec half;                                                                        \
+        if (flags & RWF_NOWAIT) {                                                                 \
+            if (is_next_read_bad(fd)) FAIL(EAGAIN);                                               \
+        } else if (read_fault(fd)) FAIL(EIO);                                                     \
+        shorten(&pieces, &count, fd, &half);                                                     \
+        return REAL(name)(fd, pieces, count, offset, flags);                                      \
+    }
+PREADV2(preadv2)
+PREADV2(preadv64v2)
+
+/* From a file to a socket: the way to consumers. */
+#define SENDFILE(name)                                                                            \
+    ssize_t name(int to, int from, off_t *offset, size_t count) {                                 \
+        if (read_fault(from) || (faults && take(&faults->bad_sends, from))) FAIL(EIO);            \
+        if (count > 1 && faults && every(&faults->short_reads, &reads, from)) count = (count + 1) / 2; \
+        return REAL(name)(to, from, offset, count);                                               \
+    }
+SENDFILE(sendfile)
+SENDFILE(sendfile64)
 
 #define SYNC(name)                                                                                \
     int name(int fd) {                                                                            \

@@ -67,7 +67,8 @@ class ImageDisk:
 
 class FaultyDisk:
     """`faulty_disk.c` before the C library, and the page by which it is told what is to fail."""
-    FIELDS = ["short_writes", "no_space", "bad_writes", "bad_syncs", "bad_reads", "short_reads", "slow_syncs", "injected"]
+    FIELDS = ["short_writes", "no_space", "bad_writes", "bad_syncs", "bad_reads", "short_reads", "slow_syncs", "injected", "bad_sends",
+              "good_reads"]
 
     def __init__(self, folder, under):
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -151,7 +152,7 @@ def stopped(task):
 
 class World:
     def __init__(self, random):
-        self.random, self.counts = random, collections.Counter()
+        self.random, self.counts, self.kills, self.own_ends = random, collections.Counter(), 0, 0
         self.disk = ImageDisk(192)
         self.faulty = FaultyDisk(self.disk.top, "/disk/log/")
         front = free_port()
@@ -173,9 +174,13 @@ class World:
     def wait(self, low, high):
         time.sleep(self.random.uniform(low, high))
 
+    def kill(self):
+        self.broker.kill()
+        self.kills += 1
+
     def start_again(self, how):
         if self.broker.process is not None:
-            self.broker.kill()
+            self.kill()
         self.ledger.note("ended", how=how)
         self.broker.start(wait=False)
         self.broker.wait_for_answer(60)
@@ -183,6 +188,7 @@ class World:
     def must_end(self, words, seconds=15):
         """A broker whose only disk failed says so and ends by itself."""
         wait_until(lambda: not self.broker.is_running(), seconds, 0.05, "the end of a broker whose only disk failed")
+        self.own_ends += 1
         code, said = self.broker.process.returncode, self.broker.log()[-4000:] + self.broker.output()[-2000:]
         self.broker.process = None
         assert code == 1, f"it ended with {code}"
@@ -222,7 +228,7 @@ class World:
     def killed_on_a_full_disk(self):
         self.disk.fill()
         self.wait(0.2, 0.6)
-        self.broker.kill()
+        self.kill()
         self.disk.make_room()
         self.start_again("kill")
 
@@ -260,6 +266,23 @@ class World:
         self.faulty.heal()
         self.start_again("powerCut")
 
+    def failed_read(self):
+        """None succeeds from some moment on: while it serves, or while it starts after a kill or a clean stop."""
+        when = self.random.choice(["serving", "kill", "stop"])
+        if when == "kill":
+            self.kill()
+        elif when == "stop":
+            self.broker.stop(seconds=60)
+        before = self.faulty.injected
+        self.faulty.set(good_reads=self.random.randrange(80), bad_reads=1 << 30)
+        if when != "serving":
+            self.ledger.note("ended", how=when)
+            self.broker.start(wait=False)
+        self.must_end(self.GONE + ["The log directory is taken offline"])
+        assert self.faulty.injected > before, "it ended, and no read had failed"
+        self.faulty.heal()
+        self.start_again("kill")
+
     def writes_without_room(self):
         self.faulty.set(no_space=20)
         self.wait(0.5, 1)
@@ -282,8 +305,13 @@ class World:
             self.start_again("kill")
         self.faulty.heal()
 
+    def crashes(self):
+        cuts, own = self.counts["power_cut"] + self.counts["disk_shut_off_under_it"], self.own_ends - self.counts["disk_shut_off_under_it"]
+        return (f"{self.kills + cuts + own} crashes survived: {self.kills} SIGKILLs, {cuts} power cuts, "
+                f"{own} times the broker ended because its disk failed")
+
     FAULTS = [killed, stopped_cleanly, paused, cut_off, half_open, disk_full, killed_on_a_full_disk, power_cut, disk_shut_off_under_it,
-              failed_sync, failed_write, writes_without_room, short_reads_and_writes, slow_syncs]
+              failed_sync, failed_write, failed_read, writes_without_room, short_reads_and_writes, slow_syncs]
 
 
 @test
@@ -344,7 +372,7 @@ def torture(world, random):
     judge(senders, reader, found, committed)
     verdict = world.ledger.judge()
     print(f"note {sum(world.counts.values())} faults in {lasted:.0f} s ({', '.join(f'{n} {c}' for n, c in sorted(world.counts.items()))}), "
-          f"{world.faulty.injected} calls failed; {sum(s.count() for s in senders)} records acknowledged, {len(reader.seen)} read along, "
+          f"{world.faulty.injected} calls failed; {world.crashes()}; {sum(s.count() for s in senders)} records acknowledged, {len(reader.seen)} read along, "
           f"{verdict}")
     broker.stop(seconds=60)
     got = run_program("log", "verify", f"{world.disk.folder}/log", seconds=120)
