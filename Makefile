@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run build test torture bench bench-gate fmt tidy simulate fuzz sanitize install uninstall deb container
+.PHONY: help run build test torture overload bench bench-gate fmt tidy simulate fuzz sanitize install uninstall deb container
 
 PROGRAM := .build/release/martlet
 PREFIX := /usr/local
@@ -33,6 +33,9 @@ test: tested ## install what the tests need, build, run every test (PARTS="swift
 torture: tested ## everything under the built program fails, under load of real clients (MINUTES=10, SEED=n to see one again)
 	@MARTLET_TORTURE_SECONDS=$$(( $(or $(MINUTES),10) * 60 )) .build/venv/bin/python -u Tests/Driven/run.py torture \
 	    --program .build/tests/release/martlet --seed $(or $(SEED),0) --filter survives_everything
+
+overload: tested ## more than a broker can take, for so long a case (SECONDS=60)
+	@MARTLET_OVERLOAD_SECONDS=$(or $(SECONDS),60) .build/venv/bin/python -u Tests/Driven/run.py overload --program .build/tests/release/martlet
 
 install: ## put what was built where it belongs (PREFIX=/usr/local, DESTDIR=), with a systemd unit
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install install $(PROGRAM)
