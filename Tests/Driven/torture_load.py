@@ -28,11 +28,10 @@ class Ledger:
             self.file.write(line + "\n")
 
     def judge(self):
-        """With the checkers of the simulation too, where their program was built."""
+        """With the checkers of the simulation too."""
         self.file.close()
         program = pathlib.Path(driving.PROGRAM).parent / "martlet-check"
-        if not program.exists():
-            return "judged here alone"
+        assert program.exists(), f"{program} is not built: make test builds it, and so does make torture"
         got = subprocess.run([program, self.path], capture_output=True, text=True, timeout=300)
         assert got.returncode == 0, f"martlet-check {self.path}:\n{got.stdout[-3000:]}{got.stderr[-1000:]}"
         return "martlet-check agrees"
