@@ -8,7 +8,7 @@ from confluent import create
 import driving
 from driving import Broker, Skip, free_port, run_program, seeded, test, wait_until
 from torture_load import Ledger, PythonSender, Reader, Sender, judge, read_all
-from wire import Connection, values_in
+from wire import Closed, Connection, values_in
 
 SECONDS = int(os.environ.get("MARTLET_TORTURE_SECONDS", "45"))
 HERE = pathlib.Path(__file__).resolve().parent
@@ -486,3 +486,30 @@ def a_disk_that_fails_takes_its_partitions_and_no_others():
         broker.stop()
     finally:
         disk.end()
+
+
+@test
+def a_file_that_cannot_be_sent_takes_its_directory_offline():
+    folder = tempfile.mkdtemp(prefix="martlet-faulty-")
+    try:
+        faulty = FaultyDisk(folder, "/log/")
+        broker = Broker(environment=faulty.environment).start()
+        connection = Connection(broker.port, timeout=30)
+        assert connection.create_topic("sent") == 0
+        value = b"." * 100_000
+        assert connection.produce("sent", 0, [value]) == (0, 0)
+        faulty.set(bad_sends=1 << 30)
+        with contextlib.suppress(Closed):
+            error, _, got = connection.fetch("sent", 0, 0)
+            assert error == KAFKA_STORAGE_ERROR and not got, f"error {error}, {len(got)} bytes of what cannot be read"
+        assert faulty.injected > 0, "nothing was sent from the file"
+        wait_until(lambda: not broker.is_running(), 5, what="the end of a broker whose only disk cannot be read")
+        assert any(word in broker.log() + broker.output() for word in World.GONE), broker.log()[-1500:]
+        broker.process = None
+        faulty.heal()
+        broker.start()
+        error, _, got = Connection(broker.port).fetch("sent", 0, 0)
+        assert (error, values_in(got)) == (0, [(0, value)]), f"error {error}, {len(got)} bytes"
+        broker.stop()
+    finally:
+        shutil.rmtree(folder)
