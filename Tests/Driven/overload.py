@@ -6,7 +6,7 @@ and how long others waited. `MARTLET_OVERLOAD_SECONDS=60` makes the load of each
 import contextlib, os, re, resource, socket, struct, threading, time, urllib.request
 from driving import Broker, free_port, seeded, test, wait_until
 from hostile import MEGABYTE, Bystander
-from overload_load import Aside, flood, read_again_and_again
+from overload_load import Aside, ask_again_and_again, fetch_of_many, flood, hold_fetches, read_again_and_again
 from wire import API_VERSIONS, METADATA, PRODUCE, Connection, batch, frame, produce, string
 
 SECONDS = float(os.environ.get("MARTLET_OVERLOAD_SECONDS", "5"))
@@ -256,6 +256,51 @@ def a_thousand_partitions_from_the_start_beside_a_producer():
           f"{alone * 1000:.1f} ms in the middle when alone", flush=True)
     assert half <= 0.005 + alone, f"another's produce took {half * 1000:.1f} ms in the middle, {alone * 1000:.1f} ms when alone"
     assert most <= 0.25, f"of another's produces one in a hundred took more than {most * 1000:.0f} ms"
+
+
+def beside_fetches(name, broker, load, seconds):
+    memory, bystander = Memory(broker), Bystander(broker)
+    try:
+        with memory, bystander:
+            load.go()
+            answers, closed = load.result(seconds)
+            name = f"{name} ({answers} answers, {closed} connections closed)"
+    finally:
+        figures(name, memory, bystander)
+
+
+@test
+def one_client_whose_fetches_name_more_than_five_million_partitions():
+    broker = Broker(KEPT).start()
+    request = fetch_of_many(4, "nowhere", 1000, 5_600_000)
+    load = Aside(ask_again_and_again, broker.port, request, 2 * SECONDS)
+    beside_fetches(f"fetches of {len(request) / MEGABYTE:.0f} MB", broker, load, 2 * SECONDS + 60)
+
+
+@test
+def one_client_whose_sessions_begin_with_more_than_two_million_partitions():
+    broker = Broker(KEPT).start()
+    request = fetch_of_many(12, "nowhere", 1000, 2_700_000)
+    load = Aside(ask_again_and_again, broker.port, request, 2 * SECONDS)
+    beside_fetches(f"sessions that begin with {len(request) / MEGABYTE:.0f} MB", broker, load, 2 * SECONDS + 60)
+
+
+@test
+def a_thousand_sessions_of_ten_thousand_partitions():
+    many_descriptors(4_000)
+    broker = Broker(KEPT).start()
+    load = Aside(hold_fetches, broker.port, fetch_of_many(12, "nowhere", 10_000, 10_000), 1000, SECONDS, True)
+    beside_fetches("1,000 sessions of 10,000 partitions", broker, load, SECONDS + 120)
+
+
+@test
+def two_hundred_that_wait_for_twenty_thousand_partitions():
+    broker = Broker(KEPT).start()
+    admin = Connection(broker.port, timeout=60)
+    assert admin.create_topic("waited-for", 1000) == 0
+    request = fetch_of_many(4, "waited-for", 1000, 20_000, wait=30_000, min_bytes=(1 << 31) - 1)
+    load = Aside(hold_fetches, broker.port, request, 200, 2 * SECONDS, False)
+    beside_fetches("200 that wait for 20,000 partitions", broker, load, 2 * SECONDS + 60)
 
 
 @test

@@ -1,6 +1,6 @@
 """The load of the overload, in a process of its own: a client beside it is measured, and must not wait for this interpreter."""
 import collections, multiprocessing, selectors, socket, struct, time, traceback
-from wire import FETCH, Answer, Connection, frame, produce, string
+from wire import FETCH, Answer, Closed, Connection, frame, string
 
 MEGABYTE = 1 << 20
 
@@ -164,3 +164,75 @@ def read_again_and_again(port, topic, partitions, payload, records, consumers, s
             reader.receive()
         assert time.monotonic() < until + 60, "a minute was not enough to read all once"
     return sum(reader.bytes for reader in readers), min(reader.rounds for reader in readers)
+
+
+# Fetches that name very many partitions
+
+
+def uvarint(value):
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def fetch_of_many(version, topic, partitions, count, wait=0, min_bytes=1):
+    """A fetch that names so many partitions of a topic that has fewer, again and again: version 4, or 12, which begins a session."""
+    numbers = range(min(partitions, count))
+    if version == 4:
+        piece = b"".join(struct.pack(">iqi", number, 0, MEGABYTE) for number in numbers)
+        body = struct.pack(">iiiib", -1, wait, min_bytes, 50 * MEGABYTE, 0) + struct.pack(">i", 1) + string(topic)
+        return frame(FETCH, 4, body + struct.pack(">i", count) + piece * (count // len(numbers)))
+    piece = b"".join(struct.pack(">iiqiqib", number, -1, 0, -1, -1, MEGABYTE, 0) for number in numbers)
+    body = struct.pack(">iiiibii", -1, wait, min_bytes, 50 * MEGABYTE, 0, 0, 0) + uvarint(2) + uvarint(len(topic) + 1) + topic.encode()
+    # tags: of the header, of the topic, none forgotten, no rack, of the request
+    inner = struct.pack(">hhi", FETCH, version, 1) + string("driven") + b"\0"
+    inner += body + uvarint(count + 1) + piece * (count // len(numbers)) + b"\0" + b"\1" + b"\1" + b"\0"
+    return struct.pack(">i", len(inner)) + inner
+
+
+def drained(connection):
+    """Takes one answer and throws it away; its size."""
+    size, = struct.unpack(">i", connection.exactly(4))
+    left, buffer = size, bytearray(MEGABYTE)
+    while left:
+        count = connection.socket.recv_into(buffer, min(left, len(buffer)))
+        if not count:
+            raise Closed(f"after {size - left} of {size} bytes")
+        left -= count
+    return size
+
+
+def ask_again_and_again(port, request, seconds):
+    """One client, a request after the other; who is refused comes again. How many answers, and how many closed connections."""
+    answers, closed, until = 0, 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        connection = Connection(port, timeout=30)
+        try:
+            while time.monotonic() < until:
+                connection.send(request)
+                drained(connection)
+                answers += 1
+        except (Closed, OSError):
+            closed += 1
+            time.sleep(0.1)
+        connection.close()
+    return answers, closed
+
+
+def hold_fetches(port, request, count, seconds, are_answered):
+    """So many connections, each with one request: they take their answers, if there are to be some, and stay."""
+    answers, closed, peers = 0, 0, []
+    for _ in range(count):
+        connection = Connection(port, timeout=30)
+        try:
+            connection.send(request)
+            if are_answered:
+                drained(connection)
+                answers += 1
+        except (Closed, OSError):
+            closed += 1
+        peers.append(connection)
+    time.sleep(seconds)
+    return answers, closed
