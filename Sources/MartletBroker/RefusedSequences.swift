@@ -95,6 +95,8 @@ extension Connection {
     func forgetSequences() {
         shared.refusedSequencesCount -= refusedSequences.count
         refusedSequences.forgetAll()
+        guard broker.host.planted.contains(.forgottenSequences) else { return }
+        for partition in broker.topics.table.partitions { partition.removeExpiredProducers(now: .max, olderThanMs: 0) }
     }
 
     /// The header of a batch with a sequence, as it came; whether it is sound is not known.

@@ -34,16 +34,21 @@ package struct History {
     package private(set) var hash: UInt64 = 0x6A09_E667_F3BC_C908
     package private(set) var lines: [String] = []
     let keepsLines: Bool
+    /// Takes each line, which is not kept then.
+    private let onLine: ((String) -> Void)?
 
-    init(keepsLines: Bool) { self.keepsLines = keepsLines }
+    init(keepsLines: Bool, onLine: ((String) -> Void)? = nil) {
+        self.keepsLines = keepsLines
+        self.onLine = onLine
+    }
 
     mutating func note(_ time: Int64, _ kind: HistoryKind, _ subject: Subject, _ digest: UInt64) {
         fold(UInt64(bitPattern: time) &* 31 &+ UInt64(kind.rawValue))
         fold(subject.hash)
         fold(digest)
-        if keepsLines, lines.count < Self.linesLimit {
-            lines.append("\(time) \(kind) \(subject.name) \(String(digest, radix: 16))")
-        }
+        guard keepsLines || onLine != nil else { return }
+        let line = "\(time) \(kind) \(subject.name) \(String(digest, radix: 16))"
+        if let onLine { onLine(line) } else if lines.count < Self.linesLimit { lines.append(line) }
     }
 
     private mutating func fold(_ value: UInt64) {

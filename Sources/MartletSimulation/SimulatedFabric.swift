@@ -31,6 +31,9 @@ package final class SimulatedFabric: @unchecked Sendable {
     private var nextPorts: [String: UInt16] = [:]
     private let subject = Subject("network")
     private var socketsCount = 0
+    /// How many messages have travelled between machines, and how often something met a block.
+    package private(set) var messagesCount = 0
+    package internal(set) var heldCount = 0
 
     init(world: SimulatedWorld) {
         self.world = world
@@ -69,24 +72,33 @@ package final class SimulatedFabric: @unchecked Sendable {
         delays[Direction(from: from.address, to: to.address)] = interval
     }
 
-    /// Resets every connection between the two machines, on both sides.
-    package func cut(_ a: SimulatedHost, _ b: SimulatedHost) {
+    /// Resets every connection between the two machines, on both sides; how many ends that were.
+    @discardableResult
+    package func cut(_ a: SimulatedHost, _ b: SimulatedHost) -> Int {
+        var count = 0
         world.note(.fault, subject, 5 &* stableHash(a.address) &+ stableHash(b.address))
         let addresses = [a.address, b.address]
         for socket in allSockets() where addresses.contains(socket.process.address) {
             guard let other = socket.other, addresses.contains(other.process.address) else { continue }
             guard a.address == b.address || other.process.address != socket.process.address else { continue }
+            if !socket.isReset { count += 1 }
             socket.reset()
         }
+        return count
     }
 
     /// Leaves every connection between the two machines half open: the first has lost it, and the other is not told
-    /// before it sends something.
-    package func leaveHalfOpen(lostBy a: SimulatedHost, keptBy b: SimulatedHost) {
+    /// before it sends something. Gives their number.
+    @discardableResult
+    package func leaveHalfOpen(lostBy a: SimulatedHost, keptBy b: SimulatedHost) -> Int {
+        var count = 0
         world.note(.fault, subject, 7 &* stableHash(a.address) &+ stableHash(b.address))
         for socket in allSockets() where socket.process.address == a.address {
-            if let other = socket.other, other.process.address == b.address { socket.reset() }
+            guard let other = socket.other, other.process.address == b.address else { continue }
+            if !socket.isReset { count += 1 }
+            socket.reset()
         }
+        return count
     }
 
     /// How many connections are open between the two machines.
@@ -101,6 +113,7 @@ package final class SimulatedFabric: @unchecked Sendable {
     }
 
     func delay(from: String, to: String) -> Int64 {
+        if from != to { messagesCount += 1 }
         let base = from == to ? loopbackLatency.draw(&random) : latency.draw(&random)
         guard !delays.isEmpty, let more = delays[Direction(from: from, to: to)] else { return base }
         return base + more.nanoseconds

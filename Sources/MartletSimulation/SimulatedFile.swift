@@ -47,13 +47,18 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         try begin(.read)
         guard !isUnreadable(buffer.count, at: offset) else { throw disk.error(.inputOutput, .read, path) }
         files.spend(files.readLatency)
+        if inode.content.isCold(buffer.count, at: offset) { files.coldReadsCount += 1 }
         return inode.content.read(into: buffer, at: offset)
     }
 
     func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
         try begin(.read)
         // damaged sectors never get into the cache
-        if inode.content.isCold(buffer.count, at: offset) || isUnreadable(buffer.count, at: offset) { return nil }
+        if isUnreadable(buffer.count, at: offset) { return nil }
+        if inode.content.isCold(buffer.count, at: offset) {
+            files.coldReadsCount += 1
+            return nil
+        }
         if files.evictionOneIn > 0, files.random.chance(1, in: files.evictionOneIn) { return nil }
         return inode.content.read(into: buffer, at: offset)
     }
@@ -69,7 +74,10 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         var room = files.roomBytes(inode, at: offset)
         let total = pieces.reduce(into: Int64(0)) { $0 += Int64($1.count) }
         var failure = fault
-        if fault == nil, total > room { failure = .noSpace }
+        if fault == nil, total > room {
+            failure = .noSpace
+            files.foundNoRoom(.write, path)
+        }
         if fault != nil { room = min(max(room, 0), Int64.random(in: 0...total, using: &files.random)) }
         files.spend(files.writeLatency)
         var digest = inode.number
@@ -102,6 +110,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         precondition(size >= 0, "a file has no negative size")
         try begin(.truncate, writes: true)
         guard size <= inode.content.size || files.roomBytes(inode, at: size) >= 0 else {
+            files.foundNoRoom(.truncate, path)
             throw disk.error(.noSpace, .truncate, path)
         }
         files.resizing(inode, at: disk.wallMilliseconds) { $0.content.truncate(to: size) }
@@ -111,7 +120,10 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
     func allocate(_ size: Int64) throws(SystemError) {
         precondition(size >= 0, "a file has no negative size")
         try begin(.allocate, writes: true)
-        guard files.roomBytes(inode, at: size) >= 0 else { throw disk.error(.noSpace, .allocate, path) }
+        guard files.roomBytes(inode, at: size) >= 0 else {
+            files.foundNoRoom(.allocate, path)
+            throw disk.error(.noSpace, .allocate, path)
+        }
         files.resizing(inode, at: disk.wallMilliseconds) { $0.content.grow(to: size) }
         disk.note(.allocate, inode.number &+ UInt64(size) &* 31)
     }

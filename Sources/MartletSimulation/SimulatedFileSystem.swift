@@ -82,6 +82,11 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     package var evictionOneIn = 64
     /// A process cannot have more open files than this.
     package var openFilesLimit = 100_000
+    /// Told of each call that runs into a fault, or finds no room.
+    package var onFault: ((DiskOperation, _ path: String, SystemError.Kind) -> Void)?
+    /// How many calls took time, and how many reads found something that was not in the page cache.
+    package private(set) var timedCallsCount = 0
+    package internal(set) var coldReadsCount = 0
 
     package let name: String
     package private(set) var usedBytes: Int64 = 0
@@ -168,14 +173,19 @@ package final class SimulatedFileSystem: @unchecked Sendable {
             faults[index].times -= 1
             if faults[index].times <= 0 { faults.remove(at: index) }
             world.note(.fault, subject, UInt64(operation.rawValue))
+            onFault?(operation, path, kind)
             return kind
         }
         return nil
     }
 
+    /// A call for which there is no room.
+    func foundNoRoom(_ operation: DiskOperation, _ path: String) { onFault?(operation, path, .noSpace) }
+
     /// Charges the lane that the call is made on.
     func spend(_ latency: Latency) {
         guard let cost = world.laneCost else { return }
+        timedCallsCount += 1
         world.laneCost = cost + latency.draw(&random)
     }
 

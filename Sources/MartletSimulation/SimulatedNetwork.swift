@@ -78,6 +78,7 @@ package final class SimulatedNetwork: Network, @unchecked Sendable {
             || fabric.isBlocked(from: target, to: process.address)
         let listener = isLost ? nil : fabric.listener(at: attempt.address, from: process.address)
         world.note(.connect, subject, UInt64(tries))
+        if isLost { fabric.heldCount += 1 }
         if isLost || listener?.isFull == true {
             guard tries < SimulatedFabric.connectAttemptsLimit else {
                 return attempt.fail(code: 110, "Connection timed out")

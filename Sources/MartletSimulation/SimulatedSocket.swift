@@ -60,6 +60,7 @@ final class Pipe {
     private func arrive(_ parcel: Parcel) {
         if !held.isEmpty || world.network.isBlocked(from: from, to: to) {
             held.append(parcel)
+            world.network.heldCount += 1
         } else {
             hand(parcel)
         }

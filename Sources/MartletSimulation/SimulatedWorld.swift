@@ -40,9 +40,10 @@ package final class SimulatedWorld: @unchecked Sendable {
     /// Loops always have something else to do: for tests that want every sync on its lane, where it takes its time.
     package var loopsAreNeverIdle = false
 
-    package init(seed: UInt64, keepsLines: Bool = false) {
+    /// `onLine` takes each line of the history as it comes, instead of their being kept.
+    package init(seed: UInt64, keepsLines: Bool = false, onLine: ((String) -> Void)? = nil) {
         self.seed = seed
-        recorded = History(keepsLines: keepsLines)
+        recorded = History(keepsLines: keepsLines, onLine: onLine)
         scheduling = SeededRandom(seed: seed)
         network = SimulatedFabric(world: self)
     }

@@ -38,6 +38,17 @@ package enum FaultKind: String, Sendable, CaseIterable, Hashable {
     /// The process stands still.
     case pause
 
+    /// Whether it befalls requests that are under way, and so falls when there are some.
+    var hurtsRequests: Bool {
+        switch self {
+        case .cut, .stall, .partition, .halfOpen, .pause: true
+        default: false
+        }
+    }
+
+    /// Whether it is over at once, so that a burst has room for several.
+    var isMomentary: Bool { self == .cut || self == .halfOpen }
+
     /// Whether the disk may fail the broker: it may give up, and what it was told with acks=1 is not safe.
     var hurtsDisk: Bool {
         switch self {

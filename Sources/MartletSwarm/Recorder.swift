@@ -32,6 +32,10 @@ package final class Recorder: @unchecked Sendable {
     /// By how they ended, as far as their producers were told.
     package private(set) var transactionsCount = (committed: 0, aborted: 0)
 
+    /// Batches with sequences that were sent again to the broker's same life, and acknowledged: and those of them that were
+    /// in the log already, as somebody had been told.
+    package private(set) var resendsCount = (all: 0, written: 0)
+
     init(_ world: SimulatedWorld) { self.world = world }
 
     package var now: Int64 { world.now.nanoseconds }
@@ -67,6 +71,11 @@ package final class Recorder: @unchecked Sendable {
 
     func transactionEnded(commits: Bool) {
         if commits { transactionsCount.committed += 1 } else { transactionsCount.aborted += 1 }
+    }
+
+    func resendAnswered(wasWritten: Bool) {
+        resendsCount.all += 1
+        if wasWritten { resendsCount.written += 1 }
     }
 
     func addProducer() -> Int32 {

@@ -30,17 +30,24 @@ package final class Stage: @unchecked Sendable {
     /// No client starts anything new; producers that resend go on until all is acknowledged.
     package var isOver = false
     package private(set) var running: [String] = []
+    /// Which life of the broker it is.
+    package internal(set) var life = 0
+    /// By machine of the clients, how many requests of idempotent producers wait for their answers.
+    private(set) var unanswered: [Int]
     var nextBurst: Int64 = 0
     /// When the burst is over that began at `nextBurst`; `.max` for one that never is.
     package var burstEnd: Int64 = 0
 
-    package init(_ world: SimulatedWorld, broker: SocketAddress) {
+    package init(_ world: SimulatedWorld, broker: SocketAddress, machines: Int = 1) {
+        unanswered = Array(repeating: 0, count: machines)
         self.world = world
         self.broker = broker
         record = Recorder(world)
     }
 
     var isBusy: Bool { world.now.nanoseconds >= nextBurst && world.now.nanoseconds < burstEnd }
+
+    func waits(_ count: Int, on machine: Int) { unanswered[machine] += count }
 
     package func client(_ name: String, on host: SimulatedHost) -> SimulatedClient {
         let client = SimulatedClient(name, on: host)

@@ -41,17 +41,23 @@ final class SwarmProducer: @unchecked Sendable {
     private var streams: [Stream] = []
     private var identity: (id: ProducerID, epoch: ProducerEpoch)?
     private var recordsCount: Int32 = 0
+    /// By a batch's first record: to which life of the broker it went first, and up to where anybody had been told that the
+    /// partition goes when it went again.
+    private var sendings: [Int32: (life: Int, again: Int64?)] = [:]
+    /// The machine that it runs on.
+    private let machine: Int
 
     private var record: Recorder { stage.record }
     private var topic: StageTopic { stage.topics[topicIndex] }
 
     init(
-        _ stage: Stage, _ client: SimulatedClient, topic: Int, acks: Int16, isIdempotent: Bool, codec: CompressionCodec,
-        random: SeededRandom
+        _ stage: Stage, _ client: SimulatedClient, machine: Int, topic: Int, acks: Int16, isIdempotent: Bool,
+        codec: CompressionCodec, random: SeededRandom
     ) {
         precondition(!isIdempotent || acks == -1, "an idempotent producer asks for acks=all")
         self.stage = stage
         self.client = client
+        self.machine = machine
         topicIndex = topic
         self.acks = acks
         self.isIdempotent = isIdempotent
@@ -138,10 +144,21 @@ final class SwarmProducer: @unchecked Sendable {
                     values: batch.names.map(\.text), acks: Int(acks), isIdempotent: isIdempotent, keys: batch.keys,
                     tombstones: batch.tombstones)))
         if acks != 0 { streams[partition].inFlight += 1 }
+        if isIdempotent {
+            stage.waits(1, on: machine)
+            noteSending(of: batch, to: partition)
+        }
         client.produce(batch.bytes, to: topic.name, Int32(partition), acks: acks) { [self] outcome in
             streams[partition].inFlight -= 1
+            if isIdempotent { stage.waits(-1, on: machine) }
             answered(batch, operation, on: partition, outcome)
         }
+    }
+
+    private func noteSending(of batch: Batch, to partition: Int) {
+        let known = record.highWatermarks[Place(topic.name, partition)] ?? 0
+        let first = batch.names[0].number
+        sendings[first] = sendings[first].map { ($0.life, known) } ?? (stage.life, nil)
     }
 
     private func answered(_ batch: Batch, _ operation: Int, on partition: Int, _ outcome: ProduceOutcome) {
@@ -172,6 +189,8 @@ final class SwarmProducer: @unchecked Sendable {
     private func acknowledged(_ batch: Batch, _ operation: Int, on partition: Int, at offset: Offset?) {
         record.note(.told(operation: operation, .accepted(at: offset)))
         streams[partition].unacknowledged.removeAll { $0.names == batch.names }
+        guard let sending = sendings.removeValue(forKey: batch.names[0].number), sending.life == stage.life else { return }
+        if let end = sending.again { record.resendAnswered(wasWritten: offset.map { $0 < end } ?? true) }
     }
 
     /// What a producer may be told of a partition that is not made yet, not led yet, or whose disk is full or broken.

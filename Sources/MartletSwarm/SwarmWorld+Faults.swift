@@ -5,6 +5,8 @@ import MartletSimulation
 extension SwarmWorld {
     /// Wall clocks stay within half of what any setting waits for: what expires is tested elsewhere.
     private static let wallOffsetLimit = Interval.seconds(10 * 3600)
+    /// A block that lasts longer than any session of a group.
+    private static let blockSecondsLimit = 16
 
     /// Lets a fault fall, at once or somewhere in the burst; how the life is to end after the burst, where it is to.
     func inject(_ fault: FaultKind) -> LifeEnd? {
@@ -52,7 +54,12 @@ extension SwarmWorld {
     }
 
     private func hurtNetwork(_ fault: FaultKind) {
-        let client = clients[random.below(clients.count)]
+        // the one that something is lost for
+        let machine = stage.unanswered.firstIndex { $0 > 0 } ?? random.below(clients.count)
+        let client = clients[machine]
+        if fault == .stall || fault == .partition, random.chance(1, in: 3) {
+            blockEnd = simulated.now.nanoseconds + Int64(1_000 + random.below(Self.blockSecondsLimit * 1_000)) * 1_000_000
+        }
         switch fault {
         case .cut: simulated.network.cut(client, host)
         case .stall:

@@ -40,6 +40,7 @@ package final class SwarmWorld: @unchecked Sendable {
         /// How often a reader found that the cleaner had taken something.
         package var gapsCount: Int
         package var transactionsCount: (committed: Int, aborted: Int)
+        package var resendsCount: (all: Int, written: Int)
         /// What happened in the world, where that was asked for.
         package var lines: [String]
 
@@ -68,6 +69,8 @@ package final class SwarmWorld: @unchecked Sendable {
     var random: SeededRandom
     private(set) var life: BrokerLife!
     private var livesCount = 0
+    /// Until when a stall or partition lasts that outlasts its burst.
+    var blockEnd: Int64 = 0
     /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
     var isDiskHurt = false
     private(set) var groups: [GroupMembers.Group] = []
@@ -89,7 +92,8 @@ package final class SwarmWorld: @unchecked Sendable {
         host.planted = planted
         clients = [simulated.makeHost("client-1"), simulated.makeHost("client-2")]
         simulated.network.powerCutSilence = .milliseconds(300)
-        stage = Stage(simulated, broker: SocketAddress(host: host.address, port: Self.port))
+        stage = Stage(
+            simulated, broker: SocketAddress(host: host.address, port: Self.port), machines: clients.count)
         members = GroupMembers(stage)
         // what a coordinator ends by its clock waits for ever where that is turned back
         let clocks: [FaultKind] = [.clockBack, .clockDrift]
@@ -140,7 +144,7 @@ package final class SwarmWorld: @unchecked Sendable {
             events: record.events, answered: record.answered, advertised: record.advertised, faults: record.faults,
             acknowledgedCount: record.acknowledgedCount, seenCount: record.seenCount,
             damageDetectedCount: record.damageDetectedCount, livesCount: world.livesCount,
-            gapsCount: record.gapsCount, transactionsCount: record.transactionsCount,
+            gapsCount: record.gapsCount, transactionsCount: record.transactionsCount, resendsCount: record.resendsCount,
             lines: world.simulated.recorded.lines)
     }
 
@@ -171,6 +175,7 @@ package final class SwarmWorld: @unchecked Sendable {
     func startBroker() -> Bool {
         for _ in 0..<Self.startAttemptsLimit {
             livesCount += 1
+            stage.life = livesCount
             if plan.faults.contains(.powerCutAtStart), !stage.isCalm, random.chance(1, in: 4) {
                 record.fell(.powerCutAtStart)
                 host.powerCut(afterDiskOperations: 1 + random.below(60))
@@ -228,11 +233,31 @@ package final class SwarmWorld: @unchecked Sendable {
         simulated.run(until: Instant(nanoseconds: stage.nextBurst))
         guard host.isAlive, life.lastWords == nil else { return goOn(after: nil) }
         let fault = plan.faults[random.below(plan.faults.count)]
-        let ends = inject(fault)
-        let host = self.host
-        let length = Interval.nanoseconds(stage.burstEnd - simulated.now.nanoseconds)
-        _ = simulated.run(atMost: length) { !host.isAlive || self.life.lastWords != nil }
+        var ends: LifeEnd?
+        for _ in 0..<(fault.isMomentary ? 1 + random.below(3) : 1) {
+            if fault.hurtsRequests { waitForRequests() }
+            ends = inject(fault)
+        }
+        runBurst(until: stage.burstEnd)
+        // some blocks outlast sessions
+        if blockEnd > simulated.now.nanoseconds { runBurst(until: blockEnd) }
         return goOn(after: ends)
+    }
+
+    private func runBurst(until end: Int64) {
+        let (host, life) = (self.host, self.life!)
+        let length = Interval.nanoseconds(max(end - simulated.now.nanoseconds, 0))
+        _ = simulated.run(atMost: length) { !host.isAlive || life.lastWords != nil }
+    }
+
+    /// To some moment of the burst when a producer that numbers its batches waits for an answer: its request is on its way,
+    /// under way or answered.
+    private func waitForRequests() {
+        let left = max(Int(stage.burstEnd - simulated.now.nanoseconds), 1)
+        simulated.run(for: .nanoseconds(Int64(random.below(left / 2 + 1))))
+        let rest = Interval.nanoseconds(max(stage.burstEnd - simulated.now.nanoseconds, 0))
+        _ = simulated.run(atMost: rest) { self.stage.unanswered.contains { $0 > 0 } }
+        simulated.run(for: .microseconds(Int64(random.below(1_500))))
     }
 
     /// `planned`: how this life is to end; nil where it goes on.
@@ -340,8 +365,8 @@ package final class SwarmWorld: @unchecked Sendable {
         let acks: Int16 = isIdempotent || !mustFinish ? -1 : [-1, 1, 1, 0][random.below(4)]
         let name = "producer-\(index)"
         let producer = SwarmProducer(
-            stage, stage.client(name, on: host), topic: topic, acks: acks, isIdempotent: isIdempotent,
-            codec: CompressionCodec.allCases[random.below(5)], random: simulated.makeRandom(name))
+            stage, stage.client(name, on: host), machine: index % clients.count, topic: topic, acks: acks,
+            isIdempotent: isIdempotent, codec: CompressionCodec.allCases[random.below(5)], random: simulated.makeRandom(name))
         stage.start(name, on: host.loops[0]) { await producer.run() }
     }
 

@@ -44,17 +44,11 @@ import MartletWire
     }
 
     private static func planted(_ name: String) -> PlantedBugs {
-        switch name {
-        case "skippedSync": .skippedSync
-        case "earlyAcknowledgement": .earlyAcknowledgement
-        case "readsAboveHighWatermark": .readsAboveHighWatermark
-        case "forgottenTruncation": .forgottenTruncation
-        case "forgottenProducers": .forgottenProducers
-        case "lostCommit": .lostCommit
-        case "untoldAborts": .untoldAborts
-        case "overlookedTombstones": .overlookedTombstones
-        default: []
+        guard let known = PlantedBugs.named.first(where: { $0.name == name }) else {
+            write("there is no bug \(name) to plant: \(PlantedBugs.named.map(\.name).joined(separator: ", "))\n", to: 2)
+            exit(2)
         }
+        return known.bug
     }
 
     private static func line(of report: SwarmWorld.Report, isSame: Bool?) -> String {
@@ -73,6 +67,8 @@ import MartletWire
             .init("gaps", .int(Int64(report.gapsCount))),
             .init("committed", .int(Int64(report.transactionsCount.committed))),
             .init("aborted", .int(Int64(report.transactionsCount.aborted))),
+            .init("resent", .int(Int64(report.resendsCount.all))),
+            .init("resentWritten", .int(Int64(report.resendsCount.written))),
             .init("verdicts", .array(report.verdicts.map { .string($0.description) })),
             .init("apis", .object(JSONObject(apis))), .init("faults", .object(JSONObject(faults))),
             .init("advertised", .array(report.advertised.map { .string(ApiKey(rawValue: $0)?.name ?? "\($0)") })),

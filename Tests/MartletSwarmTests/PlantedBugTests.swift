@@ -47,6 +47,10 @@ import Testing
         try check(.forgottenProducers, within: 10, as: [.duplicate, .reordered, .abortedRead, .broken])
     }
 
+    @Test func sequencesThatALivingBrokerForgetsLetABatchInTwice() throws {
+        try check(.forgottenSequences, within: 10, as: [.duplicate])
+    }
+
     @Test func aCommitThatIsNotWrittenIsLost() throws {
         try check(.lostCommit, within: 10, as: [.commitLost, .broken])
     }

@@ -1,8 +1,8 @@
 /// Bugs on purpose, for the test of the tests: the simulation must find each of them. Only a simulated host has any; no
 /// setting leads here. They are asked for where something is opened, made or decided once a turn, not per record.
 package struct PlantedBugs: OptionSet, Sendable {
-    package let rawValue: UInt8
-    package init(rawValue: UInt8) { self.rawValue = rawValue }
+    package let rawValue: UInt16
+    package init(rawValue: UInt16) { self.rawValue = rawValue }
 
     /// What was written is said to be durable, and was not synced.
     package static let skippedSync = PlantedBugs(rawValue: 1 << 0)
@@ -20,6 +20,16 @@ package struct PlantedBugs: OptionSet, Sendable {
     package static let untoldAborts = PlantedBugs(rawValue: 1 << 6)
     /// The cleaner does not see in a tombstone that what came before it is superseded.
     package static let overlookedTombstones = PlantedBugs(rawValue: 1 << 7)
+    /// When a connection ends the broker, which lives on, forgets the sequences that producers have come to.
+    package static let forgottenSequences = PlantedBugs(rawValue: 1 << 8)
+
+    /// All of them, by name.
+    package static let named: [(name: String, bug: PlantedBugs)] = [
+        ("skippedSync", .skippedSync), ("earlyAcknowledgement", .earlyAcknowledgement),
+        ("readsAboveHighWatermark", .readsAboveHighWatermark), ("forgottenTruncation", .forgottenTruncation),
+        ("forgottenProducers", .forgottenProducers), ("lostCommit", .lostCommit), ("untoldAborts", .untoldAborts),
+        ("overlookedTombstones", .overlookedTombstones), ("forgottenSequences", .forgottenSequences),
+    ]
 }
 
 extension Host {
