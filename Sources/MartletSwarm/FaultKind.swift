@@ -49,17 +49,33 @@ package enum FaultKind: String, Sendable, CaseIterable, Hashable {
     /// Whether it is over at once, so that a burst has room for several.
     var isMomentary: Bool { self == .cut || self == .halfOpen }
 
-    /// Whether the disk may fail the broker: it may give up, and what it was told with acks=1 is not safe.
-    var hurtsDisk: Bool {
+    /// Whether it waits for a call that it falls upon.
+    var awaitsCall: Bool {
         switch self {
-        case .writeError, .diskFull, .readError, .failedSync: true
+        case .killAtCall, .powerCutAtCall, .writeError, .diskFull, .readError, .failedSync, .coldCache: true
         default: false
         }
     }
 }
 
+/// A fault that waits for its moment, or that lasts: it has fallen once something has met it.
+struct ArmedFault {
+    var kind: FaultKind
+    var hasFallen: () -> Bool
+}
+
+/// What its disk has done to a life of the broker.
+struct DiskHurt {
+    /// Directories in which a call was refused with EIO.
+    var failed: Set<String> = []
+    /// A write or a sync was: what acks=1 was told is not safe.
+    var losesWrites = false
+    /// There was no room for something.
+    var wasFull = false
+}
+
 /// What a client does, for seeds to switch on and off.
 enum Workload: CaseIterable {
     case deleteRecords, topicChurn, morePartitions, configChanges, groups, loneCommits, probes, moves, longPolls, fetchSessions
-    case severalLoops, smallSegments, pageCache, transactions, compaction
+    case severalLoops, smallSegments, scarceMemory, transactions, compaction
 }

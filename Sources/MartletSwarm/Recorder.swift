@@ -24,7 +24,7 @@ package final class Recorder: @unchecked Sendable {
     private(set) var highWatermarks: [Place: Int64] = [:]
     /// What the broker says that it serves.
     package private(set) var advertised: [Int16] = []
-    /// Batches whose bytes a reader found damaged, of partitions that had been damaged.
+    /// How often a reader was refused what had been damaged.
     package var damageDetectedCount = 0
     private(set) var damaged: Set<Place> = []
     /// How often a reader found that records of a compacted topic were gone.
@@ -32,6 +32,8 @@ package final class Recorder: @unchecked Sendable {
     /// By how they ended, as far as their producers were told.
     package private(set) var transactionsCount = (committed: 0, aborted: 0)
 
+    /// Batches of producers that must have them acknowledged at last.
+    package internal(set) var acknowledgedBatchesCount = 0
     /// Batches with sequences that were sent again to the broker's same life, and acknowledged: and those of them that were
     /// in the log already, as somebody had been told.
     package private(set) var resendsCount = (all: 0, written: 0)

@@ -1,5 +1,6 @@
 package import MartletBasics
 import MartletChecker
+import MartletChecker
 import MartletModel
 package import MartletReactor
 package import MartletSimulation
@@ -30,6 +31,10 @@ package final class Stage: @unchecked Sendable {
     /// No client starts anything new; producers that resend go on until all is acknowledged.
     package var isOver = false
     package private(set) var running: [String] = []
+    /// Until when the broker may tell of a failed disk, or one that is full.
+    var storageFailsUntil: Int64 = 0
+    /// Folders of partitions that could not be made for want of room: as it is, they are made by the next life, not sooner.
+    var unmade: Set<String> = []
     /// Which life of the broker it is.
     package internal(set) var life = 0
     /// By machine of the clients, how many requests of idempotent producers wait for their answers.
@@ -46,6 +51,12 @@ package final class Stage: @unchecked Sendable {
     }
 
     var isBusy: Bool { world.now.nanoseconds >= nextBurst && world.now.nanoseconds < burstEnd }
+
+    /// Whether the broker may say that the disk under a partition has failed; nil for some partition.
+    func mayStorageFail(_ place: Place?) -> Bool {
+        world.now.nanoseconds < storageFailsUntil
+            || (place.map { unmade.contains("\($0.topic)-\($0.partition)") } ?? !unmade.isEmpty)
+    }
 
     func waits(_ count: Int, on machine: Int) { unanswered[machine] += count }
 

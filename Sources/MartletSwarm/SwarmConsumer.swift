@@ -129,11 +129,24 @@ final class SwarmConsumer: @unchecked Sendable {
                 isWhole = false
                 record.note(.outOfRange(consumer: name, place: Place(topic.name, index), asked: asked, from: from[index]))
                 positions[index] = try await start(of: index) ?? positions[index]
-            default: isWhole = false
+            case let error:
+                isWhole = false
+                refused(error, Place(topic.name, index))
             }
         }
         return isWhole
     }
+
+    private func refused(_ error: ErrorCode, _ place: Place) {
+        if error == .kafkaStorageError, record.damaged.contains(place) {
+            record.damageDetectedCount += 1
+        } else if !Self.passing.contains(error), !(error == .kafkaStorageError && stage.mayStorageFail(place)) {
+            record.broken("\(name): a fetch of \(place) was answered with \(error)")
+        }
+    }
+
+    /// What is told of a partition that is not made yet, or not led yet.
+    private static let passing: Set<ErrorCode> = [.unknownTopicOrPartition, .leaderNotAvailable, .notLeaderOrFollower]
 
     /// False where the bytes are damaged.
     private func take(
@@ -160,12 +173,9 @@ final class SwarmConsumer: @unchecked Sendable {
                     position = header.nextOffset
                 case .end, .partial: break walk
                 case .corrupt(let fault):
+                    // also where they were damaged on the disk: what is sent was checked before
                     isSound = false
-                    if record.damaged.contains(place) {
-                        record.damageDetectedCount += 1
-                    } else {
-                        record.broken("\(place) was read from \(position), and its bytes are damaged: \(fault)")
-                    }
+                    record.broken("\(place) was read from \(position), and its bytes are damaged: \(fault)")
                     break walk
                 }
             }

@@ -174,7 +174,10 @@ final class SwarmProducer: @unchecked Sendable {
             // The time that was allowed passed: the record may be there all the same.
             let isOpen = error == .requestTimedOut || error == .kafkaStorageError || error == .notLeaderOrFollower
             record.note(.told(operation: operation, isOpen ? .unknown("\(error)") : .refused("\(error)")))
-            if !follows, !Self.passing.contains(error), !topic.mayRot {
+            let passes =
+                Self.passing.contains(error)
+                || (error == .kafkaStorageError && stage.mayStorageFail(Place(topic.name, partition)))
+            if !follows, !passes, !topic.mayRot {
                 record.broken("\(batch.names[0].text) was refused with \(error)")
             }
             // refused once, and sent again with the same sequence numbers: then it is not surely absent
@@ -189,12 +192,13 @@ final class SwarmProducer: @unchecked Sendable {
     private func acknowledged(_ batch: Batch, _ operation: Int, on partition: Int, at offset: Offset?) {
         record.note(.told(operation: operation, .accepted(at: offset)))
         streams[partition].unacknowledged.removeAll { $0.names == batch.names }
+        if isIdempotent { record.acknowledgedBatchesCount += 1 }
         guard let sending = sendings.removeValue(forKey: batch.names[0].number), sending.life == stage.life else { return }
         if let end = sending.again { record.resendAnswered(wasWritten: offset.map { $0 < end } ?? true) }
     }
 
-    /// What a producer may be told of a partition that is not made yet, not led yet, or whose disk is full or broken.
+    /// What a producer may be told of a partition that is not made yet or not led yet.
     private static let passing: Set<ErrorCode> = [
-        .unknownTopicOrPartition, .leaderNotAvailable, .notLeaderOrFollower, .kafkaStorageError, .requestTimedOut,
+        .unknownTopicOrPartition, .leaderNotAvailable, .notLeaderOrFollower, .requestTimedOut,
     ]
 }

@@ -174,7 +174,7 @@ final class SwarmTransactor: @unchecked Sendable {
                 sequences = [:]
                 return
             }
-            guard Self.retriable.contains(answer.error) else {
+            guard passesByItself(answer.error) else {
                 record.broken("\(client.name): InitProducerId was answered with \(answer.error)")
                 throw Stop.restart
             }
@@ -187,18 +187,22 @@ final class SwarmTransactor: @unchecked Sendable {
     private static let retriable: Set<ErrorCode> = [
         .concurrentTransactions, .coordinatorLoadInProgress, .coordinatorNotAvailable, .notCoordinator, .notEnoughReplicas,
         .requestTimedOut, .unknownTopicOrPartition, .notLeaderOrFollower, .leaderNotAvailable, .notEnoughReplicasAfterAppend,
-        .kafkaStorageError, .operationNotAttempted,
+        .operationNotAttempted,
     ]
     /// What one may be told whose transaction was ended by others, or whose records are not known to have been written.
     private static let passing: Set<ErrorCode> = [
         .invalidTxnState, .outOfOrderSequenceNumber, .unknownProducerID, .transactionAbortable,
     ]
 
+    private func passesByItself(_ error: ErrorCode) -> Bool {
+        Self.retriable.contains(error) || (error == .kafkaStorageError && stage.mayStorageFail(nil))
+    }
+
     /// Takes an error for what it means; returns where the request is to be sent again.
     private func heed(_ error: ErrorCode, _ what: String) async throws {
         switch error {
         case .producerFenced, .invalidProducerEpoch: throw Stop.fenced
-        case _ where Self.retriable.contains(error): await client.loop.sleep(for: Self.pause)
+        case _ where passesByItself(error): await client.loop.sleep(for: Self.pause)
         case _ where Self.passing.contains(error): throw Stop.restart
         default:
             record.broken("\(client.name): \(what) was answered with \(error)")
@@ -282,7 +286,7 @@ final class SwarmTransactor: @unchecked Sendable {
                 record.note(.told(operation: operation, .accepted(at: offset)))
                 sequences[place, default: 0] += Int32(names.count)
                 return
-            case _ where Self.retriable.contains(answer.error):
+            case _ where passesByItself(answer.error):
                 record.note(.told(operation: operation, .unknown("\(answer.error)")))
             default: record.note(.told(operation: operation, .refused("\(answer.error)")))
             }
@@ -328,7 +332,7 @@ final class SwarmTransactor: @unchecked Sendable {
                 isOpen = true
                 let answer = try await client.end(id.name, identity, commits: commits, versions)
                 next = (answer.id, answer.epoch)
-                isOpen = wasOpen || Self.retriable.contains(answer.error)
+                isOpen = wasOpen || passesByItself(answer.error)
                 return answer.error
             }
         } catch {

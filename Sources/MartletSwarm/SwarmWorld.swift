@@ -56,6 +56,11 @@ package final class SwarmWorld: @unchecked Sendable {
     private static let startAttemptsLimit = 8
     static let port: UInt16 = 9092
     static let roomyBytes: Int64 = 1 << 40
+    /// Answers of a life that has ended, or of a moment when the disk was full, come after that.
+    static let stragglers = Interval.seconds(1)
+    /// What is armed has so long to fall, and when there is room again, so long to be used.
+    private static let armedPatience = Interval.seconds(8)
+    private static let roomPatience = Interval.seconds(40)
     /// How often it is looked whether the groups have settled.
     private static let look = Interval.milliseconds(500)
 
@@ -71,8 +76,14 @@ package final class SwarmWorld: @unchecked Sendable {
     private var livesCount = 0
     /// Until when a stall or partition lasts that outlasts its burst.
     var blockEnd: Int64 = 0
-    /// The disk failed in this life: the broker may give up, and acks=1 promises nothing.
-    var isDiskHurt = false
+    var hurt = DiskHurt()
+    var armed: ArmedFault?
+    /// How many calls of the disk ran into a fault.
+    var diskFaultsCount = 0
+    /// The power is to go while the broker starts next.
+    var cutsNextStart = false
+    /// Nothing is synced when it stops next.
+    var failsNextStop = false
     private(set) var groups: [GroupMembers.Group] = []
     let members: GroupMembers
     let transactors: SwarmTransactors
@@ -101,7 +112,7 @@ package final class SwarmWorld: @unchecked Sendable {
         sink = keepsLines ? LogNotes(stage.record) : SilentLog()
         var settings = [
             ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
-            ("log.dirs", plan.workload.contains(.moves) ? "/data/a,/data/b" : "/data/a"),
+            ("log.dirs", plan.workload.contains(.moves) || random.chance(1, in: 2) ? "/data/a,/data/b" : "/data/a"),
             ("martlet.keeper.dir", "/data/keeper"),
             ("auto.create.topics.enable", "false"), ("offsets.topic.replication.factor", "1"),
             ("offsets.topic.num.partitions", "\(1 + random.below(3))"), ("log.retention.ms", "-1"),
@@ -127,6 +138,8 @@ package final class SwarmWorld: @unchecked Sendable {
         }
         config = try BrokerConfig.resolve(overrides: settings)
         self.random = random
+        if plan.workload.contains(.scarceMemory) { files.evictionOneIn = 4 }
+        files.onFault = { [unowned self] in diskRefused($0, $1, $2) }
     }
 
     /// The whole run of a seed, judged.
@@ -176,10 +189,9 @@ package final class SwarmWorld: @unchecked Sendable {
         for _ in 0..<Self.startAttemptsLimit {
             livesCount += 1
             stage.life = livesCount
-            if plan.faults.contains(.powerCutAtStart), !stage.isCalm, random.chance(1, in: 4) {
-                record.fell(.powerCutAtStart)
-                host.powerCut(afterDiskOperations: 1 + random.below(60))
-            }
+            let isCut = cutsNextStart || (plan.faults.contains(.powerCutAtStart) && random.chance(1, in: 4))
+            cutsNextStart = false
+            if isCut, !stage.isCalm { host.powerCut(afterDiskOperations: random.below(40)) }
             life = BrokerLife(simulated, host, config, sink: sink)
             switch life.start() {
             case .serves:
@@ -188,13 +200,12 @@ package final class SwarmWorld: @unchecked Sendable {
             case .hung:
                 record.broken("the broker did not come to the end of its start")
                 return false
-            case .failed(let sentence) where !isDiskHurt:
+            case .failed(let sentence):
                 record.broken("the broker did not start: \(sentence)")
                 return false
-            case .failed, .died: break
+            case .died: record.fell(.powerCutAtStart)
             }
-            heal()
-            end(host.isAlive ? .kill : .powerCut)
+            end(.powerCut)
         }
         record.broken("the broker did not start in \(Self.startAttemptsLimit) attempts")
         return false
@@ -207,10 +218,12 @@ package final class SwarmWorld: @unchecked Sendable {
         case .powerCut: host.powerCut()
         }
         // what acks=1 was told of a disk that failed is not safe, however the life ends
-        record.note(.ended(isDiskHurt ? .powerCut : how))
-        isDiskHurt = false
+        record.note(.ended(hurt.losesWrites ? .powerCut : how))
+        hurt = DiskHurt()
+        stage.unmade = []
         host = host.restart()
         heal()
+        stage.storageFailsUntil = simulated.now.nanoseconds + Self.stragglers.nanoseconds
     }
 
     func heal() {
@@ -241,7 +254,23 @@ package final class SwarmWorld: @unchecked Sendable {
         runBurst(until: stage.burstEnd)
         // some blocks outlast sessions
         if blockEnd > simulated.now.nanoseconds { runBurst(until: blockEnd) }
+        awaitFall()
+        takeArmed()
         return goOn(after: ends)
+    }
+
+    /// What waits for a call has some time more, and then what comes of it.
+    private func awaitFall() {
+        guard let armed, armed.kind.awaitsCall, !armed.hasFallen() else { return }
+        let (host, life) = (self.host, self.life!)
+        let isOver = { !host.isAlive || life.lastWords != nil }
+        _ = simulated.run(atMost: Self.armedPatience) { armed.hasFallen() || isOver() }
+        if armed.hasFallen() { _ = simulated.run(atMost: .milliseconds(Int64(random.below(400))), until: isOver) }
+    }
+
+    private func takeArmed() {
+        if let armed, armed.hasFallen() { record.fell(armed.kind) }
+        armed = nil
     }
 
     private func runBurst(until end: Int64) {
@@ -263,7 +292,7 @@ package final class SwarmWorld: @unchecked Sendable {
     /// `planned`: how this life is to end; nil where it goes on.
     private func goOn(after planned: LifeEnd?) -> Bool {
         if let sentence = life.lastWords {
-            if !isDiskHurt { record.broken("a broker on a sound disk gave up: \(sentence)") }
+            if !mayGiveUp { record.broken("the broker gave up, and could have gone on: \(sentence)") }
             end(.kill)
             return startBroker()
         }
@@ -272,11 +301,32 @@ package final class SwarmWorld: @unchecked Sendable {
             return startBroker()
         }
         heal()
-        guard let planned else { return true }
-        if planned == .stop { stopBroker() }
+        guard let planned else {
+            useRoom()
+            return true
+        }
+        if planned == .stop {
+            if failsNextStop { files.fail(.syncFileSystem, with: .inputOutput) }
+            stopBroker()
+            if failsNextStop, !hurt.failed.isEmpty { record.fell(.failedSync) }
+            failsNextStop = false
+        }
         end(planned)
         if plan.faults.contains(.bitRot), random.chance(1, in: 2) { rot() }
         return startBroker()
+    }
+
+    /// Where the disk was full, and there is room again: what was refused is taken.
+    private func useRoom() {
+        guard hurt.wasFull, hurt.failed.isEmpty else { return }
+        hurt.wasFull = false
+        stage.storageFailsUntil = simulated.now.nanoseconds + Self.stragglers.nanoseconds
+        let before = record.acknowledgedBatchesCount
+        let (host, life) = (self.host, self.life!)
+        let isUsed = simulated.run(atMost: Self.roomPatience) {
+            record.acknowledgedBatchesCount > before || !host.isAlive || life.lastWords != nil
+        }
+        if !isUsed { record.broken("there is room on the disk again, and nothing is acknowledged") }
     }
 
     /// Nothing fails any more; clients come to their end.
@@ -284,7 +334,7 @@ package final class SwarmWorld: @unchecked Sendable {
         heal()
         stage.isCalm = true
         host.wallDrift = 0
-        if isDiskHurt {
+        if !hurt.failed.isEmpty || !stage.unmade.isEmpty {
             end(.kill)
             guard startBroker() else { return false }
         }
