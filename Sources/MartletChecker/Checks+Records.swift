@@ -97,16 +97,24 @@ package enum Checks {
         return found
     }
 
-    /// A batch is wholly there or not at all.
+    /// A batch is wholly there or not at all, but for what lies before the partition's start.
     package static func tornWrites(_ history: RecordedHistory) -> [Verdict] {
         contents(history).flatMap { content -> [Verdict] in
-            guard history.damages[content.whole.place] == nil, content.whole.start == 0,
+            guard history.damages[content.whole.place] == nil,
                 !history.compacted.contains(content.whole.place.topic)
             else { return [] }
             return history.sent.compactMap { one -> Verdict? in
                 guard one.batch.place == content.whole.place, one.time < content.whole.time else { return nil }
-                let there = one.batch.values.filter { content.offsets[$0] != nil }
-                guard !there.isEmpty, there.count < one.batch.values.count else { return nil }
+                let values = one.batch.values
+                let there = values.filter { content.offsets[$0] != nil }
+                guard there.count < values.count, let at = values.firstIndex(where: { content.offsets[$0] != nil }),
+                    let offset = content.offsets[values[at]]
+                else { return nil }
+                let base = offset - Int64(at)
+                let isTorn = values.indices.contains {
+                    content.offsets[values[$0]] == nil && base + Int64($0) >= content.whole.start
+                }
+                guard isTorn else { return nil }
                 return Verdict(.tornWrite, "of the batch \(one.batch.values) in \(one.batch.place) only \(there) is there")
             }
         }

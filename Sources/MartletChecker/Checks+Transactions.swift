@@ -1,6 +1,7 @@
 /// What transactions promise to those who read what is committed: nothing of it, or all of it, and not for ever nothing.
 extension Checks {
-    /// Who reads what is committed is given nothing of a transaction for whose commit nobody had asked.
+    /// Who reads what is committed is given nothing of a transaction for whose commit nobody had asked, or whose commit was
+    /// refused.
     package static func abortedReads(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         for (part, time) in zip(history.seen, history.seenTimes) where part.isCommitted {

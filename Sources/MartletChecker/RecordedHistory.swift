@@ -36,8 +36,12 @@ package struct RecordedHistory: Sendable {
     }
 
     struct Transaction: Sendable {
-        var commitAsked: Int64?
+        /// By operation, when its commit was asked for. What was refused asked for nothing.
+        var commitsAsked: [Int: Int64] = [:]
         var isCommitted = false
+
+        /// When it was asked for first.
+        var commitAsked: Int64? { commitsAsked.values.min() }
     }
 
     struct Whole: Sendable {
@@ -86,9 +90,7 @@ package struct RecordedHistory: Sendable {
             if let name = batch.transaction, transactions[name] == nil { transactions[name] = Transaction() }
         case .endTransaction(let operation, let name, let commits):
             operations[operation] = .transaction(name, commits: commits)
-            if commits, transactions[name]?.commitAsked == nil {
-                transactions[name, default: Transaction()].commitAsked = event.time
-            }
+            if commits { transactions[name, default: Transaction()].commitsAsked[operation] = event.time }
         case .deleteRecords(_, let place, let before):
             deletedBefore[place] = max(deletedBefore[place] ?? 0, before < 0 ? .max : before)
         case .commit(let operation, let group, let place, let offset, let transaction):
@@ -102,6 +104,9 @@ package struct RecordedHistory: Sendable {
             operations[operation] = .topic(topicChanges.count)
             topicChanges.append(TopicChange(topic: topic, partitions: 0, sent: event.time))
         case .told(let operation, let outcome):
+            if case .refused = outcome, case .transaction(let name, commits: true) = operations[operation] {
+                transactions[name]?.commitsAsked[operation] = nil
+            }
             if let operation = operations[operation] { take(outcome, of: operation, at: event.time) }
         case .saw(let part):
             seen.append(part)

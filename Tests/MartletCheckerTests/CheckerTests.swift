@@ -5,7 +5,7 @@ import Testing
 /// A history that is written down by hand: every event is a moment after the one before it.
 struct Story {
     private(set) var events: [HistoryEvent] = []
-    private var operations = 0
+    private(set) var operations = 0
     private(set) var now: Int64 = 0
     static let place = Place("orders", 0)
 

@@ -51,6 +51,42 @@ extension Story {
 }
 
 @Suite struct VisibilityCheckers {
+    @Test func aRecordOfATransactionWhoseCommitWasRefusedIsAnAbortedRead() throws {
+        for (outcome, kinds) in [(Outcome.refused("PRODUCER_FENCED"), [Verdict.Kind.abortedRead]), (.unknown("lost"), [])] {
+            #expect(
+                try verdicts {
+                    $0.wrote(["a"], at: 0, in: "t")
+                    $0.endTransaction("t", commits: true, done: false)
+                    $0.told($0.operations, outcome)
+                    $0.saw(["a"], end: 2, committed: true)
+                } == kinds)
+        }
+        // refused once, and asked for again
+        #expect(
+            try verdicts {
+                $0.wrote(["a"], at: 0, in: "t")
+                $0.endTransaction("t", commits: true, done: false)
+                $0.told($0.operations, .refused("NOT_COORDINATOR"))
+                $0.endTransaction("t", commits: true)
+                $0.saw(["a"], end: 2, committed: true)
+            } == [])
+    }
+
+    @Test func aBatchBehindTheStartIsWholeAndOneThatTheStartCutsIsNot() throws {
+        let found = { (values: [String], start: Int64) in
+            try verdicts {
+                $0.wrote(["a", "b", "c"], at: 0)
+                $0.send(["d", "e", "f"])
+                $0.deleteRecords(before: start)
+                $0.ended(with: values, from: start)
+            }
+        }
+        #expect(try found(["c", "d", "e"], 2) == [.tornWrite])
+        #expect(try found(["c", "d", "e", "f"], 2) == [])
+        #expect(try found(["e", "f"], 4) == [])
+        #expect(try found(["c"], 2) == [])
+    }
+
     @Test func aTransactionOfWhoseEndNobodyWasToldIsThereOrNot() throws {
         for isThere in [true, false] {
             #expect(
