@@ -17,6 +17,8 @@ package final class Recorder: @unchecked Sendable {
     package private(set) var faults: [FaultKind: Int] = [:]
     package private(set) var acknowledgedCount = 0
     package private(set) var seenCount = 0
+    /// Told of each event as it comes.
+    var onEvent: ((HistoryEvent) -> Void)?
     private var operationsCount = 0
     private var producersCount: Int32 = 0
     private var brokenCount = 0
@@ -45,7 +47,9 @@ package final class Recorder: @unchecked Sendable {
     package var answersCount: Int { answered.values.reduce(0, +) }
 
     package func note(_ kind: HistoryEvent.Kind) {
-        events.append(HistoryEvent(now, kind))
+        let event = HistoryEvent(now, kind)
+        events.append(event)
+        onEvent?(event)
         switch kind {
         case .saw(let part):
             seenCount += part.records.count

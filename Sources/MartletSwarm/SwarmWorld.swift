@@ -41,12 +41,25 @@ package final class SwarmWorld: @unchecked Sendable {
         package var gapsCount: Int
         package var transactionsCount: (committed: Int, aborted: Int)
         package var resendsCount: (all: Int, written: Int)
-        /// What happened in the world, where that was asked for.
-        package var lines: [String]
+        /// How much virtual time passed.
+        package var virtualSeconds: Int
 
         /// Whether it came to anything at all.
         package var triedSomething: Bool { acknowledgedCount > 0 && seenCount > 0 }
         package var answersCount: Int { answered.values.reduce(0, +) }
+    }
+
+    /// Who is told of a run as it goes, so that also one that comes to no end leaves something.
+    package struct Listener {
+        /// What clients asked, were told and saw, with faults and the broker's log.
+        var onEvent: (HistoryEvent) -> Void
+        /// What happened in the world.
+        var onLine: (String) -> Void
+
+        package init(onEvent: @escaping (HistoryEvent) -> Void, onLine: @escaping (String) -> Void) {
+            self.onEvent = onEvent
+            self.onLine = onLine
+        }
     }
 
     /// How much virtual time passes before nothing fails any more, where nobody wants less.
@@ -93,10 +106,10 @@ package final class SwarmWorld: @unchecked Sendable {
     var files: SimulatedFileSystem { host.files }
 
     package init(
-        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+        seed: UInt64, planted: PlantedBugs = [], listener: Listener? = nil, span: Interval = SwarmWorld.spanUsual
     ) throws {
         self.span = span
-        simulated = SimulatedWorld(seed: seed, keepsLines: keepsLines)
+        simulated = SimulatedWorld(seed: seed, onLine: listener?.onLine)
         var random = simulated.makeRandom("script")
         plan = SwarmPlan(&random)
         host = simulated.makeHost("broker", loops: plan.workload.contains(.severalLoops) ? 2 : 1)
@@ -109,7 +122,8 @@ package final class SwarmWorld: @unchecked Sendable {
         // what a coordinator ends by its clock waits for ever where that is turned back
         let clocks: [FaultKind] = [.clockBack, .clockDrift]
         transactors = SwarmTransactors(stage, mayAbandon: !plan.faults.contains { clocks.contains($0) })
-        sink = keepsLines ? LogNotes(stage.record) : SilentLog()
+        stage.record.onEvent = listener?.onEvent
+        sink = listener != nil ? LogNotes(stage.record) : SilentLog()
         var settings = [
             ("listeners", "PLAINTEXT://\(host.address):\(Self.port)"),
             ("log.dirs", plan.workload.contains(.moves) || random.chance(1, in: 2) ? "/data/a,/data/b" : "/data/a"),
@@ -144,9 +158,9 @@ package final class SwarmWorld: @unchecked Sendable {
 
     /// The whole run of a seed, judged.
     package static func run(
-        seed: UInt64, planted: PlantedBugs = [], keepsLines: Bool = false, span: Interval = SwarmWorld.spanUsual
+        seed: UInt64, planted: PlantedBugs = [], listener: Listener? = nil, span: Interval = SwarmWorld.spanUsual
     ) throws -> Report {
-        let world = try SwarmWorld(seed: seed, planted: planted, keepsLines: keepsLines, span: span)
+        let world = try SwarmWorld(seed: seed, planted: planted, listener: listener, span: span)
         defer { world.simulated.end() }
         world.run()
         for sentence in world.members.ledger.violations { world.record.broken(sentence) }
@@ -158,7 +172,7 @@ package final class SwarmWorld: @unchecked Sendable {
             acknowledgedCount: record.acknowledgedCount, seenCount: record.seenCount,
             damageDetectedCount: record.damageDetectedCount, livesCount: world.livesCount,
             gapsCount: record.gapsCount, transactionsCount: record.transactionsCount, resendsCount: record.resendsCount,
-            lines: world.simulated.recorded.lines)
+            virtualSeconds: Int(world.simulated.now.nanoseconds / 1_000_000_000))
     }
 
     private func run() {

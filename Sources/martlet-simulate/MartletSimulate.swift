@@ -5,53 +5,51 @@ import MartletReactor
 import MartletSwarm
 import MartletWire
 
-/// `martlet-simulate FIRST COUNT [twice=N] [history=FILE] [planted=NAME]`: runs seeds of the swarm, one line of JSON each. With
-/// `twice=N` every N-th is run a second time and must tell the same; with `history=FILE` what the (one) seed's clients
-/// were told
-/// is written there, and beside it, as FILE.world, what happened in the world. `scripts/simulate` drives it.
+/// `martlet-simulate FIRST COUNT [history=FILE] [planted=NAME]`: runs seeds of the swarm, one line of JSON each. With
+/// `history=FILE` what the (one) seed's clients were told is written there as it comes, and beside it, as FILE.world, what
+/// happens in the world. `scripts/simulate` drives it, and runs seeds again in other processes, which must tell the same.
 @main enum MartletSimulate {
+    private static let usage = "martlet-simulate FIRST COUNT [history=FILE] [planted=NAME]\n"
+
     static func main() {
         let arguments = Array(CommandLine.arguments.dropFirst())
         var options: [String: String] = [:]
         for argument in arguments.dropFirst(2) {
             let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
-            if parts.count == 2 { options[parts[0]] = parts[1] }
+            guard parts.count == 2, ["history", "planted"].contains(parts[0]) else { leave(usage) }
+            options[parts[0]] = parts[1]
         }
-        guard arguments.count >= 2, let first = UInt64(arguments[0]), let count = UInt64(arguments[1]), count > 0 else {
-            write("martlet-simulate FIRST COUNT [twice=N] [history=FILE] [planted=NAME]\n", to: 2)
-            exit(2)
-        }
+        guard arguments.count >= 2, let first = UInt64(arguments[0]), let count = UInt64(arguments[1]), count > 0,
+            count == 1 || options["history"] == nil
+        else { leave(usage) }
         let planted = options["planted"].map(Self.planted) ?? []
-        let every = options["twice"].flatMap { UInt64($0) } ?? 0
+        let listener = options["history"].map(Self.listener)
         var isSound = true
         for seed in first..<first + count {
             do {
-                let report = try SwarmWorld.run(seed: seed, planted: planted, keepsLines: options["history"] != nil)
-                var isSame: Bool?
-                if every > 0, seed % every == 0 {
-                    let again = try SwarmWorld.run(seed: seed, planted: planted)
-                    isSame = again.history == report.history && again.told == report.told
-                }
-                if let path = options["history"] { keep(report, at: path) }
-                isSound = isSound && report.verdicts.isEmpty && isSame != false
-                write(line(of: report, isSame: isSame) + "\n", to: 1)
+                let report = try SwarmWorld.run(seed: seed, planted: planted, listener: listener)
+                isSound = isSound && report.verdicts.isEmpty
+                write(line(of: report) + "\n", to: 1)
             } catch {
-                write("\(error)\n", to: 2)
-                exit(2)
+                leave("\(error)\n")
             }
         }
         exit(isSound ? 0 : 1)
     }
 
+    private static func leave(_ sentence: String) -> Never {
+        write(sentence, to: 2)
+        exit(2)
+    }
+
     private static func planted(_ name: String) -> PlantedBugs {
         guard let known = PlantedBugs.named.first(where: { $0.name == name }) else {
-            write("there is no bug \(name) to plant: \(PlantedBugs.named.map(\.name).joined(separator: ", "))\n", to: 2)
-            exit(2)
+            leave("there is no bug \(name) to plant, but: \(PlantedBugs.named.map(\.name).joined(separator: ", "))\n")
         }
         return known.bug
     }
 
-    private static func line(of report: SwarmWorld.Report, isSame: Bool?) -> String {
+    private static func line(of report: SwarmWorld.Report) -> String {
         let apis = report.answered.sorted { $0.key < $1.key }.map {
             JSONObject.Member(ApiKey(rawValue: $0.key)?.name ?? "\($0.key)", .int(Int64($0.value)))
         }
@@ -60,7 +58,8 @@ import MartletWire
         }
         let object = JSONObject([
             .init("seed", .int(Int64(report.seed))), .init("history", .string(String(report.history, radix: 16))),
-            .init("told", .string(String(report.told, radix: 16))), .init("same", isSame.map { .bool($0) } ?? .null),
+            .init("told", .string(String(report.told, radix: 16))),
+            .init("seconds", .int(Int64(report.virtualSeconds))),
             .init("events", .int(Int64(report.events.count))), .init("answers", .int(Int64(report.answersCount))),
             .init("acknowledged", .int(Int64(report.acknowledgedCount))), .init("seen", .int(Int64(report.seenCount))),
             .init("lives", .int(Int64(report.livesCount))), .init("damage", .int(Int64(report.damageDetectedCount))),
@@ -77,19 +76,25 @@ import MartletWire
         return JSONValue.object(object).text
     }
 
-    private static func keep(_ report: SwarmWorld.Report, at path: String) {
-        save(report.events.map(\.line), at: path)
-        save(report.lines, at: path + ".world")
+    /// Each line is in its file before anything else happens: also those before a trap.
+    private static func listener(_ path: String) -> SwarmWorld.Listener {
+        let (told, world) = (create(path), create(path + ".world"))
+        var worldLinesCount = 0
+        return SwarmWorld.Listener(
+            onEvent: { write($0.line + "\n", to: told) },
+            onLine: {
+                worldLinesCount += 1
+                if worldLinesCount <= worldLinesLimit { write($0 + "\n", to: world) }
+            })
     }
 
-    private static func save(_ lines: [String], at path: String) {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
-        guard descriptor >= 0 else {
-            write("\(path) cannot be written: \(String(cString: strerror(errno)))\n", to: 2)
-            exit(2)
-        }
-        defer { close(descriptor) }
-        write(lines.map { $0 + "\n" }.joined(), to: descriptor)
+    /// Of a world that does not come to its end.
+    private static let worldLinesLimit = 4_000_000
+
+    private static func create(_ path: String) -> Int32 {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { leave("\(path) cannot be written: \(String(cString: strerror(errno)))\n") }
+        return descriptor
     }
 
     private static func write(_ text: String, to descriptor: Int32) {
