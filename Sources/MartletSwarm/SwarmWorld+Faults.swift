@@ -71,7 +71,14 @@ extension SwarmWorld {
     /// Without its keeper, or any log directory, it can do nothing. No room is no reason: that comes again.
     var mayGiveUp: Bool { hurt.failed.contains(config.keeperDir) || hurt.failed.isSuperset(of: config.logDirs) }
 
+    /// At once, or while the broker starts next; how the life is to end after the burst, where it is to.
     private func hurtDisk(_ fault: FaultKind) -> LifeEnd? {
+        guard fault != .diskFull, random.chance(1, in: 4) else { return hurtDiskNow(fault) }
+        hurtsNextStart = { [unowned self] in _ = hurtDiskNow(fault) }
+        return random.chance(1, in: 2) ? .powerCut : .kill
+    }
+
+    private func hurtDiskNow(_ fault: FaultKind) -> LifeEnd? {
         let skip = random.below(16)
         let part = (config.logDirs.map { $0 + "/" } + ["/data/", "/data/keeper/", ".log", ".index"])
             .randomElement(using: &random)!

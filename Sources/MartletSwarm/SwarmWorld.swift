@@ -95,6 +95,8 @@ package final class SwarmWorld: @unchecked Sendable {
     var diskFaultsCount = 0
     /// The power is to go while the broker starts next.
     var cutsNextStart = false
+    /// What the disk is to do while the broker starts next.
+    var hurtsNextStart: (() -> Void)?
     /// Nothing is synced when it stops next.
     var failsNextStop = false
     private(set) var groups: [GroupMembers.Group] = []
@@ -206,14 +208,21 @@ package final class SwarmWorld: @unchecked Sendable {
             let isCut = cutsNextStart || (plan.faults.contains(.powerCutAtStart) && random.chance(1, in: 4))
             cutsNextStart = false
             if isCut, !stage.isCalm { host.powerCut(afterDiskOperations: random.below(40)) }
+            if !stage.isCalm { hurtsNextStart?() }
+            hurtsNextStart = nil
             life = BrokerLife(simulated, host, config, sink: sink)
-            switch life.start() {
+            let outcome = life.start()
+            takeArmed()
+            switch outcome {
             case .serves:
-                host.forgetCountdowns()
+                heal()
                 return true
             case .hung:
                 record.broken("the broker did not come to the end of its start")
                 return false
+            case .failed where mayGiveUp:
+                end(.kill)
+                continue
             case .failed(let sentence):
                 record.broken("the broker did not start: \(sentence)")
                 return false
