@@ -97,7 +97,8 @@ let package = Package(
         .target(
             name: "MartletFuzz",
             dependencies: [
-                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper", "MartletClient",
+                "MartletBasics", "MartletModel", "MartletWire", "MartletReactor", "MartletLog", "MartletKeeper", "MartletCluster",
+                "MartletBroker", "MartletClient", "MartletSimulation",
             ], path: "Fuzz/Targets", swiftSettings: strict, plugins: ["GenerateWire"]),
 
         tests("TidyTests", [], exclude: ["ratchet.txt"]),

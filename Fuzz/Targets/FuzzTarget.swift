@@ -29,9 +29,15 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case settings
     case json
     case arguments
+    /// A whole broker, and what a client sends it.
+    case handlers
+    /// What coordinators read of their partitions, and what they make of it.
+    case coordinators
+    /// Expressions that topics are subscribed to by.
+    case pattern
 
-    /// Reads the bytes as this target does.
-    package func run(_ bytes: UnsafeRawBufferPointer) {
+    /// Reads the bytes as this target does; `FuzzSession` does so for any target.
+    func run(_ bytes: UnsafeRawBufferPointer) {
         var input = FuzzInput(bytes)
         switch self {
         case .requests: fuzzRequest(bytes)
@@ -47,6 +53,9 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .settings: fuzzSettings(&input)
         case .json: fuzzJSON(&input)
         case .arguments: fuzzArguments(&input)
+        case .handlers: preconditionFailure("a broker lives longer than an input: a session has it")
+        case .coordinators: fuzzCoordinator(&input)
+        case .pattern: fuzzPattern(&input)
         }
     }
 }

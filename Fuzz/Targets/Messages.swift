@@ -5,7 +5,7 @@ import MartletWire
 
 /// The messages by their API's key; the list is generated from the schemas.
 private let requestsByKey = Dictionary(uniqueKeysWithValues: MessageList.requests.map { ($0.apiKey, $0) })
-private let answersByKey = Dictionary(uniqueKeysWithValues: MessageList.responses.map { ($0.apiKey, $0) })
+let answersByKey = Dictionary(uniqueKeysWithValues: MessageList.responses.map { ($0.apiKey, $0) })
 
 func fuzzRequest(_ frame: UnsafeRawBufferPointer) {
     var reader = ByteReader(frame)

@@ -1,18 +1,11 @@
 /// Writes, for tests, how to make a random value of every message that a version can say, and the list of them all.
 struct CatalogEmitter {
     let messages: [Message]
+    /// What gives fields their values.
+    var source = "SeededRandom"
 
     func emit(into out: inout SwiftText) {
-        for message in messages {
-            for structure in [message.root] + message.structures {
-                let isRoot = structure.name == message.name
-                let name = isRoot ? message.name : "\(message.name).\(structure.name)"
-                out.block("extension \(name)\(isRoot ? ": RandomMessage" : "")") { out in
-                    self.emitRandom(structure, message, into: &out)
-                }
-                out.line()
-            }
-        }
+        for message in messages { emitRandom(message, as: "RandomMessage", into: &out) }
         for (name, isWire) in [("wire", true), ("records", false)] {
             let listed = messages.filter { $0.kind.isWire == isWire }
             out.block("extension Catalog") { out in
@@ -24,10 +17,24 @@ struct CatalogEmitter {
     }
 
     func emitList(into out: inout SwiftText) {
+        for message in messages where message.kind != .response {
+            emitRandom(message, as: message.kind.isWire ? "DrawnMessage" : "DrawnRecord", into: &out)
+        }
         out.block("enum MessageList") { out in
-            self.emitList("requests", "WireMessage", messages.filter { $0.kind == .request }, into: &out)
+            self.emitList("requests", "DrawnMessage", messages.filter { $0.kind == .request }, into: &out)
             self.emitList("responses", "WireMessage", messages.filter { $0.kind == .response }, into: &out)
-            self.emitList("records", "VersionedRecord", messages.filter { !$0.kind.isWire }, into: &out)
+            self.emitList("records", "DrawnRecord", messages.filter { !$0.kind.isWire }, into: &out)
+        }
+    }
+
+    private func emitRandom(_ message: Message, as conformance: String, into out: inout SwiftText) {
+        for structure in [message.root] + message.structures {
+            let isRoot = structure.name == message.name
+            let name = isRoot ? message.name : "\(message.name).\(structure.name)"
+            out.block("extension \(name)\(isRoot ? ": " + conformance : "")") { out in
+                self.emitRandom(structure, message, into: &out)
+            }
+            out.line()
         }
     }
 
@@ -38,7 +45,7 @@ struct CatalogEmitter {
     }
 
     private func emitRandom(_ structure: Structure, _ message: Message, into out: inout SwiftText) {
-        out.block("static func random(version: Int16, using random: inout SeededRandom) -> Self") { out in
+        out.block("static func random(version: Int16, using random: inout \(source)) -> Self") { out in
             let fields = structure.fields.filter { !$0.versions.intersection(structure.reach).isEmpty }
             out.line("\(fields.isEmpty ? "let" : "var") value = Self()")
             for field in fields {

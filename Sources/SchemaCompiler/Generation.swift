@@ -45,7 +45,7 @@ package enum Generation {
     ///
     /// Writes Swift into the folder: for `wire`, one file an API and ApiKey.swift; for `records`, one file a record;
     /// for `catalog`, one file that makes random values of every message and lists them all, which only tests need; for
-    /// `list`, one file that lists them.
+    /// `list`, one file that lists them, and makes requests and records of a fuzzer's bytes.
     package static func run(_ arguments: [String]) -> Never {
         do {
             try generate(arguments)
@@ -86,7 +86,7 @@ package enum Generation {
             try Files.write(text, to: folder + "/RandomMessages.swift")
         case "list":
             let text = generated(["import MartletModel", "import MartletWire"]) { out in
-                CatalogEmitter(messages: schemas.flatMap(\.messages)).emitList(into: &out)
+                CatalogEmitter(messages: schemas.flatMap(\.messages), source: "FieldSource").emitList(into: &out)
             }
             try Files.write(text, to: folder + "/MessageList.swift")
         default: Files.fail("'\(arguments[1])' is nothing that can be generated")

@@ -8,12 +8,12 @@ import Testing
     private static let folder = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/") + "/Fuzz"
     private static let disk = RealDisk()
 
-    private func run(_ target: FuzzTarget, _ input: some Collection<UInt8>) {
+    private func run(_ session: FuzzSession, _ input: some Collection<UInt8>) {
         // memory of its own, that ends where the input does
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: input.count, alignment: 1)
         defer { bytes.deallocate() }
         bytes.copyBytes(from: input)
-        target.run(UnsafeRawBufferPointer(bytes))
+        session.run(UnsafeRawBufferPointer(bytes))
     }
 
     /// A packed corpus: of each input its size, an int32, and its bytes.
@@ -37,20 +37,28 @@ import Testing
             try Self.disk.contents("\(Self.folder)/Corpus/\(target.rawValue).pack"), "no corpus is kept for \(target)")
         let inputs = try inputs(packed)
         #expect(inputs.count > 10)
-        for input in inputs { run(target, input) }
+        let session = FuzzSession(target)
+        for input in inputs { run(session, input) }
+        session.end()
     }
 
     @Test(arguments: FuzzTarget.allCases)
     func `what once ended the process is read like anything else`(_ target: FuzzTarget) throws {
         let folder = "\(Self.folder)/Crashes/\(target.rawValue)"
         guard try Self.disk.status(folder) != nil else { return }
-        for name in try Self.disk.list(folder) { run(target, try #require(try Self.disk.contents("\(folder)/\(name)"))) }
+        for name in try Self.disk.list(folder) {
+            let session = FuzzSession(target)
+            run(session, try #require(try Self.disk.contents("\(folder)/\(name)")))
+            session.end()
+        }
     }
 
     @Test(arguments: FuzzTarget.allCases)
     func `no input at all, and zeros, are read`(_ target: FuzzTarget) {
+        let session = FuzzSession(target)
         for count in [0, 1, 2, 5, 64, 1000] {
-            for byte: UInt8 in [0, 1, 0x7F, 0x80, 0xFF] { run(target, [UInt8](repeating: byte, count: count)) }
+            for byte: UInt8 in [0, 1, 0x7F, 0x80, 0xFF] { run(session, [UInt8](repeating: byte, count: count)) }
         }
+        session.end()
     }
 }
