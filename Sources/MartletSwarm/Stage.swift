@@ -1,6 +1,5 @@
 package import MartletBasics
 import MartletChecker
-import MartletChecker
 import MartletModel
 package import MartletReactor
 package import MartletSimulation
