@@ -92,6 +92,7 @@ extension LogError {
 extension LogError: CustomStringConvertible {
     package var description: String {
         switch self {
+        case .storage(let cause) where passes: "\(cause)"
         case .storage(let cause):
             """
             \(cause). The log directory is taken offline: \
