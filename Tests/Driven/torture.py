@@ -8,7 +8,7 @@ from confluent import create
 import driving
 from driving import Broker, Skip, free_port, run_program, seeded, test, wait_until
 from torture_load import Ledger, PythonSender, Reader, Sender, judge, read_all
-from wire import Closed, Connection, values_in
+from wire import Closed, Connection, batch, produce, values_in
 
 SECONDS = int(os.environ.get("MARTLET_TORTURE_SECONDS", "45"))
 HERE = pathlib.Path(__file__).resolve().parent
@@ -511,5 +511,58 @@ def a_file_that_cannot_be_sent_takes_its_directory_offline():
         error, _, got = Connection(broker.port).fetch("sent", 0, 0)
         assert (error, values_in(got)) == (0, [(0, value)]), f"error {error}, {len(got)} bytes"
         broker.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+class Pipelining(threading.Thread):
+    """An idempotent producer with five batches in flight, which sends none after the first that fails."""
+
+    def __init__(self, broker, topic, partition, first):
+        super().__init__()
+        self.connection, self.place, self.first, self.next, self.errors = Connection(broker.port), (topic, partition), first, first, []
+
+    def run(self):
+        sent = self.first
+        with contextlib.suppress(Closed, OSError):
+            while True:
+                while sent < self.next + 5 and not self.errors:
+                    value = batch([b"%d" % sent], producer=(100 + self.place[1], 0, sent))
+                    self.connection.send(produce(*self.place, value, correlation=sent))
+                    sent += 1
+                number, answer = self.connection.receive()
+                error, _ = Connection.produced(answer)
+                if error:
+                    self.errors.append((number, error))
+                    if number + 1 == sent:
+                        break
+                else:
+                    self.next = number + 1
+        self.connection.close()
+
+
+@test
+def what_follows_a_write_that_failed_is_refused_as_it_was():
+    """Who is told that a batch is out of order, and not that the disk failed, takes a new epoch: what it sends again then, of other
+    partitions too, is no duplicate any more, although it was written."""
+    folder = tempfile.mkdtemp(prefix="martlet-faulty-")
+    try:
+        faulty, firsts = FaultyDisk(folder, "/log/"), [0] * 4
+        broker = Broker(environment=faulty.environment).start()
+        assert Connection(broker.port, timeout=30).create_topic("followed", 4) == 0
+        for _ in range(20):
+            producers = [Pipelining(broker, "followed", partition, first) for partition, first in enumerate(firsts)]
+            for producer in producers:
+                producer.start()
+            time.sleep(0.1)
+            faulty.set(bad_writes=1)
+            wait_until(lambda: not broker.is_running(), 15, what="the end of a broker whose only disk failed")
+            for producer in producers:
+                producer.join()
+            told = {error for producer in producers for _, error in producer.errors}
+            assert told <= {KAFKA_STORAGE_ERROR}, f"{[producer.errors for producer in producers]}"
+            firsts, broker.process = [producer.next for producer in producers], None
+            faulty.heal()
+            broker.start()
     finally:
         shutil.rmtree(folder)
