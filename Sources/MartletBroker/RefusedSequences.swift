@@ -7,7 +7,7 @@ package import MartletModel
 /// where the first of several batches in flight is refused (the partition is not open yet, its disk is full), and the
 /// second comes when it could be taken, the second would be: the first, sent again, would follow nothing that is known,
 /// and the producer would give up or write it behind its successor. What was refused here is awaited instead: until it
-/// has come, later batches of its producer are told that they are out of order, and are sent again behind it.
+/// has come, later batches of its producer are refused as it was, and are sent again behind it.
 ///
 /// Clients send again over the connection that told them, or in order over a new one, so nothing is to be known longer
 /// than a connection lives.
@@ -36,6 +36,7 @@ package struct RefusedSequences {
     private struct Awaited {
         var epoch: ProducerEpoch
         var sequence: ProducerSequence
+        var error: ErrorCode
     }
 
     private var awaited: [Place: Awaited] = [:]
@@ -45,14 +46,16 @@ package struct RefusedSequences {
     package var count: Int { awaited.count }
     var isEmpty: Bool { awaited.isEmpty }
 
-    /// Whether an earlier batch of the producer must come before this one.
-    package func precedes(_ header: BatchHeader, at place: Place) -> Bool {
-        guard let first = awaited[place], first.epoch == header.producerEpoch else { return false }
-        return ProducerSequence(header.baseSequence).isAfter(first.sequence)
+    /// What an earlier batch of the producer was refused with that must come before this one; none where none must.
+    package func refusal(before header: BatchHeader, at place: Place) -> ErrorCode {
+        guard let first = awaited[place], first.epoch == header.producerEpoch,
+            ProducerSequence(header.baseSequence).isAfter(first.sequence)
+        else { return .none }
+        return first.error
     }
 
     /// A batch was refused; the earliest of its producer's epoch is awaited.
-    package mutating func refused(_ header: BatchHeader, at place: Place) {
+    package mutating func refused(_ header: BatchHeader, _ error: ErrorCode, at place: Place) {
         let sequence = ProducerSequence(header.baseSequence)
         if let first = awaited[place], first.epoch == header.producerEpoch, !first.sequence.isAfter(sequence) { return }
         if awaited.count >= Self.limit, awaited[place] == nil {
@@ -60,7 +63,7 @@ package struct RefusedSequences {
             awaited = awaited.filter { $0.key.producer == place.producer }
             guard awaited.count < Self.limit else { return }
         }
-        awaited[place] = Awaited(epoch: header.producerEpoch, sequence: sequence)
+        awaited[place] = Awaited(epoch: header.producerEpoch, sequence: sequence, error: error)
     }
 
     /// A batch was taken: the log knows its producer.
@@ -81,15 +84,17 @@ extension Connection {
         if result.error == .none {
             refusedSequences.taken(at: place)
         } else if shared.refusedSequencesCount < RefusedSequences.loopLimit {
-            refusedSequences.refused(header, at: place)
+            refusedSequences.refused(header, result.error, at: place)
         }
         shared.refusedSequencesCount += refusedSequences.count - before
     }
 
-    /// Whether the batch may only be taken by a log that knows its producer.
-    func mustBeKnown(_ part: ProducePart, _ frame: UnsafeMutableRawBufferPointer, _ result: ProduceResult) -> Bool {
-        guard !refusedSequences.isEmpty, let header = sequenced(part, frame) else { return false }
-        return refusedSequences.precedes(header, at: place(of: part, result, header.producerID))
+    /// What an earlier batch was refused with that comes first; none as a rule.
+    func precedingRefusal(
+        _ part: ProducePart, _ frame: UnsafeMutableRawBufferPointer, _ result: ProduceResult
+    ) -> ErrorCode {
+        guard !refusedSequences.isEmpty, let header = sequenced(part, frame) else { return .none }
+        return refusedSequences.refusal(before: header, at: place(of: part, result, header.producerID))
     }
 
     func forgetSequences() {

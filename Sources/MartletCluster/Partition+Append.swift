@@ -24,9 +24,9 @@ package struct AppendRequest {
     package var transactions: (any TransactionVerifier)?
     /// A marker of a transaction whose end raises the producer's epoch.
     package var endsInNextEpoch = false
-    /// An earlier batch of the producer was refused and is to come again: where the log does not know the producer, this
-    /// one is not its first.
-    package var needsKnownProducer = false
+    /// What an earlier batch of the producer was refused with that is to come again: where the log does not know the producer,
+    /// this one is not its first.
+    package var precedingRefusal = ErrorCode.none
 
     package init(
         _ acknowledgement: Acknowledgement, owner: (any AppendOwner)?, token: AppendToken, deadline: Instant,
@@ -71,6 +71,8 @@ extension Partition {
             guard !isMoving else {
                 return .refused(.notLeaderOrFollower, "the replica is moved to another log directory just now")
             }
+            // the partition hears of it a little later
+            guard !directory.directory.isOffline else { return .refused(.kafkaStorageError, "its log directory is offline") }
             // min.insync.replicas beyond the number of replicas acts as that number: else such a topic could take nothing
             let needed = min(Int(config.minInsyncReplicas), leadership.replicas.count)
             if request.acknowledgement == .committed, leadership.inSyncReplicas.count < needed {
@@ -80,8 +82,10 @@ extension Partition {
                 let fault = verify(batches, verifier)
                 guard fault == .none else { return .refused(fault, "the transaction was not found in this partition") }
             }
-            if request.needsKnownProducer, !log.knowsSequences(of: BatchHeader(UnsafeRawBufferPointer(batches)).producerID) {
-                return .refused(.outOfOrderSequenceNumber, "an earlier batch of its producer was refused, and comes first")
+            if request.precedingRefusal != .none,
+                !log.knowsSequences(of: BatchHeader(UnsafeRawBufferPointer(batches)).producerID)
+            {
+                return .refused(request.precedingRefusal, Self.comesFirst)
             }
             let isFirst = !log.hasReservations
             do throws(LogError) {
@@ -100,9 +104,19 @@ extension Partition {
             } catch {
                 // a new segment may have met a full disk
                 if error.takesDirectoryOffline { directory.writeFailed(error, id) }
-                return .refused(error.code, "\(error)")
+                return refusal(error, request)
             }
         }
+    }
+
+    private static let comesFirst = "an earlier batch of its producer was refused, and comes first"
+
+    /// A batch behind one that was refused for a time is refused as that was: who is told that it is out of order may take
+    /// a new epoch, and what it sends again in that, of other partitions too, would no longer be known for duplicates.
+    private func refusal(_ error: LogError, _ request: AppendRequest) -> AppendStart {
+        guard error.code == .outOfOrderSequenceNumber else { return .refused(error.code, "\(error)") }
+        if request.precedingRefusal != .none { return .refused(request.precedingRefusal, Self.comesFirst) }
+        return .refused(directory.hasRefusedOfLate ? .kafkaStorageError : error.code, "\(error)")
     }
 
     private func wait(upTo end: Offset, _ request: AppendRequest) {

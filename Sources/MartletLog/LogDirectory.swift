@@ -87,6 +87,8 @@ package final class LogDirectory: @unchecked Sendable {
     private let lock = Lock()
     // Guarded by `lock`:
     private var offlineReason: LogError?
+    /// The same without the lock, for who asks with each append.
+    private let offline = Atomic<Bool>(false)
     private var isClosed = false
     private var meta: MetaProperties?
     /// One write of a small file at a time, for two would share a `.tmp`. Held while the disk works.
@@ -307,7 +309,7 @@ package final class LogDirectory: @unchecked Sendable {
 
     /// Why the directory can be used no more; nil while it can.
     package var reasonOffline: LogError? { lock.withLock { offlineReason } }
-    package var isOffline: Bool { reasonOffline != nil }
+    package var isOffline: Bool { offline.load(ordering: .acquiring) }
 
     /// The disk failed under the directory. The first reason stays. True for the first call, which has to tell
     /// everybody.
@@ -316,6 +318,7 @@ package final class LogDirectory: @unchecked Sendable {
         lock.withLock {
             guard offlineReason == nil else { return false }
             offlineReason = reason
+            offline.store(true, ordering: .releasing)
             return true
         }
     }

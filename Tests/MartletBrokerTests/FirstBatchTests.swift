@@ -35,8 +35,9 @@ import Testing
         try world.createTopic("t", partitions: 2)
         // in flight behind it, when the partition was opened
         client.send(produce("t", batch("b", 1), acks: -1, id: 1) + produce("t", batch("c", 2), acks: -1, id: 2))
-        #expect(try answer(client, 1, in: world).error == .outOfOrderSequenceNumber)
-        #expect(try answer(client, 2, in: world).error == .outOfOrderSequenceNumber)
+        // refused as it was: who hears of a wrong order takes another epoch, and may write twice
+        #expect(try answer(client, 1, in: world).error == .unknownTopicOrPartition)
+        #expect(try answer(client, 2, in: world).error == .unknownTopicOrPartition)
         for (place, value) in ["a", "b", "c"].enumerated() {
             client.send(produce("t", batch(value, Int32(place)), acks: -1, id: Int32(3 + place)))
             #expect(try answer(client, 3 + place, in: world) == Answer(error: .none, offset: Int64(place)))
@@ -70,11 +71,38 @@ import Testing
         client.send(produce("t", batch(large, 0), acks: -1, id: 0))
         #expect(try answer(client, 0, in: world).error == .kafkaStorageError)
         client.send(produce("t", batch("small", 1), acks: -1, id: 1))
-        #expect(try answer(client, 1, in: world).error == .outOfOrderSequenceNumber)
+        #expect(try answer(client, 1, in: world).error == .kafkaStorageError)
         files.capacityBytes = files.usedBytes + 4_000_000
         client.send(produce("t", batch(large, 0), acks: -1, id: 2) + produce("t", batch("small", 1), acks: -1, id: 3))
         #expect(try answer(client, 2, in: world) == Answer(error: .none, offset: 0))
         #expect(try answer(client, 3, in: world) == Answer(error: .none, offset: 1))
+    }
+
+    /// A producer that the log knows, whose second batch finds no room, with others in flight behind it.
+    @Test func ofThoseInFlightIsFollowedByWhatIsRefusedAsItWas() throws {
+        let world = try BrokerWorld()
+        try world.createTopic("t")
+        let files = world.host.files
+        let client = try world.connect()
+        client.send(produce("t", batch("a", 0), acks: -1, id: 0))
+        #expect(try answer(client, 0, in: world) == Answer(error: .none, offset: 0))
+        files.capacityBytes = files.usedBytes + 40_000
+        let large = String(repeating: "x", count: 100_000)
+        client.send(produce("t", batch(large, 1), acks: -1, id: 1))
+        #expect(try answer(client, 1, in: world).error == .kafkaStorageError)
+        for index in 2...3 {
+            client.send(produce("t", batch("small", Int32(index)), acks: -1, id: Int32(index)))
+            #expect(try answer(client, index, in: world).error == .kafkaStorageError)
+        }
+        files.capacityBytes = files.usedBytes + 4_000_000
+        for (place, value) in [large, "small", "small"].enumerated() {
+            client.send(produce("t", batch(value, Int32(1 + place)), acks: -1, id: Int32(4 + place)))
+            #expect(try answer(client, 4 + place, in: world) == Answer(error: .none, offset: Int64(1 + place)))
+        }
+        // long after that, a gap is one
+        world.simulated.run(for: .seconds(11))
+        client.send(produce("t", batch("b", 9), acks: -1, id: 7))
+        #expect(try answer(client, 7, in: world).error == .outOfOrderSequenceNumber)
     }
 
     @Test func isForgottenWithItsConnection() throws {
@@ -96,15 +124,16 @@ import Testing
         func place(_ producer: ProducerID, _ partition: Int32) -> RefusedSequences.Place {
             RefusedSequences.Place(topicID: .zero, topicName: "t", partition: partition, producer: producer)
         }
-        for partition in 0..<Int32(2 * RefusedSequences.limit) { refused.refused(header(1, 3), at: place(1, partition)) }
+        for partition in 0..<Int32(2 * RefusedSequences.limit) { refused.refused(header(1, 3), .kafkaStorageError, at: place(1, partition)) }
         #expect(refused.count == RefusedSequences.limit)
-        #expect(refused.precedes(header(1, 4), at: place(1, 0)))
+        #expect(refused.refusal(before: header(1, 4), at: place(1, 0)) == .kafkaStorageError)
         // the earliest counts
-        refused.refused(header(1, 1), at: place(1, 0))
-        refused.refused(header(1, 6), at: place(1, 0))
-        #expect(refused.precedes(header(1, 2), at: place(1, 0)) && !refused.precedes(header(1, 1), at: place(1, 0)))
+        refused.refused(header(1, 1), .kafkaStorageError, at: place(1, 0))
+        refused.refused(header(1, 6), .kafkaStorageError, at: place(1, 0))
+        #expect(refused.refusal(before: header(1, 2), at: place(1, 0)) == .kafkaStorageError)
+        #expect(refused.refusal(before: header(1, 1), at: place(1, 0)) == .none)
         // with another id a producer sends nothing of the one before
-        refused.refused(header(2, 0), at: place(2, 0))
-        #expect(refused.count == 1 && refused.precedes(header(2, 1), at: place(2, 0)))
+        refused.refused(header(2, 0), .notEnoughReplicas, at: place(2, 0))
+        #expect(refused.count == 1 && refused.refusal(before: header(2, 1), at: place(2, 0)) == .notEnoughReplicas)
     }
 }

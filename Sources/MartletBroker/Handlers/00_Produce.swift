@@ -65,7 +65,7 @@ extension Connection {
             var request = AppendRequest(
                 acknowledgement, owner: acknowledgement == .none ? nil : self, token: token, deadline: deadline,
                 transactions: transaction)
-            request.needsKnownProducer = mustBeKnown(part, frame, result)
+            request.precedingRefusal = precedingRefusal(part, frame, result)
             let progress = append(part, topic, frame, request, version: version, checked?[place], &result)
             noteSequence(part, frame, result)
             appended = appended || progress.refersToFrame
