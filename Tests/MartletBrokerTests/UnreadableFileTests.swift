@@ -22,7 +22,7 @@ import Testing
         let consumer = try world.connect()
         consumer.send(fetch("t", maxWaitMs: 0, id: 1))
         #expect(world.until(atMost: .seconds(5)) { world.sink.says("log directory offline") })
-        #expect(world.partition("t")?.hasFailed == true)
+        #expect(world.until(atMost: .seconds(5)) { world.partition("t")?.hasFailed == true })
         #expect(world.until(atMost: .seconds(5)) { consumer.hasEnded || !consumer.frames.isEmpty })
     }
 
@@ -31,7 +31,8 @@ import Testing
         let world = try world([String(repeating: "x", count: 200_000)])
         let consumer = try world.connect()
         let path = try #require(try world.host.disk.list("/data/t-0").first { $0.hasSuffix(".log") })
-        // the first piece is on its way
+        // the first piece is on its way, and no more of it
+        world.simulated.network.pipeBytesLimit = 16 << 10
         consumer.read(false)
         consumer.send(fetch("t", maxWaitMs: 0, id: 1))
         #expect(world.until { world.broker.outboxBytes > 0 })
