@@ -14,8 +14,9 @@ extension Connection {
     /// A frame of any request but Produce is at most so large: what one of 16 bytes a partition becomes in memory is a multiple
     /// of it, where a batch is not. `socket.request.max.bytes` may be lower.
     static let otherFrameLimit: Int32 = 16 << 20
-    /// A frame's size, and the key that tells what it is.
-    static let sizeAndKeyBytes = 6
+    /// A frame's size, and its request's key, version and number: before they are there Kafka waits for a frame of any size,
+    /// and so is done here.
+    static let frameHeadBytes = 12
     /// What the partitions of a produce request may take, besides their records: some 60,000 partitions.
     static let producePartsBytesLimit = 4 << 20
 

@@ -266,7 +266,7 @@ final class Connection: AppendOwner, MemoryWaiter, @unchecked Sendable {
             let size = Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: Int32.self))
             // of a large frame it must be known first what it is
             let isLarge = size > Self.otherFrameLimit && size <= broker.config.requestBytesLimit
-            guard left >= Self.sizeAndKeyBytes || !isLarge else {
+            guard left >= Self.frameHeadBytes || !isLarge else {
                 prefix = Array(bytes[at...])
                 return appended
             }

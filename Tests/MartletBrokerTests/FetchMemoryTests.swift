@@ -113,21 +113,24 @@ private func many(_ count: Int) -> [Wanted] { [Wanted](repeating: Wanted(), coun
     /// Frames beside Produce are at most sixteen megabytes: what they become in memory is a multiple.
     @Test func areRefusedByTheirSizeUnlessTheyProduce() throws {
         let world = try BrokerWorld()
-        func begin(_ key: Int16, _ size: Int32, pieces: Int) throws -> RawClient {
+        func begin(_ key: Int16, _ size: Int32, pieces: Int, headBytes: Int = 8) throws -> RawClient {
             let client = try world.connect()
             client.pieceSize = pieces
             var head = ByteBuffer()
             head.int32(size)
             head.int16(key)
-            client.send(head.array)
+            head.int16(4)
+            head.int32(1)
+            client.send(Array(head.array.prefix(4 + headBytes)))
             world.simulated.run(for: .milliseconds(50))
             return client
         }
-        for pieces in 1...6 {
+        for pieces in 1...12 {
             #expect(try begin(ApiKey.fetch.rawValue, 16 << 20 + 1, pieces: pieces).hasEnded)
             #expect(try begin(ApiKey.metadata.rawValue, 100 << 20, pieces: pieces).hasEnded)
             #expect(try !begin(ApiKey.fetch.rawValue, 16 << 20, pieces: pieces).hasEnded)
             #expect(try !begin(ApiKey.produce.rawValue, 100 << 20, pieces: pieces).hasEnded)
+            #expect(try !begin(ApiKey.metadata.rawValue, 100 << 20, pieces: pieces, headBytes: 2).hasEnded, "as with Kafka")
         }
         #expect(world.sink.says("for fetch, where 16777216 are the most for what is not Produce"))
     }
