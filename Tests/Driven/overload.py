@@ -269,20 +269,21 @@ def beside_fetches(name, broker, load, seconds):
         figures(name, memory, bystander)
 
 
+def one_client_that_names(count, version, what):
+    broker = Broker(KEPT).start()
+    request = fetch_of_many(version, "nowhere", 1000, count)
+    load = Aside(ask_again_and_again, broker.port, request, 2 * SECONDS)
+    beside_fetches(f"{what} {len(request) / MEGABYTE:.0f} MB", broker, load, 2 * SECONDS + 60)
+
+
 @test
 def one_client_whose_fetches_name_more_than_five_million_partitions():
-    broker = Broker(KEPT).start()
-    request = fetch_of_many(4, "nowhere", 1000, 5_600_000)
-    load = Aside(ask_again_and_again, broker.port, request, 2 * SECONDS)
-    beside_fetches(f"fetches of {len(request) / MEGABYTE:.0f} MB", broker, load, 2 * SECONDS + 60)
+    one_client_that_names(5_600_000, 4, "fetches of")
 
 
 @test
 def one_client_whose_sessions_begin_with_more_than_two_million_partitions():
-    broker = Broker(KEPT).start()
-    request = fetch_of_many(12, "nowhere", 1000, 2_700_000)
-    load = Aside(ask_again_and_again, broker.port, request, 2 * SECONDS)
-    beside_fetches(f"sessions that begin with {len(request) / MEGABYTE:.0f} MB", broker, load, 2 * SECONDS + 60)
+    one_client_that_names(2_700_000, 12, "sessions that begin with")
 
 
 @test
