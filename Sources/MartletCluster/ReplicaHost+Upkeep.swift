@@ -7,12 +7,14 @@ import MartletReactor
 /// orderly end.
 extension ReplicaHost {
     private static let timedCheckInterval = Interval.milliseconds(100)
+    private static let postponedCheckInterval = Interval.seconds(5)
 
     func startUpkeep() {
         repeatedly(Self.timedCheckInterval) { host in
             for unit in host.units { unit.timed.look(now: host.clock.now) }
             if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
+        repeatedly(Self.postponedCheckInterval) { host in if !host.postponed.isEmpty { host.onAvailability?() } }
         repeatedly(config.retentionCheckInterval, first: min(config.firstTaskDelay, config.retentionCheckInterval)) { host in
             host.applyRetention()
         }

@@ -27,13 +27,15 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     /// Those that could be opened, in the order of `log.dirs`.
     package private(set) var units: [LogDirectoryUnit] = []
     private(set) var brokerID: BrokerID = -1
+    /// Replicas that could not be opened, or made, for a reason that passes. `ReplicaHost+Upkeep.swift` has them ordered again.
+    var postponed: [TopicPartition: Postponement] = [:]
     /// Replicas that are being opened or stopped, and who waits to do so next, in order.
     private var changing: [TopicPartition: [UnsafeContinuation<Void, Never>]] = [:]
     var seeds: SeededRandom
     var isClosed = false
     // moves between log directories: `ReplicaHost+Move.swift`
     package var onReplacement: (() -> Void)?
-    package var onOffline: (() -> Void)?
+    package var onAvailability: (() -> Void)?
     /// Called once, on the first loop, when no log directory is left that can be used.
     package var onNothingLeft: ((String) -> Void)?
     var moves: [TopicPartition: ReplicaMove] = [:]
@@ -115,7 +117,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         return LogDirectoryUnit(directory, syncer: syncer, bulk: bulk, loop: host.loops[0], clock: clock, logger: logger) {
             [weak self] unit, error in self?.directoryFailed(unit, error)
         } onOffline: { [weak self] in
-            self?.onOffline?()
+            self?.onAvailability?()
         }
     }
 
@@ -201,6 +203,9 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
             topics.add(made)
         }
         partition.directory.opened(partitionID)
+        if postponed.removeValue(forKey: partitionID) != nil {
+            logger.info("a replica that waited for room is served", ("partition", partitionID.description))
+        }
         resumeMove(of: partition)
     }
 
@@ -245,106 +250,6 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
     }
 
-    private func open(_ id: TopicPartition, _ topicID: UUID, _ config: TopicConfig, isNew: Bool) async throws(LogError) -> Partition {
-        let (unit, isThere) = try place(of: id, isNew: isNew)
-        let folder = PartitionFolder(id)
-        let known = unit.beginOpening(id)
-        var parameters = LogParameters(
-            partition: id, folder: unit.path + "/" + folder.name, config: config, disk: host.disk, descriptors: descriptors,
-            clock: clock, logger: logger, cutDirectory: self.config.cutDir)
-        parameters.seed = seeds.next()
-        parameters.activity = activity
-        parameters.planted = host.planted
-        if isThere {
-            parameters.logStartOffset = known.logStart ?? 0
-            parameters.recoveryPoint = known.recoveryPoint ?? 0
-            parameters.wasClosedCleanly = known.isClean
-            parameters.durableLowerBound = known.durableBound
-            parameters.isBoundLost = !known.isClean && known.durableBound == nil && unit.directory.found.areBoundsLost
-            let wasCleaned = unit.cleanedUpTo(id) != nil || unit.directory.found.wasCleaned(id)
-            parameters.mayHaveGaps = parameters.mayHaveGaps || wasCleaned
-        }
-        unit.add(folder)
-        let stray = PartitionFolder(id, .stray, unique: host.randomBytes(16))
-        let opened = try await onBulk { [parameters, disk = host.disk, logger] () -> Result<LogHandover, LogError> in
-            do throws(LogError) {
-                if isThere, try !Self.isForeign(parameters, topicID, disk) {
-                    let log = try PartitionLog.open(parameters)
-                    try log.assign(topicID: topicID)
-                    return .success(LogHandover(log: log, highWatermark: known.highWatermark ?? 0))
-                }
-                if isThere {
-                    logger.warning(
-                        "a replica of another topic of the same name is put aside", ("folder", parameters.folder),
-                        ("as", stray.name))
-                    try Self.setAside(id, from: folder, as: stray, unit, disk)
-                }
-                // rows of an earlier topic of this name would be taken for its own at the next start
-                try unit.lower(id, to: nil)
-                var parameters = parameters
-                parameters.startAnew()
-                return .success(LogHandover(log: try PartitionLog.create(parameters, topicID: topicID), highWatermark: 0))
-            } catch {
-                return .failure(error)
-            }
-        }
-        let handover: LogHandover
-        do throws(LogError) { handover = try opened.get() } catch {
-            if error.takesDirectoryOffline { unit.writeFailed(error, id) }
-            // it was looked at, and left as it was
-            if case .oldFormat = error { unit.keep(id, known) }
-            throw error
-        }
-        let mark = unit.directory.durableOffsets.register(id, durable: handover.log.durableOffset)
-        return Partition(
-            id: id, topicID: topicID, log: handover.log, brokerID: brokerID, highWatermark: handover.highWatermark, directory: unit,
-            durableMark: mark, config: config, clock: clock, logger: logger)
-    }
-
-    /// The directory in which a replica lies, or is to be made.
-    private func place(of id: TopicPartition, isNew: Bool) throws(LogError) -> (unit: LogDirectoryUnit, isThere: Bool) {
-        let folder = PartitionFolder(id)
-        let holders = units.filter { !$0.directory.isOffline && $0.holds(folder) }
-        if holders.count > 1 {
-            let paths = holders.map { $0.path + "/" + folder.name }.joined(separator: " and ")
-            throw .refused(
-                .kafkaStorageError,
-                "\(id) lies in \(paths), and nothing says which is right: move one away, and start the broker again")
-        }
-        if let holder = holders.first { return (holder, true) }
-        let canLieElsewhere = units.count < config.logDirs.count || units.contains { $0.directory.isOffline }
-        guard let unit = emptiest(), isNew || !canLieElsewhere else {
-            throw .directoryOffline(
-                path: config.logDirs.joined(separator: ","),
-                reason: "\(id) is not in a directory that is usable, and may be in another")
-        }
-        return (unit, false)
-    }
-
-    /// Whether a folder that is there belongs to another topic of the same name, by its id. On a lane.
-    private static func isForeign(_ parameters: LogParameters, _ topicID: UUID, _ disk: any Disk) throws(LogError) -> Bool {
-        let path = parameters.folder + "/" + PartitionMetadata.fileName
-        guard let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path) }) else { return false }
-        // a damaged one says nothing, and is made anew when the log is opened
-        do throws(LogError) { return try PartitionMetadata.decode(bytes, path: path).topicID != topicID } catch { return false }
-    }
-
-    /// Takes a replica's folder out of use, durably. On a lane.
-    private static func setAside(
-        _ id: TopicPartition, from live: PartitionFolder, as name: PartitionFolder, _ unit: LogDirectoryUnit, _ disk: any Disk
-    ) throws(LogError) {
-        try unit.lower(id, to: nil)
-        try onDisk { () throws(SystemError) in
-            try disk.rename(unit.path + "/" + live.name, to: unit.path + "/" + name.name)
-            try disk.syncDirectory(unit.path)
-        }
-    }
-
-    /// The directory with the fewest replicas; of several the first in `log.dirs`.
-    private func emptiest() -> LogDirectoryUnit? {
-        units.filter { !$0.directory.isOffline }.min { $0.folderCount < $1.folderCount }
-    }
-
     package func stop(topic name: String, partition index: Int32, delete: Bool) async throws(LogError) {
         let id = TopicPartition(name, index)
         await beginChange(of: id)
@@ -352,6 +257,7 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         guard !isClosed else { throw .closed("the broker's log") }
         let live = PartitionFolder(id)
         cancelMove(of: id)
+        if delete { postponed[id] = nil }
         let topic = topics.table.topic(name)
         let partition = topic?.remove(index, forGood: delete)
         if let topic, topic.isEmpty { topics.remove(topic) }
@@ -395,22 +301,5 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
     /// Runs disk work on the lane for what takes long, and comes back to this loop.
     func onBulk<R: Sendable>(_ work: @escaping @Sendable () -> R) async throws(LogError) -> R {
         do throws(SystemError) { return try await bulk.run(on: host.loops[0], work) } catch { throw .storage(error) }
-    }
-}
-
-/// A log on its way from the lane that opened it to the partition that owns it: one thread has it at a time.
-struct LogHandover: @unchecked Sendable {
-    let log: PartitionLog
-    let highWatermark: Offset
-}
-
-extension LogParameters {
-    /// Nothing of what was known of a folder holds for one that is made anew.
-    fileprivate mutating func startAnew() {
-        logStartOffset = 0
-        recoveryPoint = 0
-        wasClosedCleanly = false
-        durableLowerBound = nil
-        mayHaveGaps = config.cleanupPolicy.contains(.compact)
     }
 }

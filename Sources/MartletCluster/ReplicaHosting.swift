@@ -93,8 +93,9 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
     /// Called when another `Partition` has taken the place of one, under the same leadership.
     var onReplacement: (() -> Void)? { get set }
-    /// Called when replicas went offline while the broker runs.
-    var onOffline: (() -> Void)? { get set }
+    /// Called when replicas went offline while the broker runs, and while some could not be opened for a reason that passes:
+    /// whoever decides about leaders is to order everything again, and sees from the answers which replicas can be had.
+    var onAvailability: (() -> Void)? { get set }
     /// In the order of `log.dirs`.
     func describeLogDirs() async -> [LogDirDescription]
     /// Begins to move a replica to another log directory, or takes the wish for a move back where it lies there already.
@@ -111,7 +112,7 @@ extension ReplicaHosting {
         get { nil }
         set {}
     }
-    package var onOffline: (() -> Void)? {
+    package var onAvailability: (() -> Void)? {
         get { nil }
         set {}
     }

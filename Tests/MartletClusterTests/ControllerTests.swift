@@ -156,6 +156,31 @@ import Testing
         #expect(cluster.waiting(for: 1).first == "lead t-0=2/1 t-1=2/1", "it registered anew: perhaps the disk is whole again")
     }
 
+    @Test func aReplicaThatIsServedAfterAllLeadsAgain() {
+        let (one, two) = (TopicPartition("t", 0), TopicPartition("t", 1))
+        var cluster = Cluster.ofThree([Cluster.topic("t", [[1], [2, 1]])])
+        cluster.answerAll(broken: [(1, one), (1, two)])
+        #expect([0, 1].map { cluster.told("t", $0) } == ["-1/1/[1]", "2/1/[2]"])
+        cluster.handle(.replicasFailed(1))
+        #expect(cluster.waiting(for: 1).first == "lead t-0=-1/1 t-1=2/1", "it is asked how it is with them")
+        cluster.answerAll(broken: [(1, one), (1, two)])
+        #expect([0, 1].map { cluster.told("t", $0) } == ["-1/1/[1]", "2/1/[2]"], "as before")
+        cluster.handle(.replicasFailed(1))
+        cluster.answerAll(broken: [(1, two)])
+        #expect([0, 1].map { cluster.told("t", $0) } == ["1/2/[1]", "2/1/[2]"], "the only one that there is")
+        #expect(cluster.state.isOnline(1, one) && !cluster.state.isOnline(1, two))
+        cluster.handle(.replicasFailed(1))
+        let (broker, request) = cluster.sent.removeFirst()
+        cluster.sent = []
+        cluster.handle(.answered(by: broker, request, Cluster.success(request)))
+        #expect(cluster.told("t", 1) == "2/1/[2]", "who leads stays")
+        let told = cluster.sent.compactMap { sent -> [BrokerID]? in
+            guard case .updateMetadata(let news) = sent.request else { return nil }
+            return news.topicStates.flatMap(\.partitionStates).first { $0.partitionIndex == 1 }?.offlineReplicas
+        }
+        #expect(told == [[], [], []], "everybody hears that it is back")
+    }
+
     // MARK: Deletion
 
     @Test func aDeletedTopicGoesFromEverybodysSightThenFromTheirDisksThenFromTheTree() {

@@ -38,7 +38,7 @@ import Testing
         let broker = try damaged()
         defer { broker.world.end() }
         var told = 0
-        broker.replicas.onOffline = { told += 1 }
+        broker.replicas.onAvailability = { told += 1 }
         for index in [0, 1] as [Int32] { try broker.apply(index, epoch: 1) }
         let found = fetch(broker, 0)
         broker.world.run(for: .milliseconds(10))

@@ -61,12 +61,12 @@ extension ControllerState {
         for id in came { tellEverything(id, &plan) }
     }
 
-    /// All that a broker has to know: who is there, who leads what, which replicas it has, which it is to delete.
+    /// All that a broker has to know: who is there, who leads what, which replicas it has, which it is to delete. Also of
+    /// replicas that are offline: its answer says whether they still are.
     mutating func tellEverything(_ id: BrokerID, _ plan: inout ControllerPlan) {
         plan.informsCompletely.insert(id)
         for partition in servedPartitions {
-            guard let facts = facts(partition), facts.state != nil, facts.replicas.contains(id), isOnline(id, partition)
-            else { continue }
+            guard let facts = facts(partition), facts.state != nil, facts.replicas.contains(id) else { continue }
             plan.tell(partition, [id], isNew: false)
         }
         for name in deletions.keys.sorted() { stop(name, on: id, &plan) }
@@ -101,18 +101,22 @@ extension ControllerState {
     private mutating func took(
         _ broker: BrokerID, _ request: LeaderAndIsrRequest, _ response: LeaderAndIsrResponse, _ plan: inout ControllerPlan
     ) {
-        var failed: [TopicPartition] = []
+        var failed: [TopicPartition] = [], back: [TopicPartition] = []
         for topic in response.topics {
             guard let name = request.topicStates.first(where: { $0.topicID == topic.topicID })?.topicName else { continue }
             for partition in topic.partitionErrors {
                 let id = TopicPartition(name, partition.partitionIndex)
                 switch partition.errorCode {
                 // it has that epoch already: the same request, sent again
-                case .none, .staleControllerEpoch: break
+                case .none, .staleControllerEpoch: if offlineReplicas[broker]?.remove(id) != nil { back.append(id) }
                 case .kafkaStorageError, .inconsistentTopicID: failed.append(id)
                 default: plan.warnings.append("broker \(broker) did not take \(id): \(partition.errorCode)")
                 }
             }
+        }
+        for id in back.sorted() where !isBeingDeleted(id.topic) && facts(id) != nil {
+            plan.metadata.insert(id)
+            elect(id, &plan)
         }
         let known = offlineReplicas[broker, default: []]
         let news = failed.filter { !known.contains($0) && !isBeingDeleted($0.topic) && facts($0) != nil }.sorted()

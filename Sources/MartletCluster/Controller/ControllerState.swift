@@ -102,7 +102,7 @@ package enum ControllerEvent: Sendable {
     case answered(by: BrokerID, ControllerRequest, ControllerResponse)
     /// More requests waited for a broker than may, and were dropped: it is to be told everything.
     case fellBehind(BrokerID)
-    /// The broker says that replicas of it went offline: its answers tell which.
+    /// The broker says that replicas of it went offline, or may be back: its answers tell which.
     case replicasFailed(BrokerID)
 }
 
@@ -159,7 +159,8 @@ package struct ControllerState: Sendable {
     package internal(set) var topics: [String: TopicFacts] = [:]
     /// Topics that are being deleted, with all of their replicas.
     var deletions: [String: [DoomedReplica]] = [:]
-    /// Replicas whose log directory failed, by broker; until that broker registers anew.
+    /// Replicas that could not be served, by broker: their log directory failed, or had no room; until that broker serves them
+    /// after all, or registers anew.
     var offlineReplicas: [BrokerID: Set<TopicPartition>] = [:]
 
     package init(brokerID: BrokerID, epoch: Int32) {
@@ -193,7 +194,7 @@ package struct ControllerState: Sendable {
     func broker(_ id: BrokerID) -> LiveBroker? { brokers.first { $0.id == id } }
 
     /// Whether the replica can serve: its broker is there and its log directory works.
-    func isOnline(_ broker: BrokerID, _ partition: TopicPartition) -> Bool {
+    package func isOnline(_ broker: BrokerID, _ partition: TopicPartition) -> Bool {
         isAlive(broker) && offlineReplicas[broker]?.contains(partition) != true
     }
 

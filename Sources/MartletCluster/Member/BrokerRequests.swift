@@ -123,8 +123,9 @@ package final class BrokerRequests: @unchecked Sendable {
     private func reportMissing(_ wanted: [Wanted]) {
         let table = replicas.topics.table
         let unopened = wanted.filter {
-            !$0.state.isNew && leaderEpochs[TopicPartition($0.name, $0.state.partitionIndex)] == nil
-                && table.topic($0.name)?.partition($0.state.partitionIndex) == nil
+            guard !$0.state.isNew, leaderEpochs[TopicPartition($0.name, $0.state.partitionIndex)] == nil else { return false }
+            guard let topic = table.topic($0.name) else { return true }
+            return topic.partition($0.state.partitionIndex) == nil && !topic.hasFailed($0.state.partitionIndex)
         }
         guard !unopened.isEmpty else { return }
         let folders = replicas.foundReplicas
@@ -159,12 +160,14 @@ package final class BrokerRequests: @unchecked Sendable {
         let assignment = PartitionLeadership.Assignment(
             leader: state.leader, leaderEpoch: state.leaderEpoch, partitionEpoch: state.partitionEpoch,
             replicas: state.replicas, inSyncReplicas: state.isr)
+        let hasFailed = replicas.topics.table.topic(wanted.name)?.hasFailed(state.partitionIndex) == true
         do throws(LogError) {
             try await replicas.apply(
                 topic: wanted.name, id: wanted.id, config: wanted.config, partition: state.partitionIndex,
                 assignment: assignment, isNew: state.isNew)
         } catch {
-            logger.error("a replica cannot be served", ("partition", id.description), ("reason", "\(error)"))
+            // one that is tried again has been told of
+            if !hasFailed { logger.error("a replica cannot be served", ("partition", id.description), ("reason", "\(error)")) }
             return .kafkaStorageError
         }
         leaderEpochs[id] = state.leaderEpoch

@@ -66,6 +66,8 @@ package final class ClusterMember: @unchecked Sendable {
     package var followListeners: ((BrokerConfig) -> [BrokerEndpoint])?
     private(set) var isClosed = false
     private var isRejoining = false
+    private var mustTellController = false
+    private var isTellingController = false
 
     /// Topics whose folders were found though the tree does not know them; they are left alone, and their names are not
     /// given again.
@@ -123,21 +125,32 @@ package final class ClusterMember: @unchecked Sendable {
             guard let self else { return }
             for observer in imageObservers { observer() }
         }
-        replicas.onOffline = { [weak self] in self?.replicasWentOffline() }
+        replicas.onAvailability = { [weak self] in self?.tellController() }
     }
 
-    /// The controller hears of it from the tree, asks for everything, and learns from the answers which they are.
-    private func replicasWentOffline() {
+    /// Replicas went offline, or may be back: the controller hears of it from the tree, orders everything again, and learns
+    /// from the answers which they are.
+    private func tellController() {
+        mustTellController = true
+        guard !isTellingController else { return }
+        isTellingController = true
         loop.spawn { [self] in
-            while !isClosed {
+            var hasComplained = false
+            defer { isTellingController = false }
+            while !isClosed, mustTellController {
                 if let session, session.state == .connected {
+                    mustTellController = false
                     do throws(KeeperError) {
                         _ = try await session.create(
                             "\(ClusterPath.directoryFailures)/\(ClusterPath.directoryFailurePrefix)",
                             DirectoryFailureNode(broker: brokerID).bytes, .persistentSequential)
-                        return
+                        continue
                     } catch {
-                        logger.warning("the controller cannot be told of offline replicas yet", ("reason", "\(error)"))
+                        mustTellController = true
+                        if !hasComplained {
+                            logger.warning("the controller cannot be told of its broker's replicas yet", ("reason", "\(error)"))
+                        }
+                        hasComplained = true
                     }
                 }
                 await loop.sleep(for: Self.rejoinDelay)
