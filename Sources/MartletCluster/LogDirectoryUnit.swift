@@ -34,8 +34,6 @@ struct ClosedReplica: Equatable {
 package final class LogDirectoryUnit: @unchecked Sendable {
     /// The same complaint is made at most this often while a disk is full.
     private static let complaintInterval = Interval.seconds(10)
-    /// For so long after a refusal batches may come that were sent before their producers knew of it.
-    private static let refusalInterval = Interval.seconds(10)
 
     package let directory: LogDirectory
     package let syncer: Syncer
@@ -57,7 +55,6 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private let lock = Lock()
     // guarded by the lock:
     private var lastComplaint: Instant?
-    private var lastRefusal: Instant?
     private var hasMovedLogStart = false
     private var hasFailed = false
     private var willTellOffline = false
@@ -241,19 +238,12 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     /// when there is room; so is a process that has no descriptor left. Anything else takes the directory offline.
     func writeFailed(_ error: LogError, _ partition: TopicPartition) {
         guard error.passes else { return failed(error) }
-        lock.withLock { lastRefusal = clock.now }
         guard error.isFullDisk else {
             return complain("no file can be opened: produce requests are refused", error, ("partition", partition.description))
         }
         complain(
             "the disk is full: produce requests are refused until there is room; free some, or lower retention.bytes or retention.ms",
             error, ("partition", partition.description))
-    }
-
-    /// Whether batches were refused of late that their producers send again, and what they had in flight behind them may still
-    /// come.
-    var hasRefusedOfLate: Bool {
-        lock.withLock { lastRefusal.map { clock.now - $0 < Self.refusalInterval } ?? false }
     }
 
     private func complain(_ message: String, _ error: LogError, _ field: (String, String)? = nil) {

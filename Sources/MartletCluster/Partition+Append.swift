@@ -111,12 +111,12 @@ extension Partition {
 
     private static let comesFirst = "an earlier batch of its producer was refused, and comes first"
 
-    /// A batch behind one that was refused for a time is refused as that was: who is told that it is out of order may take
-    /// a new epoch, and what it sends again in that, of other partitions too, would no longer be known for duplicates.
+    /// A batch behind one that was refused for a time is refused as that was: `UnwrittenProducers` tells why.
     private func refusal(_ error: LogError, _ request: AppendRequest) -> AppendStart {
-        guard error.code == .outOfOrderSequenceNumber else { return .refused(error.code, "\(error)") }
-        if request.precedingRefusal != .none { return .refused(request.precedingRefusal, Self.comesFirst) }
-        return .refused(directory.hasRefusedOfLate ? .kafkaStorageError : error.code, "\(error)")
+        guard error.code == .outOfOrderSequenceNumber, request.precedingRefusal != .none else {
+            return .refused(error.code, "\(error)")
+        }
+        return .refused(request.precedingRefusal, Self.comesFirst)
     }
 
     private func wait(upTo end: Offset, _ request: AppendRequest) {

@@ -19,7 +19,7 @@ package import MartletModel
 package struct ProducerStateTable: Sendable {
     /// 4 MB a partition at the most, for one that has seen so many producers within `producer.id.expiration.ms`.
     package static let defaultProducerLimit = 20_000
-    /// Of producers whose first batches were not written so many are remembered, those of late.
+    /// Of producers whose batches were not written so many are remembered, those of late.
     package static let unwrittenLimit = 256
 
     package enum Verdict: Equatable, Sendable {
@@ -43,7 +43,7 @@ package struct ProducerStateTable: Sendable {
 
     var transactions = TransactionList()
     var undo = ProducerUndo()
-    /// Producers that are not known because the write of their first batches failed.
+    /// Which batches are to come again, because their write failed.
     var unwritten = UnwrittenProducers()
 
     package init(producerLimit: Int = ProducerStateTable.defaultProducerLimit) {
@@ -70,11 +70,7 @@ package struct ProducerStateTable: Sendable {
         }
         let isFull = transactions.openCount >= producerLimit
         guard let entry = entry(of: header.producerID) else {
-            if origin == .client, unwritten.precede(header) {
-                return .refused(
-                    .outOfOrderSequenceNumber,
-                    "producer \(header.producerID) sent sequence \(header.baseSequence), but its first batch was not written")
-            }
+            if origin == .client, unwritten.precede(header) { return behindUnwritten(header) }
             return isFull ? noRoom(for: header.producerID) : .accepted
         }
         if origin == .client, entry.epoch == header.producerEpoch,
@@ -124,11 +120,18 @@ package struct ProducerStateTable: Sendable {
         if header.producerEpoch == entry.epoch ? entry.follows(header.baseSequence) : header.baseSequence == 0 {
             return nil
         }
+        if unwritten.precede(header) { return behindUnwritten(header) }
         let expected =
             header.producerEpoch == entry.epoch
             ? "after \(entry.last.lastSequence)" : "at the start of epoch \(header.producerEpoch)"
         return .refused(
             .outOfOrderSequenceNumber, "producer \(header.producerID) sent sequence \(header.baseSequence) \(expected)")
+    }
+
+    private func behindUnwritten(_ header: BatchHeader) -> Verdict {
+        .refused(
+            .kafkaStorageError,
+            "producer \(header.producerID) sent sequence \(header.baseSequence), but a batch before it could not be written")
     }
 
     private func staleEpoch(_ header: BatchHeader, _ entry: ProducerEntry) -> Verdict {
@@ -152,6 +155,7 @@ package struct ProducerStateTable: Sendable {
         let lastOffset = baseOffset + Int64(header.lastOffsetDelta)
         nextOffset = lastOffset + 1
         guard header.hasProducer, !header.isControl else { return }
+        unwritten.remove(header.producerID)
         let slot = openSlot(
             for: header.producerID, epoch: header.producerEpoch, timestamp: header.maxTimestamp, at: lastOffset)
         let batch = ProducerBatch(
@@ -291,7 +295,6 @@ package struct ProducerStateTable: Sendable {
             remove(Int(oldestIdle))
         }
         if undo.isRecording { undo.record(producer, nil) }
-        unwritten.remove(producer)
         return insert(ProducerEntry(producer, epoch: epoch, timestamp: timestamp, at: offset))
     }
 

@@ -59,9 +59,10 @@ struct ProducerUndo: Sendable {
     }
 }
 
-/// Producers whose first batches were taken back because their write failed. A log takes any sequence for the first of a
-/// producer that it does not know; of these it knows which batch comes first. Batches that were in flight behind it are
-/// out of order until it has been sent again.
+/// Of producers whose batches were taken back because their write failed, the first of these. What was in flight behind it
+/// is refused for the same reason until it has been sent again: who is told that it is out of order instead may take
+/// another epoch, and what it sends again in that, of other partitions too, would no longer be known for duplicates. A log that
+/// does not know a producer would even take any sequence for its first.
 struct UnwrittenProducers: Sendable {
     private struct First {
         var producerID: ProducerID
@@ -114,9 +115,9 @@ extension ProducerStateTable {
             return false
         }
         for (producer, before) in undone {
-            // newest first, so that of a new producer's batches the first is left here
-            if before == nil, let entry = entry(of: producer), entry.batchCount > 0 {
-                unwritten.add(producer, entry.epoch, firstSequence: entry.oldest.firstSequence)
+            // newest first, so that the first of a producer's batches is what is left here
+            if let entry = entry(of: producer), entry.batchCount > 0, entry.last.lastOffset != before?.last.lastOffset {
+                unwritten.add(producer, entry.epoch, firstSequence: entry.last.firstSequence)
             }
             put(producer, before)
         }

@@ -267,14 +267,14 @@ import Testing
         #expect(p.send(3, 0) == [0, 2])
         #expect(p.send(4, 6, origin: .coordinator) == [0, 3])
         #expect(p.table.restore(savepoint) == true)
-        #expect(p.send(3, 0) == [Int64(ErrorCode.outOfOrderSequenceNumber.rawValue), -1], "in flight behind it")
+        #expect(p.send(3, 0) == [Int64(ErrorCode.kafkaStorageError.rawValue), -1], "in flight behind it")
         #expect(p.send(3, 8, epoch: 1) == [0, 0], "another epoch is none of it")
         #expect(p.send(5, 8) == [0, 1], "nor is another producer")
         var again = Partition()
         let before = again.table.savepoint()
         #expect(again.send(3, 5) == [0, 0])
         #expect(again.table.restore(before) == true)
-        #expect(again.send(3, 6) == [Int64(ErrorCode.outOfOrderSequenceNumber.rawValue), -1])
+        #expect(again.send(3, 6) == [Int64(ErrorCode.kafkaStorageError.rawValue), -1])
         #expect(again.send(3, 5) == [0, 0])
         #expect(again.send(3, 6) == [0, 1])
     }
@@ -287,8 +287,38 @@ import Testing
             #expect(p.table.restore(savepoint) == true)
         }
         let refused = p.send(1, 1)
-        #expect(refused[0] == Int64(ErrorCode.outOfOrderSequenceNumber.rawValue))
+        #expect(refused[0] == Int64(ErrorCode.kafkaStorageError.rawValue))
         #expect(p.send(0, 1) == [0, 0])
+    }
+
+    @Test func ofAProducerThatIsKnownTheFirstBatchThatWasNotWrittenIsAwaited() {
+        let storage = Int64(ErrorCode.kafkaStorageError.rawValue), order = Int64(ErrorCode.outOfOrderSequenceNumber.rawValue)
+        var p = Partition()
+        for producer in [1, 2] as [ProducerID] { _ = p.send(producer, 0) }
+        let savepoint = p.table.savepoint()
+        #expect(p.send(1, 1, count: 2) == [0, 2])
+        #expect(p.send(1, 3) == [0, 4])
+        #expect(p.send(2, 0, epoch: 1) == [0, 5])
+        #expect(p.table.restore(savepoint) == true)
+        #expect(p.send(1, 3) == [storage, -1], "in flight behind it")
+        #expect(p.send(1, 9) == [storage, -1], "whatever it is")
+        #expect(p.send(1, 0) == [0, 0], "what was written before is a duplicate")
+        #expect(p.send(2, 1, epoch: 1) == [storage, -1], "the first of another epoch was not written")
+        #expect(p.send(2, 5) == [order, -1], "a gap in the epoch that is known")
+        #expect(p.send(1, 1, count: 2) == [0, 2], "sent again")
+        #expect(p.send(1, 9) == [order, -1], "a gap is one again")
+        #expect(p.send(1, 3) == [0, 4])
+        #expect(p.send(2, 0, epoch: 1) == [0, 5])
+        #expect(p.send(2, 1, epoch: 1) == [0, 6])
+    }
+
+    @Test func aMarkerThatWasNotWrittenLetsNoBatchWait() {
+        var p = Partition()
+        _ = p.send(1, 0, transactional: true)
+        let savepoint = p.table.savepoint()
+        _ = p.end(1, .commit)
+        #expect(p.table.restore(savepoint) == true)
+        #expect(p.send(1, 5, transactional: true) == [Int64(ErrorCode.outOfOrderSequenceNumber.rawValue), -1])
     }
 
     @Test func aFailedMarkerLeavesTheTransactionOpen() {
