@@ -22,7 +22,7 @@ final class FetchUnderway: @unchecked Sendable {
     private var hosted: [Partition?]
     /// Targets whose replica here could not be opened.
     private var failed: Set<Int> = []
-    /// What `hosted` was found in.
+    /// What `hosted` was found in; 0 before the first look.
     private var tableGeneration: UInt64 = 0
     private let watch: FetchWatch
     /// The watches of a fetch without a session; a session keeps its own.
@@ -81,8 +81,6 @@ final class FetchUnderway: @unchecked Sendable {
         self.isFull = isFull
         self.targets = targets
         hosted = []
-        // one that is put off looks at nothing
-        if charged > 0 || targets.count <= FetchMemory.freeCount { resolve() }
     }
 
     deinit { connection.broker.fetchMemory.releaseFetch(charged) }
