@@ -81,7 +81,7 @@ private final class MemoryFile: DiskFile, @unchecked Sendable {
         self.bytes = bytes
     }
 
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+    func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
         precondition(offset >= 0, "a file is read from a place in it")
         let count = max(0, min(buffer.count, bytes.count - Int(offset)))
         if count > 0 {
@@ -92,11 +92,11 @@ private final class MemoryFile: DiskFile, @unchecked Sendable {
         return count
     }
 
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
-        try read(into: buffer, at: offset)
+    func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
+        try readSome(into: buffer, at: offset)
     }
 
-    func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError) {
+    func writeSome(_ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64) throws(SystemError) -> Int {
         precondition(offset >= 0, "a file is written at a place in it")
         var place = Int(offset)
         for piece in pieces {
@@ -104,6 +104,7 @@ private final class MemoryFile: DiskFile, @unchecked Sendable {
             bytes.replaceSubrange(place..<place + piece.count, with: piece)
             place += piece.count
         }
+        return place - Int(offset)
     }
 
     func sync() throws(SystemError) {}

@@ -43,15 +43,20 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         if let fault = try admit(operation, writes: writes) { throw disk.error(fault, operation, path) }
     }
 
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+    func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
         try begin(.read)
         guard !isUnreadable(buffer.count, at: offset) else { throw disk.error(.inputOutput, .read, path) }
         files.spend(files.readLatency)
         if inode.content.isCold(buffer.count, at: offset) { files.coldReadsCount += 1 }
-        return inode.content.read(into: buffer, at: offset)
+        return inode.content.read(into: part(of: buffer), at: offset)
     }
 
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
+    /// Of a buffer what one call fills.
+    private func part(of buffer: UnsafeMutableRawBufferPointer) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(files.movedCount(of: buffer.count)))
+    }
+
+    func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
         try begin(.read)
         // damaged sectors never get into the cache
         if isUnreadable(buffer.count, at: offset) { return nil }
@@ -60,7 +65,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
             return nil
         }
         if files.evictionOneIn > 0, files.random.chance(1, in: files.evictionOneIn) { return nil }
-        return inode.content.read(into: buffer, at: offset)
+        return inode.content.read(into: part(of: buffer), at: offset)
     }
 
     private func isUnreadable(_ count: Int, at offset: Int64) -> Bool {
@@ -68,17 +73,18 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         return inode.unreadable.contains { $0.overlaps(offset..<(offset + Int64(count))) }
     }
 
-    func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError) {
+    func writeSome(_ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64) throws(SystemError) -> Int {
         precondition(offset >= 0, "a file is written from its beginning on")
         let fault = try admit(.write, writes: true)
         var room = files.roomBytes(inode, at: offset)
         let total = pieces.reduce(into: Int64(0)) { $0 += Int64($1.count) }
         var failure = fault
-        if fault == nil, total > room {
+        if fault == nil, total > 0, room <= 0 {
             failure = .noSpace
             files.foundNoRoom(.write, path)
         }
-        if fault != nil { room = min(max(room, 0), Int64.random(in: 0...total, using: &files.random)) }
+        room = min(max(room, 0), fault != nil ? Int64.random(in: 0...total, using: &files.random) : Int64(files.movedCount(of: Int(total))))
+        let moved = Int(min(room, total))
         files.spend(files.writeLatency)
         var digest = inode.number
         files.resizing(inode, at: disk.wallMilliseconds) { inode in
@@ -93,6 +99,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         }
         disk.note(.write, digest)
         if let failure { throw disk.error(failure, .write, path) }
+        return moved
     }
 
     func sync() throws(SystemError) {

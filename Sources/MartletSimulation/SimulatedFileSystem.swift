@@ -80,6 +80,8 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     package var capacityBytes: Int64 = 1 << 40
     /// One in this many reads of the page cache finds that the page has just been evicted; 0 for none.
     package var evictionOneIn = 64
+    /// One in this many reads and writes moves fewer bytes than it was asked to, as the system may; 0 for none.
+    package var shortOneIn = 0
     /// A process cannot have more open files than this.
     package var openFilesLimit = 100_000
     /// Told of each call that runs into a fault, or finds no room.
@@ -87,6 +89,8 @@ package final class SimulatedFileSystem: @unchecked Sendable {
     /// How many calls took time, and how many reads found something that was not in the page cache.
     package private(set) var timedCallsCount = 0
     package internal(set) var coldReadsCount = 0
+    /// How many reads and writes moved fewer bytes than they were asked to.
+    package private(set) var shortTransfersCount = 0
 
     package let name: String
     package private(set) var usedBytes: Int64 = 0
@@ -181,6 +185,13 @@ package final class SimulatedFileSystem: @unchecked Sendable {
 
     /// A call for which there is no room.
     func foundNoRoom(_ operation: DiskOperation, _ path: String) { onFault?(operation, path, .noSpace) }
+
+    /// How many of so many bytes one call moves.
+    func movedCount(of count: Int) -> Int {
+        guard shortOneIn > 0, count > 1, random.chance(1, in: shortOneIn) else { return count }
+        shortTransfersCount += 1
+        return 1 + random.below(count - 1)
+    }
 
     /// Charges the lane that the call is made on.
     func spend(_ latency: Latency) {

@@ -22,6 +22,8 @@ package enum FaultKind: String, Sendable, CaseIterable, Hashable {
     case slowDisk
     /// The page cache lets go of everything: reads go to the disk.
     case coldCache
+    /// Reads and writes of files move fewer bytes than they are asked to.
+    case shortTransfers
     /// A bit of a partition's files turns over while nobody looks.
     case bitRot
     case cut
@@ -52,7 +54,7 @@ package enum FaultKind: String, Sendable, CaseIterable, Hashable {
     /// Whether it waits for a call that it falls upon.
     var awaitsCall: Bool {
         switch self {
-        case .killAtCall, .powerCutAtCall, .writeError, .diskFull, .readError, .failedSync, .coldCache: true
+        case .killAtCall, .powerCutAtCall, .writeError, .diskFull, .readError, .failedSync, .coldCache, .shortTransfers: true
         default: false
         }
     }

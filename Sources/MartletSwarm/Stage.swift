@@ -32,8 +32,10 @@ package final class Stage: @unchecked Sendable {
     package private(set) var running: [String] = []
     /// Until when the broker may tell of a failed disk, or one that is full.
     var storageFailsUntil: Int64 = 0
-    /// Folders of partitions that could not be made for want of room: as it is, they are made by the next life, not sooner.
+    /// Folders of partitions that could not be made for want of room, and until when that may be so: the broker tries again
+    /// from time to time.
     var unmade: Set<String> = []
+    var unmadeUntil: Int64 = .max
     /// Which life of the broker it is.
     package internal(set) var life = 0
     /// By machine of the clients, how many requests of idempotent producers wait for their answers.
@@ -53,8 +55,9 @@ package final class Stage: @unchecked Sendable {
 
     /// Whether the broker may say that the disk under a partition has failed; nil for some partition.
     func mayStorageFail(_ place: Place?) -> Bool {
-        world.now.nanoseconds < storageFailsUntil
-            || (place.map { unmade.contains("\($0.topic)-\($0.partition)") } ?? !unmade.isEmpty)
+        let now = world.now.nanoseconds
+        guard now >= storageFailsUntil else { return true }
+        return now < unmadeUntil && (place.map { unmade.contains("\($0.topic)-\($0.partition)") } ?? !unmade.isEmpty)
     }
 
     func waits(_ count: Int, on machine: Int) { unanswered[machine] += count }

@@ -28,6 +28,7 @@ extension SwarmWorld {
             return random.chance(1, in: 2) ? .kill : .powerCut
         case .writeError, .diskFull, .readError, .failedSync: return hurtDisk(fault)
         case .slowDisk, .coldCache: slowDown(fault)
+        case .shortTransfers: return shorten()
         case .cut, .stall, .partition, .halfOpen, .reordering: hurtNetwork(fault)
         case .clockForward, .clockBack, .clockDrift: turnClocks(fault)
         case .pause:
@@ -65,7 +66,9 @@ extension SwarmWorld {
     private func noteUnmade(_ path: String) {
         let folder = path.split(separator: "/").dropLast().last ?? ""
         guard let dash = folder.lastIndex(of: "-"), let partition = Int(folder[folder.index(after: dash)...]) else { return }
-        if record.highWatermarks[Place(String(folder[..<dash]), partition)] == nil { stage.unmade.insert(String(folder)) }
+        guard record.highWatermarks[Place(String(folder[..<dash]), partition)] == nil else { return }
+        stage.unmade.insert(String(folder))
+        stage.unmadeUntil = .max
     }
 
     /// Without its keeper, or any log directory, it can do nothing. No room is no reason: that comes again.
@@ -104,6 +107,18 @@ extension SwarmWorld {
         }
         guard random.chance(1, in: 2) else { return nil }
         return random.chance(1, in: 2) ? .powerCut : .kill
+    }
+
+    /// What is written in parts is also cut off between them.
+    private func shorten() -> LifeEnd? {
+        arm(.shortTransfers, onceMore: self.files.shortTransfersCount)
+        files.shortOneIn = 1 + random.below(4)
+        switch random.below(4) {
+        case 0: host.powerCut(afterDiskOperations: 5 + random.below(200))
+        case 1: return random.chance(1, in: 2) ? .powerCut : .kill
+        default: break
+        }
+        return nil
     }
 
     private func slowDown(_ fault: FaultKind) {

@@ -74,6 +74,8 @@ package final class SwarmWorld: @unchecked Sendable {
     /// What is armed has so long to fall, and when there is room again, so long to be used.
     private static let armedPatience = Interval.seconds(8)
     private static let roomPatience = Interval.seconds(40)
+    /// A partition for which there was no room is there so long after there is some.
+    private static let makingPatience = Interval.seconds(10)
     /// How often it is looked whether the groups have settled.
     private static let look = Interval.milliseconds(500)
 
@@ -253,6 +255,7 @@ package final class SwarmWorld: @unchecked Sendable {
         host.forgetCountdowns()
         files.heal()
         files.capacityBytes = Self.roomyBytes
+        files.shortOneIn = 0
         files.syncLatency = Latency(.microseconds(150), .microseconds(900), slowOneIn: 32, slowest: .milliseconds(20))
         files.writeLatency = Latency(.microseconds(2), .microseconds(40), slowOneIn: 64, slowest: .milliseconds(4))
         files.readLatency = Latency(.microseconds(2), .microseconds(400), slowOneIn: 64, slowest: .milliseconds(8))
@@ -344,6 +347,7 @@ package final class SwarmWorld: @unchecked Sendable {
         guard hurt.wasFull, hurt.failed.isEmpty else { return }
         hurt.wasFull = false
         stage.storageFailsUntil = simulated.now.nanoseconds + Self.stragglers.nanoseconds
+        stage.unmadeUntil = simulated.now.nanoseconds + Self.makingPatience.nanoseconds
         let before = record.acknowledgedBatchesCount
         let (host, life) = (self.host, self.life!)
         let isUsed = simulated.run(atMost: Self.roomPatience) {
@@ -357,7 +361,7 @@ package final class SwarmWorld: @unchecked Sendable {
         heal()
         stage.isCalm = true
         host.wallDrift = 0
-        if !hurt.failed.isEmpty || !stage.unmade.isEmpty {
+        if !hurt.failed.isEmpty {
             end(.kill)
             guard startBroker() else { return false }
         }

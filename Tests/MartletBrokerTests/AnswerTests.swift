@@ -14,15 +14,15 @@ final class BytesFile: DiskFile, @unchecked Sendable {
     let content: [UInt8]
     init(_ content: [UInt8]) { self.content = content }
 
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+    func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
         let count = max(0, min(buffer.count, content.count - Int(offset)))
         buffer.copyBytes(from: content[Int(offset)..<(Int(offset) + count)])
         return count
     }
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
-        try read(into: buffer, at: offset)
+    func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
+        try readSome(into: buffer, at: offset)
     }
-    func write(_: [UnsafeRawBufferPointer], at _: Int64) throws(SystemError) {}
+    func writeSome(_: ArraySlice<UnsafeRawBufferPointer>, at _: Int64) throws(SystemError) -> Int { 0 }
     func sync() throws(SystemError) {}
     func truncate(to _: Int64) throws(SystemError) {}
     func allocate(_: Int64) throws(SystemError) {}

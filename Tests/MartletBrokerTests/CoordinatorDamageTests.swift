@@ -28,7 +28,8 @@ import Testing
         world.simulated.run(for: .seconds(5))
         #expect(try again.commit("a", "t", 5) == .notCoordinator, "nothing is coordinated from a part of it")
         let attempts = world.sink.all.filter { $0.contains("what a partition coordinates cannot be read") }
-        #expect(attempts.count == 1, "it is not read again and again: \(attempts)")
+        // none where the controller's word came first
+        #expect(attempts.count <= 1, "it is not read again and again: \(attempts)")
     }
 
     /// A clean stop leaves nothing to be recovered: what is wrong shows when the coordinator reads its partition, or not at all.

@@ -269,6 +269,7 @@ extension World {
         init(seed: UInt64) {
             self.seed = seed
             world = World(seed: seed)
+            world.files.shortOneIn = Int(seed % 3)
             random = SeededRandom(seed: seed)
             workload = Workload(seed: seed)
         }

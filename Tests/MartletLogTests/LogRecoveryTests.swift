@@ -350,6 +350,7 @@ import Testing
     @Test func powerCutsBetweenAnyTwoDiskOperationsLoseNothingThatWasSynced() throws {
         for seed in UInt64(1)...120 {
             let world = LogWorld(seed: seed)
+            world.host!.files.shortOneIn = Int(seed % 3)
             world.config.segmentBytes = 600
             var random = SeededRandom(seed: seed &* 77)
             var log = try world.create()
@@ -391,6 +392,7 @@ import Testing
         ]
         for seed in UInt64(1)...150 {
             let world = LogWorld(seed: seed)
+            world.host!.files.shortOneIn = Int(seed % 3)
             world.config.segmentBytes = 500
             world.config.retentionMs = -1
             var random = SeededRandom(seed: seed &* 13)

@@ -30,15 +30,15 @@ private final class InventedFile: DiskFile {
     let path = "invented"
     let length: Int64
     init(length: Int64) { self.length = length }
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int {
+    func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int {
         let count = max(0, min(buffer.count, Int(length - offset)))
         for index in 0..<count { buffer[index] = UInt8(truncatingIfNeeded: (offset + Int64(index)) % 251) }
         return count
     }
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? {
-        read(into: buffer, at: offset)
+    func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) -> Int? {
+        readSome(into: buffer, at: offset)
     }
-    func write(_: [UnsafeRawBufferPointer], at _: Int64) {}
+    func writeSome(_: ArraySlice<UnsafeRawBufferPointer>, at _: Int64) -> Int { 0 }
     func sync() {}
     func truncate(to _: Int64) {}
     func allocate(_: Int64) {}

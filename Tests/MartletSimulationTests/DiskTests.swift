@@ -4,7 +4,7 @@ import MartletSimulation
 import Testing
 
 /// Runs the same incident for many seeds, with a disk that has /d, and gathers what came of it.
-private func outcomes(
+func outcomes(
     _ seeds: ClosedRange<UInt64> = 1...100, before: (SimulatedHost) throws -> Void, after: (any Disk) throws -> String
 ) rethrows -> Set<String> {
     var found: Set<String> = []

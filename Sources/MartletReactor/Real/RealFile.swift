@@ -47,69 +47,36 @@ package final class RealFile: DiskFile {
         if code < 0 { throw SystemError(errno: code, operation, path) }
     }
 
-    /// Reads until the buffer is full or the file ends: how many bytes, or a negated errno.
+    /// A call that gives how many bytes it moved, or a negated errno.
     @inline(__always)
-    private func fill(
-        _ buffer: UnsafeMutableRawBufferPointer, from offset: Int64, _ operation: StaticString,
-        _ read: (Int32, UnsafeMutableRawPointer, Int, Int64) -> Int
-    ) throws(SystemError) -> Int {
-        try withDescriptor(operation) { descriptor in
-            var done = 0
-            while done < buffer.count {
-                let moved = read(descriptor, buffer.baseAddress! + done, buffer.count - done, offset + Int64(done))
-                if moved < 0 { return moved }
-                if moved == 0 { break }
-                done += moved
-            }
-            return done
-        }
+    private func moving(_ operation: StaticString, _ body: (Int32) -> Int) throws(SystemError) -> Int {
+        let moved = try withDescriptor(operation, body)
+        if moved < 0 { throw SystemError(errno: Int32(moved), operation, path) }
+        return moved
     }
 
-    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
-        let done = try fill(buffer, from: offset, "pread") { martlet_pread($0, $1, $2, $3) }
-        if done < 0 { throw SystemError(errno: Int32(done), "pread", path) }
-        return done
+    package func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        guard let start = buffer.baseAddress else { return 0 }
+        return try moving("pread") { martlet_pread($0, start, buffer.count, offset) }
     }
 
-    package func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
-        let done = try fill(buffer, from: offset, "preadv2") { martlet_pread_cached($0, $1, $2, $3) }
-        if done >= 0 { return done }
+    package func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
+        guard let start = buffer.baseAddress else { return 0 }
+        let moved = try withDescriptor("preadv2") { martlet_pread_cached($0, start, buffer.count, offset) }
+        if moved >= 0 { return moved }
         // a file system that cannot tell is treated as a slow one
-        if done == -Int(EAGAIN) || done == -Int(EOPNOTSUPP) { return nil }
-        throw SystemError(errno: Int32(done), "preadv2", path)
+        if moved == -Int(EAGAIN) || moved == -Int(EOPNOTSUPP) { return nil }
+        throw SystemError(errno: Int32(moved), "preadv2", path)
     }
 
-    package func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {
-        let code = try withDescriptor("pwrite") { descriptor in
-            var done = 0
-            while done < piece.count {
-                let moved = martlet_pwrite(
-                    descriptor, piece.baseAddress! + done, piece.count - done, offset + Int64(done))
-                if moved < 0 { return Int32(moved) }
-                if moved == 0 { return -EIO }
-                done += moved
-            }
-            return 0
-        }
-        if code < 0 { throw SystemError(errno: code, "pwrite", path) }
+    package func writeSome(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        guard let start = piece.baseAddress else { return 0 }
+        return try moving("pwrite") { martlet_pwrite($0, start, piece.count, offset) }
     }
 
-    package func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError) {
-        if pieces.count == 1 { return try write(pieces[0], at: offset) }
-        var index = 0
-        var position = offset
-        while index < pieces.count {
-            let count = min(pieces.count - index, Int(MARTLET_PIECES_LIMIT))
-            position += try writeGroup(pieces[index..<(index + count)], at: position)
-            index += count
-        }
-    }
-
-    /// Writes all of at most MARTLET_PIECES_LIMIT pieces; how many bytes.
-    private func writeGroup(
-        _ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64
-    ) throws(SystemError) -> Int64 {
-        let done = try withDescriptor("pwritev") { descriptor in
+    package func writeSome(_ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64) throws(SystemError) -> Int {
+        let pieces = pieces.prefix(Int(MARTLET_PIECES_LIMIT))
+        return try moving("pwritev") { descriptor in
             withUnsafeTemporaryAllocation(of: iovec.self, capacity: pieces.count) { vectors in
                 var used = 0
                 for piece in pieces where piece.count > 0 {
@@ -117,33 +84,9 @@ package final class RealFile: DiskFile {
                     vectors[used] = iovec(iov_base: start, iov_len: piece.count)
                     used += 1
                 }
-                return Self.writeAll(descriptor, vectors.baseAddress!, used, offset)
+                return martlet_pwritev(descriptor, vectors.baseAddress!, Int32(used), offset)
             }
         }
-        if done < 0 { throw SystemError(errno: Int32(done), "pwritev", path) }
-        return done
-    }
-
-    private static func writeAll(
-        _ descriptor: Int32, _ vectors: UnsafeMutablePointer<iovec>, _ count: Int, _ offset: Int64
-    ) -> Int64 {
-        var vectors = vectors, count = count, done: Int64 = 0
-        while count > 0 {
-            var moved = martlet_pwritev(descriptor, vectors, Int32(count), offset + done)
-            if moved < 0 { return Int64(moved) }
-            if moved == 0 { return -Int64(EIO) }
-            done += Int64(moved)
-            while count > 0, moved >= vectors.pointee.iov_len {
-                moved -= vectors.pointee.iov_len
-                vectors += 1
-                count -= 1
-            }
-            if moved > 0 {
-                vectors.pointee.iov_base += moved
-                vectors.pointee.iov_len -= moved
-            }
-        }
-        return done
     }
 
     package func sync() throws(SystemError) { try check("fdatasync") { martlet_fdatasync($0) } }

@@ -103,19 +103,19 @@ package protocol DiskLock: AnyObject, Sendable {
 package protocol DiskFile: AnyObject, Sendable {
     var path: String { get }
 
-    /// Reads until the buffer is full or the file ends; how many bytes.
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
+    /// One call of the system: how many bytes it moved, fewer than there is room for where it likes; none where the file
+    /// has ended. Callers want `read`.
+    func readSome(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
 
-    /// As `read`, from the page cache alone; nil where that would have to wait for the disk, also for a part of it, or
-    /// where the file system cannot tell.
-    func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int?
+    /// As `readSome`, from the page cache alone; nil where that would have to wait for the disk, or where the file system
+    /// cannot tell. Callers want `readCached`.
+    func readSomeCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int?
 
-    /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may
-    /// have been written.
-    func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError)
+    /// One call of the system: how many bytes of the pieces it wrote, one piece after the other. Callers want `write`.
+    func writeSome(_ pieces: ArraySlice<UnsafeRawBufferPointer>, at offset: Int64) throws(SystemError) -> Int
 
-    /// As `write` of one piece: what a file of the system does without an array.
-    func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError)
+    /// As `writeSome` of one piece: what a file of the system does without an array.
+    func writeSome(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
 
     /// Makes the file's data (and size) durable. When it throws, nothing of what was not yet synced may be assumed
     /// durable, and a later success means nothing for it.
@@ -131,9 +131,75 @@ package protocol DiskFile: AnyObject, Sendable {
     func close()
 }
 
+/// Whole reads and writes, of calls that may move less than they are asked to.
 extension DiskFile {
+    /// Reads until the buffer is full or the file ends; how many bytes.
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        var done = 0
+        while done < buffer.count {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+            let moved = try readSome(into: rest, at: offset + Int64(done))
+            if moved == 0 { break }
+            done += moved
+        }
+        return done
+    }
+
+    /// As `read`, from the page cache alone; nil where that would have to wait for the disk, also for a part of it, or
+    /// where the file system cannot tell.
+    package func readCached(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int? {
+        var done = 0
+        while done < buffer.count {
+            let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+            guard let moved = try readSomeCached(into: rest, at: offset + Int64(done)) else { return nil }
+            if moved == 0 { break }
+            done += moved
+        }
+        return done
+    }
+
+    /// Writes all of the piece. When it throws, any part may have been written.
     package func write(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {
-        try write([piece], at: offset)
+        var done = 0
+        while done < piece.count {
+            let rest = UnsafeRawBufferPointer(rebasing: piece[done...])
+            done += try some(try writeSome(rest, at: offset + Int64(done)))
+        }
+    }
+
+    /// Writes all of the pieces, one after the other, with as few system calls as can be. When it throws, any part may
+    /// have been written.
+    package func write(_ pieces: [UnsafeRawBufferPointer], at offset: Int64) throws(SystemError) {
+        if pieces.count == 1 { return try write(pieces[0], at: offset) }
+        var rest = pieces[...]
+        var position = offset
+        while true {
+            rest = rest.drop { $0.isEmpty }
+            guard !rest.isEmpty else { return }
+            var moved = try some(try writeSome(rest, at: position))
+            position += Int64(moved)
+            while let piece = rest.first, moved >= piece.count {
+                moved -= piece.count
+                rest.removeFirst()
+            }
+            // the piece in which it stopped
+            guard moved > 0, let piece = rest.popFirst() else { continue }
+            let left = UnsafeRawBufferPointer(rebasing: piece[moved...])
+            try write(left, at: position)
+            position += Int64(left.count)
+        }
+    }
+
+    package func writeSome(_ piece: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        try writeSome([piece], at: offset)
+    }
+
+    /// A call that writes nothing of something would be made again for ever.
+    private func some(_ moved: Int) throws(SystemError) -> Int {
+        guard moved > 0 else {
+            throw SystemError(.inputOutput, code: 5, operation: "pwrite", subject: path, reason: "nothing was written")
+        }
+        return moved
     }
 }
 
