@@ -107,7 +107,12 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         let dropped = (endOfTurn, timers)
         endOfTurn = []
         timers = [:]
-        for id in dropped.1.keys.sorted() { if let timer = dropped.1[id] { world.cancel(timer.event) } }
+        for work in dropped.0 { leak(.work(work)) }
+        for id in dropped.1.keys.sorted() {
+            guard let timer = dropped.1[id] else { continue }
+            world.cancel(timer.event)
+            leak(.work(timer.work))
+        }
         for item in ready { leak(item) }
         ready = []
     }
@@ -168,6 +173,8 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         for job in left { arrive(.job(job)) }
         world.currentLoop = nil
         world.callerIndex = 0
+        // what the process did not come to, or died in
+        if !process.isAlive { for item in items { leak(item) } }
         items.removeAll(keepingCapacity: items.count < 1024)
         spare = items
     }
@@ -183,6 +190,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
             guard let timer = timers.removeValue(forKey: id) else { return }
             world.note(.timer, subject, id)
             timer.work()
+            if !process.isAlive { leak(.work(timer.work)) }
         case .readiness(let socket):
             socket.tellReadiness()
         }
@@ -210,6 +218,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
             endOfTurn = []
             world.note(.endOfTurn, subject, UInt64(round.count))
             for work in round where process.isAlive { work() }
+            if !process.isAlive { for work in round { leak(.work(work)) } }
             rounds += 1
             precondition(rounds < Self.endOfTurnRoundsLimit, "end-of-turn work of \(subject.name) adds itself for ever")
         }
