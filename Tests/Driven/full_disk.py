@@ -58,6 +58,29 @@ def a_full_disk_refuses_producers_serves_readers_and_recovers():
 
 
 @test
+def a_topic_made_on_a_full_disk_takes_records_when_there_is_room():
+    with small_disk(8) as disk:
+        broker = Broker(settings={"log.dirs": f"{disk}/log"}).start()
+        assert Connection(broker.port).create_topic("before") == 0
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler", "bs=4k"], capture_output=True)
+        # the keeper has room: the topic is there, its partitions are not
+        Connection(broker.port, timeout=60).create_topic("late", 3)
+        produce = lambda partition: Connection(broker.port).produce("late", partition, [b"late"])[0]
+        wait_until(lambda: [produce(partition) for partition in range(3)] == [KAFKA_STORAGE_ERROR] * 3, 15, 0.2, "a refusal")
+        # tried again now and then, and said once of each
+        time.sleep(11)
+        assert broker.log().count("a replica cannot be served") == 3, broker.log()
+        assert broker.is_running()
+        os.unlink(f"{disk}/filler")
+        for partition in range(3):
+            wait_until(lambda: produce(partition) == 0, 15, 0.2, f"partition {partition}, once there is room")
+        broker.kill()
+        broker.start()
+        assert [Connection(broker.port).end_offset("late", partition) for partition in range(3)] == [1, 1, 1]
+        broker.stop()
+
+
+@test
 def a_full_disk_under_the_keeper_holds_up_changes_of_topics_and_nothing_else():
     with small_disk(8) as disk:
         broker = Broker(settings={"martlet.keeper.dir": f"{disk}/keeper"}).start()
