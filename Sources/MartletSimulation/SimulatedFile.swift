@@ -83,7 +83,8 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
             failure = .noSpace
             files.foundNoRoom(.write, path)
         }
-        room = min(max(room, 0), fault != nil ? Int64.random(in: 0...total, using: &files.random) : Int64(files.movedCount(of: Int(total))))
+        let most = fault == nil ? Int64(files.movedCount(of: Int(total))) : Int64.random(in: 0...total, using: &files.random)
+        room = min(max(room, 0), most)
         let moved = Int(min(room, total))
         files.spend(files.writeLatency)
         var digest = inode.number
