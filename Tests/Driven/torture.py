@@ -57,8 +57,12 @@ class ImageDisk:
                 filler.flush()
 
     def make_room(self):
+        """For good: a removal that is not synced is undone when the disk is shut off next."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.folder / "filler")
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
 
     def end(self):
         subprocess.run(["umount", "--lazy", self.folder], capture_output=True)
