@@ -107,12 +107,7 @@ package final class SimulatedLoop: EventLoop, @unchecked Sendable {
         let dropped = (endOfTurn, timers)
         endOfTurn = []
         timers = [:]
-        for work in dropped.0 { leak(.work(work)) }
-        for id in dropped.1.keys.sorted() {
-            guard let timer = dropped.1[id] else { continue }
-            world.cancel(timer.event)
-            leak(.work(timer.work))
-        }
+        for id in dropped.1.keys.sorted() { if let timer = dropped.1[id] { world.cancel(timer.event) } }
         for item in ready { leak(item) }
         ready = []
     }

@@ -7,7 +7,7 @@ SEEDS = 300
 # Every fault and every API occurs in so many of them.
 LEAST = 20
 # Every so manyth is run again in another process, and must tell the same.
-TWICE = 2
+TWICE = 1
 
 
 def program(name):
