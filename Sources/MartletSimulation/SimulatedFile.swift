@@ -85,7 +85,7 @@ final class SimulatedFile: DiskFile, @unchecked Sendable {
         }
         let most = fault == nil ? Int64(files.movedCount(of: Int(total))) : Int64.random(in: 0...total, using: &files.random)
         room = min(max(room, 0), most)
-        let moved = Int(min(room, total))
+        let moved = Int(room)
         files.spend(files.writeLatency)
         var digest = inode.number
         files.resizing(inode, at: disk.wallMilliseconds) { inode in

@@ -7,7 +7,14 @@ import Testing
 /// The disk has damaged the log that a coordinator reads its groups from.
 @Suite struct ACoordinatorsDamagedPartition {
     @Test func isTakenOfflineWhenItIsLoadedAndTheOthersServe() throws {
-        let world = try BrokerWorld([("offsets.topic.num.partitions", "2"), ("offsets.topic.replication.factor", "1")])
+        let attempts = try (1...8).map { try attemptsToLoadDamage(seed: $0) }
+        // none where the controller has taken the leadership away before the reader is back
+        #expect(attempts.allSatisfy { $0 <= 1 } && attempts.contains(1), "it is not read again and again: \(attempts)")
+    }
+
+    private func attemptsToLoadDamage(seed: UInt64) throws -> Int {
+        let world = try BrokerWorld(
+            seed: seed, [("offsets.topic.num.partitions", "2"), ("offsets.topic.replication.factor", "1")])
         try world.createTopic("t")
         let client = try GroupClient(world)
         // Java's hashes of the names: one in each partition
@@ -27,9 +34,7 @@ import Testing
         #expect(try again.offset("b", "t", 0) == 4)
         world.simulated.run(for: .seconds(5))
         #expect(try again.commit("a", "t", 5) == .notCoordinator, "nothing is coordinated from a part of it")
-        let attempts = world.sink.all.filter { $0.contains("what a partition coordinates cannot be read") }
-        // none where the controller's word came first
-        #expect(attempts.count <= 1, "it is not read again and again: \(attempts)")
+        return world.sink.all.filter { $0.contains("what a partition coordinates cannot be read") }.count
     }
 
     /// A clean stop leaves nothing to be recovered: what is wrong shows when the coordinator reads its partition, or not at all.
