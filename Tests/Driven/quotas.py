@@ -156,17 +156,20 @@ def a_client_whose_requests_take_too_much_time_is_told_to_wait_and_is_read_no_fu
     assert held > freely + sum(told) / 1000 / 2, f"{held:.2f} s with the quota and {freely:.2f} s without it, with waits of {sum(told)} ms"
     # by hand: who does not wait by himself is not read for as long as he was told to wait
     connection = Connection(broker.port, timeout=20)
-    records, waits = batch([b"x"]), []
-    for _ in range(6):
+    records, told, held = batch([b"x" * 10_000]), 0, []
+    until = time.monotonic() + 30
+    while len(held) < 3:
+        # what it spent above may have left the window: how many requests it has now depends on the machine, too
+        assert time.monotonic() < until, f"it was held {len(held)} times"
         connection.send(wire_produce("t", 0, records, client="busy"))
         started = time.monotonic()
         answer = connection.receive()[1]
-        took = time.monotonic() - started
-        if waits and waits[-1] > 100:
-            assert took > waits[-1] / 1000 * 0.9, f"told to wait {waits[-1]} ms, and answered after {took * 1000:.0f}"
+        took = (time.monotonic() - started) * 1000
+        if told > 20:
+            assert took > told * 0.9, f"told to wait {told} ms, and answered after {took:.0f}"
+            held.append(told)
         answer.take("i"), answer.string(), answer.take("iihqq")
-        waits.append(answer.take("i"))
-    assert max(waits) > 100, waits
+        told = answer.take("i")
 
 
 @test
