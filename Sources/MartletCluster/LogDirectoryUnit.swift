@@ -23,6 +23,10 @@ struct ClosedReplica: Equatable {
         case .cleaner: nil
         }
     }
+
+    mutating func forgetOffsets() {
+        (recoveryPoint, highWatermark, logStart, durableBound) = (nil, nil, nil, nil)
+    }
 }
 
 /// A log directory while the broker runs: what was opened, and the syncer that all of its partitions share.
@@ -178,15 +182,23 @@ package final class LogDirectoryUnit: @unchecked Sendable {
         }
     }
 
-    /// A log is about to end at `offset`, or (nil) to go, or to be made anew: no file here says more of it when this returns.
-    func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) {
-        try directory.durableOffsets.lower(partition, to: offset)
+    func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) { try lower([partition], to: offset) }
+
+    /// Logs are about to end at `offset`, or (nil) to go, or to be made anew: no file here says more of them when this
+    /// returns. Each file is written once for all of them, and only where it does.
+    func lower(_ partitions: [TopicPartition], to offset: Offset?) throws(LogError) {
+        try directory.durableOffsets.lower(partitions, to: offset)
         try writing.withLock { (written) throws(LogError) in
-            lock.withLock { lowerings += 1 }
+            lock.withLock {
+                lowerings += 1
+                guard offset == nil else { return }
+                for partition in partitions { closed[partition]?.forgetOffsets() }
+            }
             for checkpoint in [LogDirectory.Checkpoint.highWatermark, .recoveryPoint, .logStart, .cleaner] {
-                guard let row = written[checkpoint]?[partition], row > offset ?? -1 else { continue }
-                var lowered = written[checkpoint]!
-                lowered[partition] = offset
+                guard var lowered = written[checkpoint] else { continue }
+                let above = partitions.filter { lowered[$0].map { $0 > offset ?? -1 } ?? false }
+                guard !above.isEmpty else { continue }
+                for partition in above { lowered[partition] = offset }
                 try directory.write(checkpoint, lowered)
                 written[checkpoint] = lowered
                 noteWritten(checkpoint, lowered)

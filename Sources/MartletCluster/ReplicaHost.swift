@@ -289,6 +289,18 @@ package final class ReplicaHost: ReplicaHosting, @unchecked Sendable {
         }
     }
 
+    package func prepareDeletion(of partitions: [TopicPartition]) async {
+        for unit in units where !unit.directory.isOffline {
+            let here = partitions.filter { unit.holds(PartitionFolder($0)) }
+            guard here.count > 1 else { continue }
+            // what fails here is tried again for each of them, and told
+            _ = try? await onBulk { () -> LogError? in
+                do throws(LogError) { try unit.lower(here, to: nil) } catch { return error }
+                return nil
+            }
+        }
+    }
+
     /// What a move to another directory, begun by another broker, had copied so far: worth nothing when the partition goes.
     private func futureCopies(of id: TopicPartition) -> [String] {
         units.filter { !$0.directory.isOffline }.flatMap { unit in

@@ -91,6 +91,9 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     /// which is not served, because it was stopped before (the controller first stops, then deletes) or not opened
     /// since the broker started.
     func stop(topic: String, partition: Int32, delete: Bool) async throws(LogError)
+    /// These are about to be stopped for good: what files say of all of them goes at once, where `stop` alone would write
+    /// each file anew for each partition.
+    func prepareDeletion(of partitions: [TopicPartition]) async
     /// Called when another `Partition` has taken the place of one, under the same leadership.
     var onReplacement: (() -> Void)? { get set }
     /// Called when replicas went offline while the broker runs, and while some could not be opened for a reason that passes:
@@ -108,6 +111,7 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 
 extension ReplicaHosting {
     package func configChanged(_ config: BrokerConfig) {}
+    package func prepareDeletion(of partitions: [TopicPartition]) async {}
     package var onReplacement: (() -> Void)? {
         get { nil }
         set {}

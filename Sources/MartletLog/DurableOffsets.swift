@@ -171,25 +171,31 @@ package final class DurableOffsets: @unchecked Sendable {
 
     // MARK: Lowering
 
-    /// The partition's log is about to end at `offset`, or (nil) to go: durable when this returns. On a lane, or while
-    /// starting; costs a sync where the bound was above.
-    package func lower(_ partition: TopicPartition, to offset: Offset?) throws(LogError) {
+    /// The partitions' logs are about to end at `offset`, or (nil) to go: durable when this returns. On a lane, or while
+    /// starting; costs a sync where a bound was above, and one for all of them.
+    package func lower(_ partitions: [TopicPartition], to offset: Offset?) throws(LogError) {
         try writing.withLock { (written) throws(LogError) in
+            // where the file says no more its rows need not be gathered: thousands of partitions are made one after the other
+            let mustWrite = partitions.contains { written.checkpoint[$0] ?? -1 > offset ?? -1 }
             let checkpoint: OffsetCheckpoint? = lock.withLock {
-                if let offset {
-                    if let mark = marks[partition], mark.offset > offset { mark.raise(to: offset) }
-                    if let bound = found[partition], bound > offset { found[partition] = offset }
-                } else {
-                    marks[partition] = nil
-                    found[partition] = nil
-                }
-                return isClosed ? nil : current()
+                for partition in partitions { lowerRow(of: partition, to: offset) }
+                return isClosed || !mustWrite ? nil : current()
             }
-            guard let checkpoint, written.checkpoint[partition] ?? -1 > offset ?? -1 else { return }
+            guard let checkpoint else { return }
             try onDisk { () throws(SystemError) in try disk.replace(path, with: checkpoint.encode()) }
             written.checkpoint = checkpoint
             written.count += 1
         }
+    }
+
+    private func lowerRow(of partition: TopicPartition, to offset: Offset?) {
+        guard let offset else {
+            marks[partition] = nil
+            found[partition] = nil
+            return
+        }
+        if let mark = marks[partition], mark.offset > offset { mark.raise(to: offset) }
+        if let bound = found[partition], bound > offset { found[partition] = offset }
     }
 
     /// After a clean stop the recovery points say it all.

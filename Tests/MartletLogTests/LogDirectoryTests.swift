@@ -211,7 +211,7 @@ private let orders = TopicPartition("orders", 0)
         _ = durable.register(orders, durable: 100)
         try durable.write()
         try host.disk.syncDirectory("/d")
-        try durable.lower(orders, to: 40)
+        try durable.lower([orders], to: 40)
         host.powerCut()
         host = host.restart()
         #expect(try LogDirectory.open("/d", on: host.disk).durableOffsets.bound(of: orders) == 40)
@@ -222,9 +222,39 @@ private let orders = TopicPartition("orders", 0)
         let host = world.makeHost("broker")
         let durable = try LogDirectory.open("/d", on: host.disk).durableOffsets
         _ = durable.register(orders, durable: 10)
-        try durable.lower(orders, to: 5)
-        try durable.lower(TopicPartition("new", 0), to: nil)
+        try durable.lower([orders], to: 5)
+        try durable.lower([TopicPartition("new", 0)], to: nil)
         #expect(durable.writeCount == 0)
+    }
+
+    /// Making a thousand partitions beside ten thousand others took ten thousand steps for each.
+    @Test func loweringWhatIsNotAboveLooksAtNothingElse() throws {
+        defer { world.end() }
+        let durable = try LogDirectory.open("/d", on: world.makeHost("broker").disk).durableOffsets
+        for index in 0..<20_000 { _ = durable.register(TopicPartition("t", Int32(index)), durable: 1) }
+        let took = try ContinuousClock().measure {
+            for index in 0..<2_000 { try durable.lower([TopicPartition("new", Int32(index))], to: nil) }
+        }
+        #expect(took < .seconds(1), "\(took)")
+    }
+
+    @Test func severalAreLoweredByOneWriteThatCountsAfterAPowerCut() throws {
+        defer { world.end() }
+        var host = world.makeHost("broker")
+        let durable = try LogDirectory.open("/d", on: host.disk).durableOffsets
+        try host.disk.syncDirectory("/")
+        let all = (0..<5).map { TopicPartition("t", $0) }
+        for (index, partition) in all.enumerated() { _ = durable.register(partition, durable: Offset(index * 10)) }
+        try durable.write()
+        try host.disk.syncDirectory("/d")
+        try durable.lower(Array(all[0...3]), to: 20)
+        #expect(durable.writeCount == 2)
+        try durable.lower(Array(all[1...2]), to: nil)
+        #expect(durable.writeCount == 3)
+        host.powerCut()
+        host = host.restart()
+        let found = try LogDirectory.open("/d", on: host.disk).durableOffsets
+        #expect(all.map { found.bound(of: $0) } == [0, 0, 0, 20, 40], "0: nothing is known")
     }
 
     @Test func aDeletedPartitionsBoundDoesNotAwaitItsNamesake() throws {
@@ -233,7 +263,7 @@ private let orders = TopicPartition("orders", 0)
         let durable = try LogDirectory.open("/d", on: host.disk).durableOffsets
         _ = durable.register(orders, durable: 10)
         try durable.write()
-        try durable.lower(orders, to: nil)
+        try durable.lower([orders], to: nil)
         #expect(try OffsetCheckpoint.read(host.disk, "/d/" + DurableOffsets.fileName).count == 0)
     }
 
@@ -279,7 +309,7 @@ private let orders = TopicPartition("orders", 0)
                 (actual, _) = (offset, mark.raise(to: offset))
                 try durable.write()
             }
-            try durable.lower(orders, to: 5)
+            try durable.lower([orders], to: 5)
             actual = 5
             try durable.write()
             actual = 8

@@ -182,6 +182,7 @@ package final class BrokerRequests: @unchecked Sendable {
             response.errorCode = error
             return response
         }
+        await replicas.prepareDeletion(of: deleted(by: request))
         for topic in request.topicStates {
             for state in topic.partitionStates {
                 var answered = StopReplicaResponse.StopReplicaPartitionError()
@@ -194,12 +195,26 @@ package final class BrokerRequests: @unchecked Sendable {
         return response
     }
 
-    private func stop(_ id: TopicPartition, _ state: StopReplicaRequest.StopReplicaPartitionState) async -> ErrorCode {
+    /// What will be deleted, unless the disk fails.
+    private func deleted(by request: StopReplicaRequest) -> [TopicPartition] {
+        request.topicStates.flatMap { topic in
+            topic.partitionStates.compactMap { state -> TopicPartition? in
+                let id = TopicPartition(topic.topicName, state.partitionIndex)
+                return state.deletePartition && refusal(id, state) == nil ? id : nil
+            }
+        }
+    }
+
+    private func refusal(_ id: TopicPartition, _ state: StopReplicaRequest.StopReplicaPartitionState) -> ErrorCode? {
         // -1 and -2 are sent where no epoch is to be checked
         if state.leaderEpoch >= 0, let known = leaderEpochs[id], state.leaderEpoch < known { return .fencedLeaderEpoch }
         // it stays where it is, so that clients hear what is wrong; only who deletes the topic takes it away
         let isDeletion = state.deletePartition || state.leaderEpoch == ControllerPlan.epochOfDeletion
-        if !isDeletion, replicas.topics.partition(id)?.hasFailed == true { return .kafkaStorageError }
+        return !isDeletion && replicas.topics.partition(id)?.hasFailed == true ? .kafkaStorageError : nil
+    }
+
+    private func stop(_ id: TopicPartition, _ state: StopReplicaRequest.StopReplicaPartitionState) async -> ErrorCode {
+        if let error = refusal(id, state) { return error }
         do throws(LogError) {
             try await replicas.stop(topic: id.topic, partition: id.partition, delete: state.deletePartition)
         } catch {
@@ -234,12 +249,7 @@ extension MetadataImage {
             // made again under the same name
             if let known = info, known.id != state.topicID { info = nil }
             var topic = info ?? TopicInfo(name: state.topicName, id: state.topicID, partitions: [])
-            for partition in state.partitionStates {
-                topic.partitions.removeAll { $0.index == partition.partitionIndex }
-                guard partition.leader != ControllerPlan.leaderOfDeletion else { continue }
-                topic.partitions.append(PartitionInfo(partition))
-            }
-            topic.partitions.sort { $0.index < $1.index }
+            topic.take(state.partitionStates)
             changed[state.topicName] = topic
             if topic.partitions.isEmpty { gone.insert(state.topicName) } else { gone.remove(state.topicName) }
         }
@@ -253,6 +263,21 @@ extension MetadataImage {
         return MetadataImage(
             clusterID: clusterID, controllerID: request.controllerID < 0 ? nil : request.controllerID,
             brokers: live.isEmpty ? brokers : live, topics: next)
+    }
+}
+
+extension TopicInfo {
+    /// Of a partition that is named twice the last counts. A request names all partitions of large topics: no search for each.
+    fileprivate mutating func take(_ states: [UpdateMetadataRequest.UpdateMetadataPartitionState]) {
+        var told: [Int32: PartitionInfo?] = [:]
+        for state in states {
+            let isDeleted = state.leader == ControllerPlan.leaderOfDeletion
+            told.updateValue(isDeleted ? nil : PartitionInfo(state), forKey: state.partitionIndex)
+        }
+        partitions.removeAll { told.keys.contains($0.index) }
+        // in any order: they are sorted next
+        partitions += told.values.compactMap { $0 }
+        partitions.sort { $0.index < $1.index }
     }
 }
 
