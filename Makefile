@@ -71,8 +71,7 @@ simulate: ## run new seeds of the swarm (SEEDS=1000, MINUTES=10), or SEED=n to s
 fuzz: fuzzer ## fuzz what reads bytes from outside (MINUTES=60 in all, TARGET=batch, PLANTED=1 for the planted bugs, KEEP=1)
 	@scripts/fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(TARGET),--target $(TARGET)) $(if $(PLANTED),--planted) $(if $(KEEP),--keep)
 
-sanitize: ## run the Swift tests under the address sanitizer, and those of what threads share under the thread sanitizer
-	@scripts/prepare tools
+sanitize: .build/venv/made .build/sarama ## run the tests under the address sanitizer, and those of what threads share under the thread sanitizer
 	@scripts/sanitize
 
 .PHONY: fuzzer
