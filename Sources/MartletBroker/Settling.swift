@@ -76,11 +76,21 @@ extension Request {
     func answer<R: WireResponse>(
         afterExchangesOf partitions: [Partition], _ response: @escaping () -> R
     ) throws {
-        let settling = Settling(connection.loop)
-        guard broker.topics.areExchanging, settling.begin(exchangesOf: partitions, toAppend: false) else {
-            return try answer(response())
-        }
+        guard let settling = exchanges(of: partitions) else { return try answer(response()) }
         let responder = later()
         settling.whenDone { responder.answer(response()) }
+    }
+
+    /// Does `work` when none of the partitions is being exchanged for its copy in another log directory.
+    func whenExchanged(_ partitions: [Partition], _ work: @escaping () -> Void) {
+        guard let settling = exchanges(of: partitions) else { return work() }
+        settling.whenDone(work)
+    }
+
+    /// Nil if none of the partitions is being exchanged.
+    private func exchanges(of partitions: [Partition]) -> Settling? {
+        guard broker.topics.areExchanging else { return nil }
+        let settling = Settling(connection.loop)
+        return settling.begin(exchangesOf: partitions, toAppend: false) ? settling : nil
     }
 }

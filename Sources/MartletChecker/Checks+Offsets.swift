@@ -71,8 +71,8 @@ extension Checks {
     }
 
     /// High watermarks, last stable offsets and log starts only rise, and what could be read once stays in range.
-    /// Partitions whose bytes were damaged are excused. A log start may fall with the end of a broker's life, as Kafka's
-    /// does: what was deleted last is there again.
+    /// Partitions whose bytes were damaged are excused. A log start may fall with the end of a broker's life, where the
+    /// deletion was not acknowledged.
     package static func offsetsGoneBack(_ history: RecordedHistory) -> [Verdict] {
         var found: [Verdict] = []
         var risings: [Place: Rising] = [:]
@@ -101,6 +101,7 @@ extension Checks {
                 }
             }
         }
+        found += deletedRecordsThatCameBack(history)
         for event in history.events {
             guard case .outOfRange(let consumer, let place, let asked, let from) = event.kind else { continue }
             guard history.damages[place] == nil, from >= history.deletedBefore[place] ?? 0 else { continue }
@@ -118,6 +119,21 @@ extension Checks {
                     .offsetGoneBack, "\(whole.place) ends at \(whole.end), and had a high watermark of \(before)"))
         }
         return found
+    }
+
+    private static func deletedRecordsThatCameBack(_ history: RecordedHistory) -> [Verdict] {
+        let begins = history.deletions.mapValues { deletions in Rising(deletions.map { ($0.told, $0.start) }) }
+        func verdict(_ place: Place, _ asked: Int64, _ start: Int64, _ who: String) -> Verdict? {
+            guard let before = begins[place]?.known(before: asked), start < before, history.damages[place] == nil else { return nil }
+            return Verdict(
+                .offsetGoneBack,
+                "records of \(place) before \(before) were deleted, which was acknowledged, and \(who), who asked at \(asked), "
+                    + "found it to begin at \(start)")
+        }
+        let seen = looks(history).flatMap { place, looks in
+            looks.starts.compactMap { verdict(place, $0.asked, $0.offset, $0.consumer) }
+        }
+        return seen + history.wholes.compactMap { verdict($0.place, $0.time, $0.start, $0.consumer) }
     }
 
     /// Who asks after a write with acks=all was acknowledged is told of an end behind it.

@@ -65,13 +65,15 @@ package struct RecordedHistory: Sendable {
     private(set) var transactions: [String: Transaction] = [:]
     /// Up to where somebody asked for records to be deleted.
     private(set) var deletedBefore: [Place: Int64] = [:]
+    /// Where a log begins since records were deleted, and when that was acknowledged.
+    private(set) var deletions: [Place: [(told: Int64, start: Int64)]] = [:]
     /// When bytes of a partition were damaged.
     private(set) var damages: [Place: [Int64]] = [:]
     /// Topics in which what is superseded may be gone.
     private(set) var compacted: Set<String> = []
     private(set) var ends: [(time: Int64, how: LifeEnd)] = []
 
-    private enum Operation { case send(Int), commit(Int), topic(Int), transaction(String, commits: Bool) }
+    private enum Operation { case send(Int), commit(Int), topic(Int), transaction(String, commits: Bool), deletion(Place) }
 
     package init(_ unsorted: [HistoryEvent]) {
         // clients of real processes write files of their own: their lines come together by time, and stay in their
@@ -91,7 +93,8 @@ package struct RecordedHistory: Sendable {
         case .endTransaction(let operation, let name, let commits):
             operations[operation] = .transaction(name, commits: commits)
             if commits { transactions[name, default: Transaction()].commitsAsked[operation] = event.time }
-        case .deleteRecords(_, let place, let before):
+        case .deleteRecords(let operation, let place, let before):
+            operations[operation] = .deletion(place)
             deletedBefore[place] = max(deletedBefore[place] ?? 0, before < 0 ? .max : before)
         case .commit(let operation, let group, let place, let offset, let transaction):
             operations[operation] = .commit(commits.count)
@@ -141,6 +144,8 @@ package struct RecordedHistory: Sendable {
             }
         case .topic(let index):
             if case .accepted = outcome { topicChanges[index].done = time }
+        case .deletion(let place):
+            if case .accepted(let start?) = outcome { deletions[place, default: []].append((time, start)) }
         case .transaction(let name, let commits):
             if case .accepted = outcome, commits { transactions[name]?.isCommitted = true }
         }

@@ -59,7 +59,6 @@ package final class LogDirectoryUnit: @unchecked Sendable {
     private let lock = Lock()
     // guarded by the lock:
     private var lastComplaint: Instant?
-    private var hasMovedLogStart = false
     private var hasFailed = false
     private var willTellOffline = false
     /// Live partition folders that lie here.
@@ -132,8 +131,10 @@ package final class LogDirectoryUnit: @unchecked Sendable {
 
     // MARK: Checkpoints
 
-    /// Writes a checkpoint: the rows of what is open, as `live` says, and of what is not. On a lane.
-    func write(_ checkpoint: LogDirectory.Checkpoint, live: () -> OffsetCheckpoint) throws(LogError) {
+    /// Writes a checkpoint: the rows of what is open, as `live` says, and of what is not. False where rows were lowered
+    /// meanwhile, again and again. On a lane.
+    @discardableResult
+    func write(_ checkpoint: LogDirectory.Checkpoint, live: () -> OffsetCheckpoint) throws(LogError) -> Bool {
         for _ in 0..<Self.checkpointTries {
             let before = lock.withLock { lowerings }
             let open = live()
@@ -144,8 +145,9 @@ package final class LogDirectoryUnit: @unchecked Sendable {
                 written[checkpoint] = offsets
                 return true
             }
-            if isWritten { return }
+            if isWritten { return true }
         }
+        return false
     }
 
     private func rows(_ checkpoint: LogDirectory.Checkpoint, _ open: OffsetCheckpoint) -> OffsetCheckpoint {
@@ -270,17 +272,6 @@ package final class LogDirectoryUnit: @unchecked Sendable {
             logger.error(message, ("directory", path), field, ("reason", "\(error)"))
         } else {
             logger.error(message, ("directory", path), ("reason", "\(error)"))
-        }
-    }
-
-    /// A partition's log start moved by request: the checkpoint is to be written soon.
-    func logStartMoved() { lock.withLock { hasMovedLogStart = true } }
-
-    /// Whether a log start has moved since the last call.
-    package func takeMovedLogStart() -> Bool {
-        lock.withLock {
-            defer { hasMovedLogStart = false }
-            return hasMovedLogStart
         }
     }
 }

@@ -245,7 +245,7 @@ extension Partition {
         }
     }
 
-    /// Moves the log's start up; the new start.
+    /// Moves the log's start up; the new start. Durable when the directory's log starts are written (`keepLogStarts`).
     package func deleteRecords(before offset: Offset) -> Result<Offset, ErrorCode> {
         lock.withLock {
             let fault = leadershipFault(currentLeaderEpoch: -1)
@@ -255,7 +255,6 @@ extension Partition {
             guard target >= 0, target <= leadership.highWatermark else { return .failure(.offsetOutOfRange) }
             do throws(LogError) {
                 try log.advanceLogStart(to: target)
-                directory.logStartMoved()
                 return .success(log.logStartOffset)
             } catch {
                 if error.takesDirectoryOffline { directory.writeFailed(error, id) }

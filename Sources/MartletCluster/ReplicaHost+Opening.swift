@@ -18,7 +18,7 @@ extension ReplicaHost {
         let opened = try await onBulk { [disk = host.disk, logger] () -> Result<LogHandover, OpeningFailure> in
             var isAnew = !isThere
             do throws(LogError) {
-                if isThere, try !Self.isForeign(parameters, topicID, disk) {
+                if isThere, try Self.belongs(parameters, to: topicID, disk, logger) {
                     let log = try PartitionLog.open(parameters)
                     try log.assign(topicID: topicID)
                     return .success(LogHandover(log: log, highWatermark: known.highWatermark ?? 0))
@@ -97,12 +97,21 @@ extension ReplicaHost {
         return (unit, false)
     }
 
-    /// Whether a folder that is there belongs to another topic of the same name, by its id. On a lane.
-    private static func isForeign(_ parameters: LogParameters, _ topicID: UUID, _ disk: any Disk) throws(LogError) -> Bool {
+    /// Whether a folder that is there is of this topic, and not of an earlier one of its name, by the id in it. Where damage
+    /// can have made this topic's id to that, it is put right. On a lane.
+    private static func belongs(
+        _ parameters: LogParameters, to topicID: UUID, _ disk: any Disk, _ logger: Logger
+    ) throws(LogError) -> Bool {
         let path = parameters.folder + "/" + PartitionMetadata.fileName
-        guard let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path) }) else { return false }
-        // a damaged one says nothing, and is made anew when the log is opened
-        do throws(LogError) { return try PartitionMetadata.decode(bytes, path: path).topicID != topicID } catch { return false }
+        guard let bytes = try onDisk({ () throws(SystemError) in try disk.contents(path) }) else { return true }
+        // one that cannot be read says nothing, and is made anew when the log is opened
+        guard let found = try? PartitionMetadata.decode(bytes, path: path), found.topicID != topicID else { return true }
+        guard found.isDamaged(from: topicID) else { return false }
+        logger.warning(
+            "the topic's id in a replica's folder is damaged, and is written anew", ("file", path),
+            ("id", found.topicID.description), ("of", topicID.description))
+        try onDisk { () throws(SystemError) in try disk.replace(path, with: PartitionMetadata(topicID: topicID).encode()) }
+        return true
     }
 
     /// Removes what there is of a folder that could not be made, durably: false where something may be left. On a lane.

@@ -1,5 +1,5 @@
 import MartletBasics
-import MartletLog
+package import MartletLog
 import MartletModel
 import MartletReactor
 
@@ -12,7 +12,6 @@ extension ReplicaHost {
     func startUpkeep() {
         repeatedly(Self.timedCheckInterval) { host in
             for unit in host.units { unit.timed.look(now: host.clock.now) }
-            if host.units.contains(where: { $0.takeMovedLogStart() }) { host.checkpoint(.logStart) }
         }
         repeatedly(Self.postponedCheckInterval) { host in if !host.postponed.isEmpty { host.onAvailability?() } }
         repeatedly(config.retentionCheckInterval, first: min(config.firstTaskDelay, config.retentionCheckInterval)) { host in
@@ -107,6 +106,28 @@ extension ReplicaHost {
                 offsets(checkpoint, of: topics.table.partitions.filter { $0.directory === unit })
             }
             return nil
+        } catch {
+            return error
+        }
+    }
+
+    package func keepLogStarts(in unit: LogDirectoryUnit) async -> LogError? {
+        let topics = topics
+        do throws(LogError) {
+            let error = try await onBulk { () -> LogError? in
+                do throws(LogError) {
+                    let isWritten = try unit.write(.logStart) {
+                        Self.offsets(.logStart, of: topics.table.partitions.filter { $0.directory === unit })
+                    }
+                    return isWritten ? nil : .refused(.kafkaStorageError, "logs in \(unit.path) are being cut")
+                } catch {
+                    return error
+                }
+            }
+            if let error, error.passes || error.takesDirectoryOffline {
+                unit.refused(error) { "where logs begin could not be written" }
+            }
+            return error
         } catch {
             return error
         }

@@ -94,6 +94,8 @@ package protocol ReplicaHosting: AnyObject, Sendable {
     /// These are about to be stopped for good: what files say of all of them goes at once, where `stop` alone would write
     /// each file anew for each partition.
     func prepareDeletion(of partitions: [TopicPartition]) async
+    /// Writes down where the logs of a directory begin: durable when this returns, or why it is not.
+    func keepLogStarts(in unit: LogDirectoryUnit) async -> LogError?
     /// Called when another `Partition` has taken the place of one, under the same leadership.
     var onReplacement: (() -> Void)? { get set }
     /// Called when replicas went offline while the broker runs, and while some could not be opened for a reason that passes:
@@ -112,6 +114,7 @@ package protocol ReplicaHosting: AnyObject, Sendable {
 extension ReplicaHosting {
     package func configChanged(_ config: BrokerConfig) {}
     package func prepareDeletion(of partitions: [TopicPartition]) async {}
+    package func keepLogStarts(in unit: LogDirectoryUnit) async -> LogError? { nil }
     package var onReplacement: (() -> Void)? {
         get { nil }
         set {}

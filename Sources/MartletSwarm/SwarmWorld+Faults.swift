@@ -172,10 +172,7 @@ extension SwarmWorld {
     func rot() {
         for directory in config.logDirs {
             let folder = "\(directory)/rotting-0"
-            // That file has no checksum: with another bit it names another topic, and the log is put aside as a stranger's.
-            guard let names = try? host.disk.list(folder).filter({ $0 != "partition.metadata" }), !names.isEmpty else {
-                continue
-            }
+            guard let names = try? host.disk.list(folder), !names.isEmpty else { continue }
             let path = "\(folder)/\(names[random.below(names.count)])"
             guard let size = try? host.disk.status(path)?.size, size > 0 else { continue }
             record.fell(.bitRot)

@@ -259,4 +259,16 @@ extension Story {
                 $0.foundInTheEnd([SeenRecord(2, "a")], end: 4)
             } == [.inconsistentOffset])
     }
+
+    @Test func whatWasDeletedIsNotThereInTheEnd() throws {
+        func story(from start: Int64) throws -> [Verdict.Kind] {
+            try verdicts {
+                $0.saw([], end: 7)
+                $0.deleteRecords(before: 3)
+                $0.happened(.whole(consumer: "last", place: Story.place, start: start, end: 7))
+            }
+        }
+        #expect(try story(from: 3) == [])
+        #expect(try story(from: 2) == [.offsetGoneBack])
+    }
 }

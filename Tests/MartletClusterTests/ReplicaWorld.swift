@@ -164,6 +164,13 @@ final class Broker {
         }
     }
 
+    /// As a request for it does, which is answered when that is durable.
+    func deleteRecords(before offset: Offset) throws {
+        let partition = partition()
+        #expect(try partition.deleteRecords(before: offset).get() == offset)
+        try run { #expect(await $0.keepLogStarts(in: partition.directory) == nil) }
+    }
+
     func stop(_ partition: Int32 = 0, topic: String = topicName, delete: Bool) throws {
         try run { try await $0.stop(topic: topic, partition: partition, delete: delete) }
     }

@@ -1,6 +1,6 @@
 package import MartletBasics
 package import MartletKeeper
-import MartletLog
+package import MartletLog
 package import MartletModel
 package import MartletReactor
 
@@ -279,6 +279,11 @@ package final class ClusterMember: @unchecked Sendable {
     /// Begins to move a replica of this broker to another of its log directories. From any loop.
     package func moveReplica(_ id: TopicPartition, to path: String) async -> ErrorCode {
         await atHome { [self] in await replicas.move(id, to: path) }
+    }
+
+    /// Writes down where the logs of a directory begin: durable when this returns, or why it is not. From any loop.
+    package func keepLogStarts(in unit: LogDirectoryUnit) async -> LogError? {
+        await atHome { [self] in await replicas.keepLogStarts(in: unit) }
     }
 
     // MARK: Producer ids

@@ -13,7 +13,7 @@ package enum ActingConfigs {
         ),
         (
             "log.flush.start.offset.checkpoint.interval.ms",
-            "a start that DeleteRecords moved is written within 100 ms, so that the interval finds nothing new"
+            "a start that DeleteRecords moved is written before it is answered, so that the interval finds nothing new"
         )
     ]
 
