@@ -112,6 +112,7 @@ extension ReplicaHost {
     }
 
     package func keepLogStarts(in unit: LogDirectoryUnit) async -> LogError? {
+        guard !host.planted.contains(.unwrittenLogStart) else { return nil }
         let topics = topics
         do throws(LogError) {
             let error = try await onBulk { () -> LogError? in

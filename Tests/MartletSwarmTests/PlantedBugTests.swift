@@ -62,6 +62,10 @@ import Testing
     @Test func aTombstoneThatTheCleanerOverlooksRevivesItsKey() throws {
         try check(.overlookedTombstones, within: 10, as: [.revivedKey])
     }
+
+    @Test func aLogStartThatIsNotWrittenBringsBackWhatWasDeleted() throws {
+        try check(.unwrittenLogStart, within: 10, as: [.offsetGoneBack])
+    }
 }
 
 @Suite(.serialized) struct OneSeedOneHistory {

@@ -22,6 +22,8 @@ package struct PlantedBugs: OptionSet, Sendable {
     package static let overlookedTombstones = PlantedBugs(rawValue: 1 << 7)
     /// When a connection ends the broker, which lives on, forgets the sequences that producers have come to.
     package static let forgottenSequences = PlantedBugs(rawValue: 1 << 8)
+    /// That records are deleted is acknowledged, and where the log begins then is not written.
+    package static let unwrittenLogStart = PlantedBugs(rawValue: 1 << 9)
 
     /// All of them, by name.
     package static let named: [(name: String, bug: PlantedBugs)] = [
@@ -29,6 +31,7 @@ package struct PlantedBugs: OptionSet, Sendable {
         ("readsAboveHighWatermark", .readsAboveHighWatermark), ("forgottenTruncation", .forgottenTruncation),
         ("forgottenProducers", .forgottenProducers), ("lostCommit", .lostCommit), ("untoldAborts", .untoldAborts),
         ("overlookedTombstones", .overlookedTombstones), ("forgottenSequences", .forgottenSequences),
+        ("unwrittenLogStart", .unwrittenLogStart),
     ]
 }
 
