@@ -132,6 +132,7 @@ extension Broker {
         defer { broker.world.end() }
         try broker.apply()
         broker.appendAll(3)
+        #expect(try broker.partition().deleteRecords(before: -1).get() == 3)
         #expect(broker.partition().deleteRecords(before: 4) == .failure(.offsetOutOfRange))
         try broker.deleteRecords(before: 3)
         broker.crash(powerCut: true)
